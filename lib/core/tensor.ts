@@ -1,0 +1,51 @@
+// Host tensor: the shape that users of onnxruntime-common and transformers.js know. Row-major, contiguous.
+
+import { type DataType, holds, type TensorData } from './dtype.js'
+import { ArgumentError } from './errors.js'
+import { sizeOf } from './shape.js'
+
+/** Anything with a tensor's three fields; another library's tensor is as good as ours. */
+export interface TensorLike {
+  readonly type: DataType
+  readonly data: TensorData | ArrayLike<number> | ArrayLike<bigint>
+  readonly dims: readonly number[]
+}
+
+/**
+ * A tensor in host memory.
+ *
+ * @example
+ * const t = new Tensor('float32', new Float32Array([1, 2, 3, 4]), [2, 2])
+ * @throws ArgumentError if `data` is not the array class of `type` or its length is not the product of `dims`.
+ */
+export class Tensor implements TensorLike {
+  readonly type: DataType
+  readonly data: TensorData
+  readonly dims: readonly number[]
+
+  constructor(type: DataType, data: TensorData, dims: readonly number[]) {
+    if (!holds(type, data)) {
+      throw new ArgumentError(`[Tensor] ${type} data cannot be held in ${(data as object)?.constructor?.name ?? typeof data}`)
+    }
+    if (data.length !== sizeOf(dims)) {
+      throw new ArgumentError(`[Tensor] ${data.length} elements given; dims [${dims}] need ${sizeOf(dims)}`)
+    }
+    this.type = type
+    this.data = data
+    this.dims = [...dims]
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.data.length
+  }
+
+  /** Checks a tensor-like object and wraps it; `name` is what the error calls it. */
+  static from(value: TensorLike, name = 'tensor'): Tensor {
+    if (value instanceof Tensor) return value
+    if (value === null || typeof value !== 'object' || !('type' in value) || !('data' in value) || !Array.isArray(value.dims)) {
+      throw new ArgumentError(`${name} is no tensor; expected an object with type, data and dims`, { field: name })
+    }
+    return new Tensor(value.type, value.data as TensorData, value.dims)
+  }
+}

@@ -1,0 +1,95 @@
+// The graph: a Value is one result of a Node, known by shape and dtype only. Nothing here computes.
+// A leading dimension may vary from run to run: its `extent` names the count and says how many rows one of it makes, and
+// `shape[0]` is then the capacity the plan was compiled for.
+
+import type { DataType } from './dtype.js'
+import { TraceError } from './errors.js'
+import type { Shape } from './shape.js'
+import type { Tensor } from './tensor.js'
+
+/** Rows that vary: `shape[0]` is `per` for each one counted by `name` (say 'images', 197 tokens each). */
+export interface Extent {
+  readonly name: string
+  readonly per: number
+}
+
+export type AttributeValue = number | string | boolean | readonly number[]
+export type Attributes = Readonly<Record<string, AttributeValue>>
+
+/** How a device stores a parameter: as it is, or prepared (packed) as the weight of `linear` and `patchEmbed`. */
+export type WeightRole = 'plain' | 'linear'
+
+/** A tensor of the checkpoint, as one module uses it. Identity matters: two uses of one Parameter share device memory. */
+export interface Parameter {
+  /** The checkpoint's name for it. */
+  readonly name: string
+  readonly shape: Shape
+  /** Storage type on the device. */
+  readonly dtype: DataType
+  readonly role: WeightRole
+}
+
+export interface Node {
+  /** An op of the op table, or a leaf: 'input', 'parameter', 'constant'. */
+  readonly op: string
+  readonly inputs: readonly (Value | undefined)[]
+  readonly attributes: Attributes
+  readonly outputs: readonly Value[]
+  readonly leaf?: { readonly name?: string; readonly parameter?: Parameter; readonly tensor?: Tensor }
+}
+
+export class Value {
+  constructor(
+    readonly node: Node,
+    readonly index: number,
+    readonly shape: Shape,
+    readonly dtype: DataType,
+    readonly extent?: Extent,
+  ) {}
+
+  get data(): never {
+    throw new TraceError(`a ${this.dtype} [${this.shape}] of '${this.node.op}' is being traced and has no data; compile and run it`)
+  }
+}
+
+export interface ValueType {
+  readonly shape: Shape
+  readonly dtype: DataType
+  readonly extent?: Extent
+}
+
+/** Makes a node and its outputs. */
+export function makeNode(
+  op: string,
+  inputs: readonly (Value | undefined)[],
+  attributes: Attributes,
+  types: readonly ValueType[],
+  leaf?: Node['leaf'],
+): Node {
+  const outputs: Value[] = []
+  const node: Node = { op, inputs, attributes, outputs, leaf }
+  types.forEach((type, i) => outputs.push(new Value(node, i, type.shape, type.dtype, type.extent)))
+  return node
+}
+
+/** A named input of the traced function. */
+export function input(name: string, type: ValueType): Value {
+  return makeNode('input', [], {}, [type], { name }).outputs[0]!
+}
+
+const parameterValues = new WeakMap<Parameter, Value>()
+
+/** The value of a parameter; one value per Parameter. */
+export function parameter(p: Parameter): Value {
+  let value = parameterValues.get(p)
+  if (!value) {
+    value = makeNode('parameter', [], {}, [{ shape: p.shape, dtype: p.dtype }], { parameter: p }).outputs[0]!
+    parameterValues.set(p, value)
+  }
+  return value
+}
+
+/** A small host tensor that becomes part of the program. */
+export function constant(tensor: Tensor): Value {
+  return makeNode('constant', [], {}, [{ shape: tensor.dims, dtype: tensor.type }], { tensor }).outputs[0]!
+}
