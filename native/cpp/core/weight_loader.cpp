@@ -139,12 +139,12 @@ uint64_t check_source(const WeightRequest& request, Files& files) {
   if (tensor.size() != *elements) {
     throw Error(ErrorCode::shape, "weight '" + weight.name + "' is " + text_of(weight.shape) + "; its tensor in " + source.file + " is " + text_of(source.shape));
   }
-  const auto end = source.offset < 0 ? std::nullopt : checked_size(tensor.span(), size, source.offset);
+  const int64_t end = source.offset < 0 ? -1 : checked_size(tensor.span(), size, source.offset).value_or(-1);  // -1: beyond any file
   const int64_t there = open(files, source.file).size();
-  if (!end || *end > there) {
+  if (end < 0 || end > there) {
     throw Error(ErrorCode::checkpoint,
                 source.file + ": weight '" + weight.name + "' lies at bytes " + std::to_string(source.offset) + " to " +
-                    (end ? std::to_string(*end) : "beyond any file") + "; the file has " + std::to_string(there), source.file);
+                    (end < 0 ? "beyond any file" : std::to_string(end)) + "; the file has " + std::to_string(there), source.file);
   }
   return static_cast<uint64_t>(*elements * size);
 }
