@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "core/checked.h"
+
 namespace chiasma::cpu {
 
 using core::DType;
@@ -33,12 +35,6 @@ int64_t size_of(RowType type) noexcept {
   return sizes[static_cast<size_t>(type)];
 }
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 }  // namespace
 
 Operands::Operands(const core::KernelSpec& spec, std::initializer_list<std::string_view> names) : spec_(spec), names_(names.begin(), names.end()) {
@@ -58,7 +54,7 @@ Operands::Operands(const core::KernelSpec& spec, std::initializer_list<std::stri
 void Operands::refuse(ErrorCode code, const std::string& message) const { throw Error(code, "[" + spec_.op + "] " + message); }
 
 void Operands::refuse_shape(size_t i, const std::string& expected) const {
-  refuse(ErrorCode::shape, names_[i] + " is " + cpu::shape_text(input(i)) + "; expected " + expected);
+  refuse(ErrorCode::shape, names_[i] + " is " + shape_text(input(i)) + "; expected " + expected);
 }
 
 void Operands::dtype(size_t i, std::initializer_list<DType> allowed) const {
@@ -74,7 +70,7 @@ void Operands::rank(size_t i, int rank, const char* expected) const {
 
 void Operands::row(size_t i, int64_t columns) const {
   dtype(i, {DType::float32});
-  if (input(i).present() && (input(i).rank != 1 || input(i).shape[0] != columns)) refuse_shape(i, "[" + std::to_string(columns) + "]");
+  if (input(i).present() && (input(i).rank != 1 || input(i).shape[0] != columns)) refuse_shape(i, core::text_of({columns}));
 }
 
 void Operands::result(const std::vector<int64_t>& shape) const {
@@ -86,7 +82,7 @@ void Operands::result(const std::vector<int64_t>& shape) const {
     refuse(ErrorCode::dtype, std::string("the output is ") + core::name_of(output().dtype) + "; expected " + core::name_of(dtype));
   }
   if (output().rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), output().shape.begin())) {
-    refuse(ErrorCode::shape, "the output is " + cpu::shape_text(output()) + "; expected " + shape_text(shape));
+    refuse(ErrorCode::shape, "the output is " + shape_text(output()) + "; expected " + core::text_of(shape));
   }
 }
 
@@ -101,7 +97,7 @@ int parse_choice(const core::KernelSpec& spec, const char* attribute, std::initi
   throw Error(ErrorCode::argument, "[" + spec.op + "] " + attribute + " is '" + value + "'; expected one of " + expected);
 }
 
-std::string shape_text(const TensorView& view) { return shape_text({view.shape.begin(), view.shape.begin() + std::max(view.rank, 0)}); }
+std::string shape_text(const TensorView& view) { return core::text_of({view.shape.begin(), view.shape.begin() + std::max(view.rank, 0)}); }
 
 InRows in_rows(const TensorView& view) noexcept { return {view.data, row_type(view.dtype), view.row_stride}; }
 OutRows out_rows(const TensorView& view) noexcept { return {view.data, row_type(view.dtype), view.row_stride}; }

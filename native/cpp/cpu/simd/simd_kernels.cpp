@@ -5,6 +5,7 @@
 #include "cpu/simd_kernels.h"
 
 #include "cpu/simd/gemm.h"
+#include "cpu/simd/rows.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
@@ -12,7 +13,7 @@ extern const SimdKernels kernels;
 const SimdKernels kernels = {
     .gemm = &gemm_functions,
     .attention = nullptr,
-    .rows = nullptr,
+    .rows = &row_functions,
     .search = nullptr,
 };
 
