@@ -30,8 +30,14 @@ constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 template <int R, int V>
 void multiply_tile(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride, bool add) {
   Vec sum[R][V];
-  for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < V; ++j) sum[i][j] = add ? load(c + i * c_stride + j * lanes) : zero();
+  if (add) {
+    for (int i = 0; i < R; ++i) {
+      for (int j = 0; j < V; ++j) sum[i][j] = load(c + i * c_stride + j * lanes);
+    }
+  } else {
+    for (int i = 0; i < R; ++i) {
+      for (int j = 0; j < V; ++j) sum[i][j] = zero();
+    }
   }
   for (int64_t p = 0; p < k; ++p) {
     Vec row[V];
@@ -171,6 +177,12 @@ void compute_scores(const float* q, int64_t rows, int64_t head_size, const float
   }
 }
 
+// e^x for x <= 0; zero where it would be no normal number, for those cost more than a hundred times as much.
+CHIASMA_INLINE Vec weight(Vec x) {
+  const Vec least = set(-87.3f);
+  return select(x < least, zero(), exp(max(least, x)));
+}
+
 // Turns a row's scores of n > 0 keys into weights p = exp(score − greatest so far) and brings the row's state to the new greatest.
 void soften(float* scores, int64_t n, const float* bias, float& most, float& sum, float* out, int64_t out_columns) {
   const Vec least = set(-INFINITY);
@@ -190,12 +202,12 @@ void soften(float* scores, int64_t n, const float* bias, float& most, float& sum
   const float shift = new_most == -INFINITY ? 0.0f : new_most;
   Vec total = zero();
   for (int64_t j = 0; j < n; j += lanes) {
-    const Vec p = exp(load(scores + j) - set(shift));
+    const Vec p = weight(load(scores + j) - set(shift));
     store(scores + j, p);
     total = total + p;
   }
   float faded;
-  store_part(&faded, exp(set(most - shift)), 1);
+  store_part(&faded, weight(set(most - shift)), 1);
   sum = sum * faded + reduce_sum(total);
   most = new_most;
   if (faded == 1.0f) return;
