@@ -77,13 +77,16 @@ class Sequences {
 
 class AttentionKernel final : public core::Kernel {
  public:
-  AttentionKernel(const core::KernelSpec& spec, const AttentionFunctions& simd, int threads) : simd_(simd), threads_(std::max(threads, 1)) {
+  AttentionKernel(const core::KernelSpec& spec, const AttentionFunctions& simd) : simd_(simd), threads_(spec.threads) {
     check_operands(spec);
     const TensorView& lengths = spec.inputs[lengths_q_input];
     const int64_t max_keys = key_length_ > 0 ? key_length_ : spec.inputs[k_input].rows();
     max_sequences_ = lengths.present() ? lengths.shape[0] - 1 : spec.inputs[q_input].rows() / query_length_;
     scratch_bytes_ = aligned(static_cast<int64_t>(simd.scratch_bytes(max_keys, head_size_)));
-    bias_bytes_ = spec.inputs[bias_input].present() ? aligned((max_keys + simd.query_run) * static_cast<int64_t>(sizeof(float))) : 0;
+    if (const TensorView& bias = spec.inputs[bias_input]; bias.present()) {
+      const int64_t longest = std::min(max_keys, (bias.shape[0] + 1) / 2);
+      bias_bytes_ = aligned((longest + simd.query_run) * static_cast<int64_t>(sizeof(float)));
+    }
   }
 
   size_t workspace_bytes() const override {
@@ -275,8 +278,8 @@ class AttentionKernel final : public core::Kernel {
 
 }  // namespace
 
-std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, const SimdKernels& simd, int threads) {
-  return std::make_unique<AttentionKernel>(spec, *simd.attention, threads);
+std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, const SimdKernels& simd) {
+  return std::make_unique<AttentionKernel>(spec, *simd.attention);
 }
 
 }  // namespace chiasma::cpu

@@ -3,11 +3,14 @@
 
 #include <vector>
 
+#include "cpu/attention.h"
+
 namespace chiasma::cpu {
 
 std::span<const KernelEntry> kernel_table() {
   static const std::vector<KernelEntry> table = {
       // {"linear", make_linear},
+      {"attention", make_attention},
   };
   return table;
 }
