@@ -5,12 +5,13 @@
 #include "cpu/simd_kernels.h"
 
 #include "cpu/simd/attention.h"
+#include "cpu/simd/gemm.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
 extern const SimdKernels kernels;
 const SimdKernels kernels = {
-    .gemm = nullptr,
+    .gemm = &gemm_functions,
     .attention = &attention_functions,
     .rows = nullptr,
     .search = nullptr,
