@@ -15,6 +15,9 @@ export interface Traced {
   readonly embedding: Value
 }
 
+/** The name under which a tower's `embedding` is asked for; no output of a model is called so. */
+export const EMBEDDING = '(embedding)'
+
 interface Tower {
   /** Put before hidden_state_k: 'vision_', 'text_' or ''. */
   readonly prefix: string
