@@ -1,5 +1,4 @@
 // Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
-// AutoModel reads a folder or Hub repository, builds the architecture its config.json names and puts its weights on a device.
 
 import { type Program } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
@@ -55,6 +54,7 @@ export interface ModelParts {
   readonly device: Device
   readonly weights: Weights
   readonly architecture: Architecture
+  /** How uint8 pixels become numbers. */
   readonly scale: PixelScale
   readonly unusedTensors: readonly string[]
   readonly file: string
