@@ -82,7 +82,8 @@ export interface NativeDevice {
   readonly threads: number
   hasOp(op: string): boolean
   loadWeights(specs: WeightSpec[], task?: NativeTask, onProgress?: (loadedBytes: number, totalBytes: number) => void): Promise<NativeWeights>
-  createProgram(plan: WirePlan, weights?: NativeWeights): NativeProgram
+  /** guard: poison around and in every buffer, checked after every step (tests). */
+  createProgram(plan: WirePlan, weights?: NativeWeights, options?: { guard?: boolean }): NativeProgram
   memoryUsage(): { weights: number; arena: number; total: number }
   dispose(): Promise<void>
 }
