@@ -4,11 +4,11 @@
 // copy of a caller's array). The result is written straight into the array that the promise resolves with.
 #include <napi.h>
 
-#include <cmath>
-#include <exception>
-#include <new>
-#include <string>
+#include <algorithm>
+#include <optional>
 
+#include "bridge/errors.h"
+#include "bridge/read.h"
 #include "core/error.h"
 #include "image/resize.h"
 
@@ -18,45 +18,29 @@ namespace {
 using core::Error;
 using core::ErrorCode;
 
-int64_t integer_field(const Napi::Object& plan, const char* name) {
-  const Napi::Value value = plan.Get(name);
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
-  if (std::trunc(number) != number || std::abs(number) > 9007199254740991.0) {
-    throw Error(ErrorCode::argument, std::string("[preprocessImage] ") + name + " is " + value.ToString().Utf8Value() + "; expected an integer");
-  }
-  return static_cast<int64_t>(number);
-}
-
-image::ImagePlan read_plan(const Napi::Value& value) {
-  if (!value.IsObject()) throw Error(ErrorCode::argument, "[preprocessImage] the plan is no object");
-  const Napi::Object object = value.As<Napi::Object>();
+image::ImagePlan read_image_plan(const Napi::Value& value) {
+  const Napi::Object object = read_object(value, "[preprocessImage] plan");
+  const auto integer = [&](const char* name) { return read_integer(object.Get(name), std::string("[preprocessImage] ") + name); };
+  const auto small = [&](const char* name) { return static_cast<int>(std::clamp<int64_t>(integer(name), -1, 99)); };
   image::ImagePlan plan;
-  plan.width = integer_field(object, "width");
-  plan.height = integer_field(object, "height");
-  plan.channels = static_cast<int>(std::clamp<int64_t>(integer_field(object, "channels"), -1, 99));
-  plan.orientation = static_cast<int>(std::clamp<int64_t>(integer_field(object, "orientation"), -1, 99));
-  plan.resize_width = integer_field(object, "resizeWidth");
-  plan.resize_height = integer_field(object, "resizeHeight");
-  plan.filter = image::parse_filter(object.Get("filter").ToString().Utf8Value());
-  plan.crop_left = integer_field(object, "cropLeft");
-  plan.crop_top = integer_field(object, "cropTop");
-  plan.crop_width = integer_field(object, "cropWidth");
-  plan.crop_height = integer_field(object, "cropHeight");
+  plan.width = integer("width");
+  plan.height = integer("height");
+  plan.channels = small("channels");
+  plan.orientation = small("orientation");
+  plan.resize_width = integer("resizeWidth");
+  plan.resize_height = integer("resizeHeight");
+  plan.filter = image::parse_filter(read_string(object.Get("filter"), "[preprocessImage] filter"));
+  plan.crop_left = integer("cropLeft");
+  plan.crop_top = integer("cropTop");
+  plan.crop_width = integer("cropWidth");
+  plan.crop_height = integer("cropHeight");
   return plan;
-}
-
-Napi::Value to_javascript(Napi::Env env, ErrorCode code, const std::string& message) {
-  const Napi::Error error = Napi::Error::New(env, message);
-  error.Set("code", core::code_name(code));
-  return error.Value();
 }
 
 class PreprocessWorker final : public Napi::AsyncWorker {
  public:
-  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, const Napi::Uint8Array& pixels, size_t result_bytes)
-      : AsyncWorker(env, "chiasma.preprocessImage"), deferred_(env), plan_(plan), pixels_(pixels.Data()) {
-    const Napi::Uint8Array result = Napi::Uint8Array::New(env, result_bytes);
-    rgb_ = result.Data();
+  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, const Napi::Uint8Array& pixels, const Napi::Uint8Array& result)
+      : AsyncWorker(env, "chiasma.preprocessImage"), deferred_(env), plan_(plan), pixels_(pixels.Data()), rgb_(result.Data()) {
     Receiver().Set("pixels", pixels);
     Receiver().Set("result", result);
   }
@@ -67,55 +51,37 @@ class PreprocessWorker final : public Napi::AsyncWorker {
   void Execute() override {
     try {
       image::preprocess(plan_, pixels_, rgb_);
-    } catch (const Error& error) {
-      fail(error.code(), error.what());
-    } catch (const std::bad_alloc&) {
-      fail(ErrorCode::out_of_memory, "[preprocessImage] no memory for the working rows");
-    } catch (const std::exception& error) {
-      fail(ErrorCode::internal, error.what());
+    } catch (...) {
+      error_ = to_core_error(std::current_exception());
+      SetError(error_->what());
     }
   }
 
   void OnOK() override { deferred_.Resolve(Receiver().Get("result")); }
-  void OnError(const Napi::Error&) override { deferred_.Reject(to_javascript(Env(), code_, message_)); }
+  void OnError(const Napi::Error&) override { deferred_.Reject(make_error(Env(), *error_)); }
 
  private:
-  void fail(ErrorCode code, std::string message) {
-    code_ = code;
-    message_ = std::move(message);
-    SetError(message_);
-  }
-
   Napi::Promise::Deferred deferred_;
   image::ImagePlan plan_;
   const uint8_t* pixels_;
   uint8_t* rgb_;
-  ErrorCode code_ = ErrorCode::internal;
-  std::string message_;
+  std::optional<Error> error_;
 };
 
 Napi::Value preprocess_image(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  ErrorCode code;
-  std::string message;
-  try {
+  return guarded(env, [&]() -> Napi::Value {
     if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
       throw Error(ErrorCode::argument, "[preprocessImage] the pixels are no Uint8Array");
     }
     const auto pixels = info[0].As<Napi::Uint8Array>();
-    const image::ImagePlan plan = read_plan(info[1]);
+    const image::ImagePlan plan = read_image_plan(info[1]);
     const size_t bytes = image::check_plan(plan, pixels.ByteLength());  // a detached array has length 0
-    auto* worker = new PreprocessWorker(env, plan, pixels, bytes);
+    auto* worker = new PreprocessWorker(env, plan, pixels, Napi::Uint8Array::New(env, bytes));
     const Napi::Promise promise = worker->promise();
     worker->Queue();
     return promise;
-  } catch (const Error& error) {
-    code = error.code();
-    message = error.what();
-  }
-  const auto deferred = Napi::Promise::Deferred::New(env);
-  deferred.Reject(to_javascript(env, code, message));
-  return deferred.Promise();
+  });
 }
 
 }  // namespace
