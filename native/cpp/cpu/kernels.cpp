@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/attention.h"
 #include "cpu/elementwise.h"
 #include "cpu/gather.h"
 #include "cpu/linear.h"
@@ -16,6 +17,7 @@ std::span<const KernelEntry> kernel_table() {
   static const std::vector<KernelEntry> table = {
       {"linear", make_linear},
       {"matmul", make_matmul},
+      {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
       {"layerNorm", make_layer_norm},
       {"l2Normalize", make_l2_normalize},

@@ -4,6 +4,7 @@
 // CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512 or CHIASMA_ISA_avx512_bf16 is defined as 1 for #if.
 #include "cpu/simd_kernels.h"
 
+#include "cpu/simd/attention.h"
 #include "cpu/simd/gemm.h"
 #include "cpu/simd/rows.h"
 
@@ -12,7 +13,7 @@ namespace chiasma::cpu::CHIASMA_ISA {
 extern const SimdKernels kernels;
 const SimdKernels kernels = {
     .gemm = &gemm_functions,
-    .attention = nullptr,
+    .attention = &attention_functions,
     .rows = &row_functions,
     .search = nullptr,
 };
