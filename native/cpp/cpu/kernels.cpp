@@ -6,6 +6,7 @@
 #include "cpu/attention.h"
 #include "cpu/linear.h"
 #include "cpu/patch_embed.h"
+#include "cpu/search.h"
 
 namespace chiasma::cpu {
 
@@ -15,6 +16,7 @@ std::span<const KernelEntry> kernel_table() {
       {"matmul", make_matmul},
       {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
+      {"cosineTopK", make_cosine_top_k},
   };
   return table;
 }
