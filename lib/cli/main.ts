@@ -20,7 +20,6 @@ const program = new Command('chiasma')
   .exitOverride()
   .showHelpAfterError('(add --help for the options)')
 for (const add of [addDoctor, addEmbed, addSearch, addClassify, addConvert, addDemo]) add(program)
-for (const command of program.commands) command.exitOverride()
 
 endQuietlyWhenStdoutCloses()
 program.parseAsync().catch((error: unknown) => {
