@@ -34,8 +34,9 @@ export interface WeightSpec {
 export interface WireValue {
   dtype: WireType
   shape: number[] // capacity
-  extent?: number // index into WirePlan.extents: shape[0] = per * count at run time
-  per?: number
+  extent?: number // index into WirePlan.extents: shape[0] = per * count + extra at run time
+  per?: number // 1 if absent
+  extra?: number // 0 if absent; 1 for cumulative lengths, which have a row more than there are sequences
   kind: 'input' | 'weight' | 'temporary' | 'output'
   weight?: number // index into the NativeWeights of createProgram, for kind 'weight'
   alias?: { of: number; offset: number; rowStride: number } // elements; a view of another value, no memory of its own

@@ -7,10 +7,18 @@ import { TraceError } from './errors.js'
 import type { Shape } from './shape.js'
 import type { Tensor } from './tensor.js'
 
-/** Rows that vary: `shape[0]` is `per` for each one counted by `name` (say 'images', 197 tokens each). */
+/**
+ * Rows that vary: `shape[0]` is `per` for each one counted by `name` (say 'images', 197 tokens each), and `extra` more.
+ * Cumulative lengths of the sequences counted by `name` are `{ name, per: 1, extra: 1 }`: one row more than there are sequences.
+ */
 export interface Extent {
   readonly name: string
   readonly per: number
+  readonly extra?: number
+}
+
+export function sameExtent(a: Extent | undefined, b: Extent | undefined): boolean {
+  return a?.name === b?.name && a?.per === b?.per && (a?.extra ?? 0) === (b?.extra ?? 0)
 }
 
 export type AttributeValue = number | string | boolean | readonly number[]

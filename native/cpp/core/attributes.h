@@ -31,6 +31,9 @@ class Attributes {
   void expect_only(std::initializer_list<std::string_view> names) const;
 
  private:
+  const Value* find(std::string_view name) const;
+  const Value& get(std::string_view name) const;
+
   std::map<std::string, Value, std::less<>> values_;
 };
 

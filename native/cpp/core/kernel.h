@@ -38,6 +38,4 @@ class Kernel {
   virtual void run(const KernelArguments& arguments) = 0;
 };
 
-using KernelFactory = std::unique_ptr<Kernel> (*)(const KernelSpec&);
-
 }  // namespace chiasma::core

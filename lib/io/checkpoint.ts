@@ -1,0 +1,200 @@
+// A checkpoint: the weight files of a folder, as one map from tensor name to place. safetensors first (one file or shards with an
+// index), else PyTorch's .bin/.pt. matchParameters then pairs a model's parameters with tensors, and reports all that does not fit at once.
+
+import { readdir, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import type { FileSource } from '../../typings/addon.js'
+import { CheckpointError } from '../core/errors.js'
+import { type Shape, sameShape, sizeOf } from '../core/shape.js'
+import type { Parameter } from '../core/value.js'
+import { type TensorEntry, fileSource, readError } from './entry.js'
+import { readJsonObject } from './json.js'
+import { checkInside } from './paths.js'
+import { readPytorchEntries } from './pytorch.js'
+import { readSafetensorsHeader } from './safetensors.js'
+
+export interface NameOptions {
+  /** Put before every name, tried in order: `['', 'bert.']`. Default: as it is. */
+  prefixes?: readonly string[]
+  /** Other spellings of a name: each `[pattern, replacement]` is applied with String.replace, in all combinations. */
+  renames?: readonly (readonly [RegExp | string, string])[]
+}
+
+/** Spellings of older checkpoints, always tried. */
+const OLDER_NAMES: readonly (readonly [RegExp, string])[] = [
+  [/LayerNorm\.weight$/, 'LayerNorm.gamma'],
+  [/LayerNorm\.bias$/, 'LayerNorm.beta'],
+]
+
+export class Checkpoint {
+  constructor(
+    /** The folder it was opened from (or the file). */
+    readonly folder: string,
+    /** Paths of the weight files. */
+    readonly files: readonly string[],
+    readonly tensors: ReadonlyMap<string, TensorEntry>,
+  ) {}
+
+  /** The tensor of this name, by any of its spellings. */
+  find(name: string, options: NameOptions = {}): TensorEntry | undefined {
+    const spellings = spell(name, options.renames ?? [])
+    for (const prefix of options.prefixes ?? ['']) {
+      for (const spelling of spellings) {
+        const entry = this.tensors.get(prefix + spelling)
+        if (entry) return entry
+      }
+    }
+    return undefined
+  }
+
+  /** Whether the tensor is there, for optional parts such as poolers and heads. */
+  has(name: string, options: NameOptions = {}): boolean {
+    return this.find(name, options) !== undefined
+  }
+}
+
+function spell(name: string, renames: readonly (readonly [RegExp | string, string])[]): Set<string> {
+  const names = new Set([name])
+  for (const [pattern, replacement] of [...renames, ...OLDER_NAMES]) {
+    for (const known of [...names]) names.add(known.replace(pattern, replacement))
+  }
+  return names
+}
+
+export interface MatchedParameter {
+  readonly parameter: Parameter
+  readonly source: FileSource
+}
+
+/**
+ * Finds the tensor of every parameter. A tensor fits if it has the parameter's shape, or has it after leading dimensions of 1 are
+ * dropped (`[1, 197, C]` for `[197, C]`), or is a convolution kernel `[N, c, y, x]` for a `linear` weight `[N, c·y·x]`.
+ * @returns what Device.loadWeights takes, and the names of the tensors that no parameter wants.
+ * @throws CheckpointError listing all missing and misshapen tensors at once, and the unexpected ones with them.
+ */
+export function matchParameters(
+  checkpoint: Checkpoint,
+  parameters: readonly Parameter[],
+  options: NameOptions = {},
+): { entries: MatchedParameter[]; unused: string[] } {
+  const entries: MatchedParameter[] = []
+  const missing: string[] = []
+  const mismatched: string[] = []
+  const used = new Set<string>()
+  for (const parameter of parameters) {
+    const entry = checkpoint.find(parameter.name, options)
+    if (!entry) {
+      missing.push(parameter.name)
+      continue
+    }
+    used.add(entry.name)
+    if (!fits(entry.shape, parameter)) mismatched.push(`${entry.name} is [${entry.shape}]; expected [${parameter.shape}]`)
+    else if (!entry.dtype) mismatched.push(`${entry.name} is ${entry.storedType}, a type that is not read`)
+    else entries.push({ parameter, source: reshaped(fileSource(entry), parameter.shape) })
+  }
+  const unused = [...checkpoint.tensors.keys()].filter(name => !used.has(name))
+  if (missing.length + mismatched.length > 0) {
+    throw new CheckpointError(describe(checkpoint.folder, missing, mismatched, unused), {
+      file: checkpoint.folder,
+      missing,
+      mismatched,
+      unexpected: unused,
+    })
+  }
+  return { entries, unused }
+}
+
+function fits(stored: Shape, parameter: Parameter): boolean {
+  const { shape, role } = parameter
+  let lead = 0
+  while (stored.length - lead > shape.length && stored[lead] === 1) lead++
+  if (sameShape(stored.slice(lead), shape)) return true
+  return role === 'linear' && stored.length === 4 && shape.length === 2 && stored[0] === shape[0] && sizeOf(stored.slice(1)) === shape[1]
+}
+
+/** Row-major data has whatever shape of its size; strided data keeps its own, and is read in row-major order. */
+function reshaped(source: FileSource, shape: Shape): FileSource {
+  return source.strides ? source : { ...source, shape: [...shape] }
+}
+
+function describe(folder: string, missing: string[], mismatched: string[], unexpected: string[]): string {
+  const list = (title: string, items: string[]) => (items.length > 0 ? [`${title} (${items.length}):`, ...items.map(item => `  ${item}`)] : [])
+  return [
+    `${folder} does not have the tensors of this model`,
+    ...list('missing', missing),
+    ...list('of another shape', mismatched),
+    ...list('not expected', unexpected),
+  ].join('\n')
+}
+
+/**
+ * Opens the weights of a model folder, or of one weight file. Reads headers only.
+ *
+ * Looked for in this order: model.safetensors, model.safetensors.index.json, the only other *.safetensors; pytorch_model.bin,
+ * pytorch_model.bin.index.json, the only other *.bin, *.pt or *.pth.
+ * @throws CheckpointError: no or several candidates, a broken file, a shard that is missing or outside the folder.
+ */
+export async function openCheckpoint(path: string, options: { signal?: AbortSignal } = {}): Promise<Checkpoint> {
+  options.signal?.throwIfAborted()
+  const { weights, index } = await findWeights(path)
+  const tensors = index ? await openShards(path, index, options.signal) : await readEntries(weights!)
+  const files = [...new Set([...tensors.values()].map(entry => entry.file))]
+  return new Checkpoint(path, files.length > 0 ? files : [weights ?? index!], tensors)
+}
+
+const isPytorch = (name: string) => /\.(bin|pt|pth)$/.test(name)
+/** Files that training leaves in a folder; they hold no weights of the model. */
+const isTrainingState = (name: string) => /^(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth)$/.test(name)
+
+async function findWeights(path: string): Promise<{ weights?: string; index?: string }> {
+  let names: string[]
+  try {
+    if ((await stat(path)).isFile()) return path.endsWith('.index.json') ? { index: path } : { weights: path }
+    names = await readdir(path)
+  } catch (cause) {
+    throw readError(path, cause)
+  }
+  const kinds = [
+    { file: 'model.safetensors', index: 'model.safetensors.index.json', others: names.filter(name => name.endsWith('.safetensors')) },
+    { file: 'pytorch_model.bin', index: 'pytorch_model.bin.index.json', others: names.filter(name => isPytorch(name) && !isTrainingState(name)) },
+  ]
+  for (const { file, index, others } of kinds) {
+    if (names.includes(file)) return { weights: join(path, file) }
+    if (names.includes(index)) return { index: join(path, index) }
+    if (others.length === 1) return { weights: join(path, others[0]!) }
+    if (others.length > 1) {
+      throw new CheckpointError(`${path} has several weight files and none of the usual name: ${others.join(', ')}; expected ${file}, or give one as the source`, { file: path })
+    }
+  }
+  throw new CheckpointError(`${path} has no weights; expected model.safetensors, model.safetensors.index.json or pytorch_model.bin`, { file: path })
+}
+
+async function readEntries(file: string): Promise<Map<string, TensorEntry>> {
+  const entries = isPytorch(file) ? await readPytorchEntries(file) : (await readSafetensorsHeader(file)).entries
+  return new Map(entries.map(entry => [entry.name, entry]))
+}
+
+async function openShards(folder: string, index: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
+  const { weight_map: map } = await readJsonObject(index)
+  if (map === null || typeof map !== 'object' || Array.isArray(map) || !Object.values(map).every(file => typeof file === 'string')) {
+    throw new CheckpointError(`${index}: weight_map is no map from tensor names to file names`, { file: index, field: 'weight_map' })
+  }
+  const base = basename(folder).endsWith('.index.json') ? join(folder, '..') : folder
+  const shards = new Map<string, Map<string, TensorEntry>>()
+  for (const name of new Set(Object.values(map as Record<string, string>))) {
+    signal?.throwIfAborted()
+    checkInside(name, `${index}: weight_map`, index)
+    shards.set(name, await readEntries(join(base, name)))
+  }
+  const tensors = new Map<string, TensorEntry>()
+  const missing: string[] = []
+  for (const [name, shard] of Object.entries(map as Record<string, string>)) {
+    const entry = shards.get(shard)!.get(name)
+    if (entry) tensors.set(name, entry)
+    else missing.push(`${name} (in ${shard})`)
+  }
+  if (missing.length > 0) throw new CheckpointError(`${index} lists tensors that are not in their files: ${missing.join(', ')}`, { file: index, missing })
+  // A tensor that the index forgot is there all the same.
+  for (const shard of shards.values()) for (const entry of shard.values()) if (!tensors.has(entry.name)) tensors.set(entry.name, entry)
+  return tensors
+}

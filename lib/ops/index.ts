@@ -1,0 +1,44 @@
+// THE op table, and the functions that models call. docs/ops.md says what each op computes.
+
+import { attentionOp } from './attention.js'
+import { addOp, castOp, divOp, mulOp, subOp, unaryOp } from './elementwise.js'
+import { linearOp, matmulOp } from './linear.js'
+import { l2NormalizeOp, layerNormOp, softmaxOp } from './norm.js'
+import { patchEmbedOp } from './patch-embed.js'
+import { gatherOp, pickTokenOp, poolOp, scatterOp } from './rows.js'
+import { cosineTopKOp } from './search.js'
+import { columnsOp, reshapeOp } from './view.js'
+
+export const opTable = {
+  linear: linearOp,
+  matmul: matmulOp,
+  attention: attentionOp,
+  patchEmbed: patchEmbedOp,
+  layerNorm: layerNormOp,
+  gather: gatherOp,
+  scatter: scatterOp,
+  pickToken: pickTokenOp,
+  pool: poolOp,
+  l2Normalize: l2NormalizeOp,
+  softmax: softmaxOp,
+  add: addOp,
+  sub: subOp,
+  mul: mulOp,
+  div: divOp,
+  unary: unaryOp,
+  cast: castOp,
+  cosineTopK: cosineTopKOp,
+  reshape: reshapeOp,
+  columns: columnsOp,
+} as const
+
+export type OpName = keyof typeof opTable
+
+export { type AttentionOptions, attention } from './attention.js'
+export { add, cast, div, type ElementwiseOptions, mul, sub, unary, type UnaryKind, unaryKinds } from './elementwise.js'
+export { type Activation, activations, linear, matmul } from './linear.js'
+export { l2Normalize, layerNorm, softmax } from './norm.js'
+export { patchEmbed, type PatchEmbedOptions } from './patch-embed.js'
+export { gather, pickToken, pool, scatter, type SequenceOptions } from './rows.js'
+export { cosineTopK } from './search.js'
+export { columns, reshape } from './view.js'

@@ -1,0 +1,45 @@
+// Fused attention of one head: the seam between the op and the kernels. softmax(q·kᵀ·scale + bias)·v for a run of one sequence's queries
+// against all of its keys. Keys are taken in blocks of `key_block`, counted from the sequence's start, with an online softmax over the
+// blocks; all arithmetic is float32, and bfloat16 is widened while packing (dot products of bfloat16 pairs are no faster on the processors
+// at hand, and would round the probabilities). A row of the output depends on its query and the sequence's keys and values alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace chiasma::cpu {
+
+// Some rows of one head: `data` is the head's first column of the first row; strides are in elements.
+struct AttentionRows {
+  void* data;
+  int64_t stride;
+  bool bf16;  // else float32
+};
+
+struct AttentionRun {
+  AttentionRows q, out;  // `queries` rows
+  AttentionRows k, v;    // `keys` rows, from the sequence's start
+  int64_t queries;       // at most query_run
+  int64_t keys;
+  int64_t visible;  // query r sees the first min(keys, visible + r · causal) keys; none if that is not positive
+  bool causal;
+  int64_t head_size;
+  float scale;
+  const float* bias;  // query r and key j: bias[j − r]; null if there is none
+};
+
+struct AttentionFunctions {
+  int64_t query_run;
+  int64_t key_block;
+  // Scratch of one run for sequences of at most `keys` keys.
+  size_t (*scratch_bytes)(int64_t keys, int64_t head_size);
+  void (*run)(const AttentionRun& run, void* scratch);  // scratch is 64-byte aligned
+};
+
+#ifdef CHIASMA_ISA
+namespace CHIASMA_ISA {
+extern const AttentionFunctions attention_functions;
+}
+#endif
+
+}  // namespace chiasma::cpu

@@ -1,0 +1,62 @@
+// Packed-panel matrix multiply, C = act(x·Wᵀ · scale + bias) + residual: the seam between `linear`, `matmul`, `patchEmbed` and the kernels.
+// W [N, K] is packed into panels of `panel_columns` of its rows (columns of C), x [M, K] into panels of at most `panel_rows` rows; K is
+// padded with zeros in both, N in W. Each element of C is one chain of fused multiply-adds over k in ascending order, from 0 to K,
+// whatever the panel it stands in; there is no blocking over K. Products are in the weight's type: x is rounded to it when packed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace chiasma::cpu {
+
+enum class GemmType : uint8_t { float32, bfloat16 };
+enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh };
+
+// One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of the
+// block's first row and of column 0; strides are in elements.
+struct GemmBlock {
+  const void* x;       // row panels, one after the other: panel i has rows [i * rows / panels, (i + 1) * rows / panels)
+  int64_t rows;        // panels = ceil(rows / panel_rows)
+  const void* weight;  // as pack_weight leaves it
+  GemmType weight_type;
+  int64_t n, k;
+  int64_t panel_begin, panel_end;
+
+  float scale;
+  const float* bias;  // [n] or null
+  Activation activation;
+  const void* residual;  // [rows, n] or null
+  GemmType residual_type;
+  int64_t residual_stride;
+  void* out;  // [rows, n]
+  GemmType out_type;
+  int64_t out_stride;
+};
+
+struct GemmFunctions {
+  int panel_rows;
+  int panel_columns;
+  bool bf16_arithmetic;
+
+  // Bytes of a packed weight [n, k].
+  size_t (*weight_bytes)(int64_t n, int64_t k, GemmType type);
+  // Packs rows [begin, begin + count) of a weight [n, k] into `packed`, weight_bytes(n, k, type) of it, 64-byte aligned. `rows` points at
+  // row `begin`; `stride` is in elements. Rows may come in any pieces (32 or more at once are quickest); the last row's call fills the padding.
+  void (*pack_weight)(const void* rows, GemmType rows_type, int64_t stride, int64_t begin, int64_t count, int64_t n, int64_t k, GemmType type,
+                      void* packed);
+
+  // Bytes of one packed row of x for a weight of this type; a panel of r rows takes r times that.
+  size_t (*row_bytes)(int64_t k, GemmType weight_type);
+  // Packs one panel of `rows` (at most panel_rows) rows of x.
+  void (*pack_rows)(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* panel);
+
+  void (*multiply)(const GemmBlock& block);
+};
+
+#ifdef CHIASMA_ISA
+namespace CHIASMA_ISA {
+extern const GemmFunctions gemm_functions;
+}
+#endif
+
+}  // namespace chiasma::cpu
