@@ -55,8 +55,18 @@ export class Value {
     readonly extent?: Extent,
   ) {}
 
+  /** @throws TraceError */
   get data(): never {
-    throw new TraceError(`a ${this.dtype} [${this.shape}] of '${this.node.op}' is being traced and has no data; compile and run it`)
+    throw new TraceError(`${this} is being traced and has no data; compile and run it`)
+  }
+
+  toString(): string {
+    return `a ${this.dtype} [${this.shape.join(', ')}] of '${this.node.op}'`
+  }
+
+  /** A value in arithmetic or a comparison is a branch on data that is not there. @throws TraceError */
+  [Symbol.toPrimitive](hint: string): string {
+    return hint === 'string' ? this.toString() : this.data
   }
 }
 

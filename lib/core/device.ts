@@ -1,0 +1,279 @@
+// Devices as users name them, and what lives on one: weights and plans. Which device and dtype was chosen is always visible
+// (`device.id`, `device.dtype`); asking for what is not there is an error that says what is.
+
+import type { FileSource, NativeDevice, NativeWeights, WeightSpec } from '../../typings/addon.js'
+import { type DataType, isFloat } from './dtype.js'
+import { ArgumentError, DeviceError, ShapeError, UnsupportedError } from './errors.js'
+import { abortable, native } from './native.js'
+import { PlanCache } from './plan-cache.js'
+import { sizeOf } from './shape.js'
+import { Tensor, type TensorLike } from './tensor.js'
+import type { Parameter } from './value.js'
+
+export interface DeviceInfo {
+  /** 'cpu', 'cuda:0', … */
+  id: string
+  kind: string
+  name: string
+  /** Bytes. */
+  memory: { total: number; free?: number }
+  /** CPU: instruction sets this build has kernels for and the processor has, weakest first. */
+  isa?: string[]
+  computeCapability?: string
+  /** CPU: cores this process may use. */
+  threads?: number
+  available: boolean
+  /** Why it is not available. */
+  reason?: string
+}
+
+/**
+ * The devices of this machine, also those that cannot be used, with the reason.
+ *
+ * @throws DeviceError if the native addon cannot be loaded on this platform
+ */
+export async function listDevices(): Promise<DeviceInfo[]> {
+  return native((addon) => addon.listDevices(), listDevices)
+}
+
+export interface DeviceOptions {
+  /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'. */
+  device?: string | undefined
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; also 'fp32'. */
+  dtype?: string | undefined
+  /** Cores to use at most. */
+  threads?: number | undefined
+  /** Caps the CPU's instruction set; for tests and measurements. */
+  isa?: string | undefined
+}
+
+/** The types that models can compute in. */
+export type ComputeDType = 'f32' | 'bf16'
+type KnownDType = 'auto' | ComputeDType | 'f16' | 'int8'
+
+const dtypeAliases: Readonly<Record<string, KnownDType>> = {
+  auto: 'auto',
+  f32: 'f32',
+  fp32: 'f32',
+  float32: 'f32',
+  bf16: 'bf16',
+  bfloat16: 'bf16',
+  f16: 'f16',
+  fp16: 'f16',
+  float16: 'f16',
+  int8: 'int8',
+  q8: 'int8',
+}
+
+const open = new Set<WeakRef<Device>>()
+
+/** An opened device. It has a submit thread of its own and shares the process's thread pool; dispose of it to give back its memory. */
+export class Device {
+  readonly id: string
+  readonly dtype: ComputeDType
+  /** The instruction set in use. */
+  readonly isa: string
+  readonly threads: number
+  /** Whether the device has bf16 arithmetic. */
+  readonly bf16: boolean
+  /** Plans that were compiled for this device. @internal */
+  readonly plans = new PlanCache()
+  /** @internal */
+  readonly native: NativeDevice
+  private readonly reference = new WeakRef(this)
+
+  private constructor(device: NativeDevice, dtype: ComputeDType) {
+    this.native = device
+    this.id = device.id
+    this.isa = device.isa
+    this.threads = device.threads
+    this.bf16 = device.bf16
+    this.dtype = dtype
+    open.add(this.reference)
+  }
+
+  /**
+   * Opens a device.
+   *
+   * @example
+   * await using device = await Device.open({ device: 'cpu', dtype: 'f32' })
+   * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
+   */
+  static async open(options: DeviceOptions = {}): Promise<Device> {
+    const { device = 'auto', dtype = 'auto', threads, isa } = options
+    const type = parseDType(dtype)
+    if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 1)) {
+      throw new ArgumentError(`[device] threads is ${threads}; expected an integer of at least 1`, { field: 'threads' })
+    }
+    const info = choose(device, await listDevices())
+    if (type === 'f16' && info.kind === 'cpu') {
+      throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32' or 'bf16'`, { field: 'dtype' })
+    }
+    if (type === 'f16' || type === 'int8') {
+      throw new UnsupportedError(`[device] dtype '${type}' is not supported on ${info.id} yet; expected 'f32' or 'bf16'`, { field: 'dtype' })
+    }
+    const opened = native((addon) => addon.openDevice({ id: info.id, ...(isa !== undefined && { isa }), ...(threads !== undefined && { threads }) }))
+    return new Device(opened, type === 'auto' ? (opened.bf16 ? 'bf16' : 'f32') : type)
+  }
+
+  /** `dtype` as tensors spell it. */
+  get computeType(): 'float32' | 'bfloat16' {
+    return this.dtype === 'bf16' ? 'bfloat16' : 'float32'
+  }
+
+  /** Whether the device has a kernel for the op. */
+  hasOp(op: string): boolean {
+    return native(() => this.native.hasOp(op))
+  }
+
+  /**
+   * Puts parameters on the device, converted to their storage type and packed if they are the weight of a product. Files are read by
+   * ranges on a native thread.
+   *
+   * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
+   * @param options.signal stops loading between tensors; the promise rejects with its reason
+   * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
+   */
+  async loadWeights(
+    entries: readonly { parameter: Parameter; source: FileSource | TensorLike }[],
+    options: { signal?: AbortSignal | undefined; onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined } = {},
+  ): Promise<Weights> {
+    const index = new Map<Parameter, number>()
+    const specs = entries.map(({ parameter, source }, i): WeightSpec => {
+      if (index.has(parameter)) {
+        throw new ArgumentError(`[loadWeights] parameter '${parameter.name}' is given twice; expected each once`, { field: parameter.name })
+      }
+      index.set(parameter, i)
+      return weightSpec(parameter, source)
+    })
+    const loaded = await abortable(
+      options.signal,
+      (task) => native(() => this.native.loadWeights(specs, task, options.onProgress)),
+      (late) => late.dispose(),
+    )
+    return new Weights(loaded, index, (weights) => this.plans.forget(weights.id))
+  }
+
+  /** Bytes in use on this device by this object. */
+  memoryUsage(): { weights: number; arena: number; total: number } {
+    return native(() => this.native.memoryUsage())
+  }
+
+  /** Frees plans, arena and weights when the last run that uses them ends; waits for queued runs to settle. */
+  async dispose(): Promise<void> {
+    open.delete(this.reference)
+    this.plans.clear()
+    await native(() => this.native.dispose())
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+}
+
+/** Parameters on a device. */
+export class Weights {
+  private static count = 0
+  /** Distinguishes weights in the keys of plans. @internal */
+  readonly id = ++Weights.count
+
+  /** @internal */
+  constructor(
+    readonly native: NativeWeights,
+    /** Where each parameter stands. */
+    readonly index: ReadonlyMap<Parameter, number>,
+    private readonly onDispose: (weights: Weights) => void,
+  ) {}
+
+  /** Device memory they take. */
+  get bytes(): number {
+    return native(() => this.native.bytes)
+  }
+
+  /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
+  dispose(): void {
+    this.onDispose(this)
+    native(() => this.native.dispose())
+  }
+}
+
+/** Bytes in use on each device, over all that are open in this thread: `{ cpu: { weights, arena, total } }`. */
+export function memoryUsage(): Record<string, { weights: number; arena: number; total: number }> {
+  const usage: Record<string, { weights: number; arena: number; total: number }> = {}
+  for (const reference of open) {
+    const device = reference.deref()
+    if (!device) {
+      open.delete(reference)
+      continue
+    }
+    const { weights, arena, total } = device.memoryUsage()
+    const sum = (usage[device.id] ??= { weights: 0, arena: 0, total: 0 })
+    sum.weights += weights
+    sum.arena += arena
+    sum.total += total
+  }
+  return usage
+}
+
+const shared = new Map<string, Promise<Device>>()
+
+/** A device that lives as long as the thread, for calls that have none of their own. One for each combination of options. */
+export function sharedDevice(options: DeviceOptions): Promise<Device> {
+  const key = JSON.stringify([options.device ?? 'auto', options.dtype ?? 'auto', options.threads, options.isa])
+  let device = shared.get(key)
+  if (!device) {
+    device = Device.open(options)
+    device.catch(() => shared.delete(key))
+    shared.set(key, device)
+  }
+  return device
+}
+
+function parseDType(dtype: string): KnownDType {
+  const known = Object.hasOwn(dtypeAliases, dtype) ? dtypeAliases[dtype] : undefined
+  if (!known) throw new ArgumentError(`[device] dtype is '${dtype}'; expected 'auto', 'f32', 'bf16', 'f16' or 'int8'`, { field: 'dtype' })
+  return known
+}
+
+function choose(wanted: string, devices: readonly DeviceInfo[]): DeviceInfo {
+  const id = wanted === 'gpu' ? 'cuda' : wanted
+  if (typeof id !== 'string' || !/^(auto|cpu|cuda(-sim)?(:\d+)?)$/.test(id)) {
+    throw new ArgumentError(`[device] device is '${wanted}'; expected 'auto', 'cpu', 'cuda' or 'cuda:N'`, { field: 'device' })
+  }
+  const fits = ({ id: its, kind }: DeviceInfo) => its === id || (!id.includes(':') && kind === id)
+  const found =
+    id === 'auto'
+      ? (devices.find(({ kind, available }) => kind === 'cuda' && available) ?? devices.find(({ kind }) => kind === 'cpu'))
+      : (devices.find((info) => fits(info) && info.available) ?? devices.find(fits))
+  if (found?.available) return found
+  const there = devices.filter(({ available }) => available).map((info) => `${info.id} (${info.name})`)
+  throw new DeviceError(
+    `[device] '${wanted}' ${found ? `cannot be used: ${found.reason}` : 'is not there'}; this machine has ${there.join(', ') || 'none'}`,
+    { field: 'device' },
+  )
+}
+
+function weightSpec(parameter: Parameter, source: FileSource | TensorLike): WeightSpec {
+  const { name, role, dtype } = parameter
+  const shape = [...parameter.shape]
+  if (role === 'linear' && shape.length !== 2) {
+    throw new ShapeError(`[loadWeights] parameter '${name}' is [${shape.join(', ')}]; expected [outputs, inputs] for role 'linear'`)
+  }
+  const isFile = 'file' in source
+  const from = isFile ? source.shape : source.dims
+  if (sizeOf(from) !== sizeOf(shape)) {
+    throw new ShapeError(`[loadWeights] '${name}' comes as [${from.join(', ')}]; expected the elements of [${shape.join(', ')}]`, {
+      shapes: [from, shape],
+      ...(isFile && { file: source.file }),
+    })
+  }
+  if (isFile) return { name, role, dtype, shape, source }
+  const tensor = Tensor.from(source, name)
+  checkConversion(name, tensor.type, dtype)
+  return { name, role, dtype, shape, source: { data: tensor.data, dtype: tensor.type } }
+}
+
+function checkConversion(name: string, from: DataType, to: DataType): void {
+  if (from === to || (isFloat(from) && isFloat(to))) return
+  throw new ArgumentError(`[loadWeights] '${name}' comes as ${from}; expected ${isFloat(to) ? 'a float type' : to}`, { field: name })
+}

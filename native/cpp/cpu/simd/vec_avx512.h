@@ -1,0 +1,99 @@
+// Vec in one 512-bit register. AVX-512 F, BW, DQ, VL; F16C. Included by vec.h alone.
+// bfloat16 is rounded by integer operations, for VCVTNEPS2BF16 takes subnormal numbers as zero.
+#pragma once
+
+namespace chiasma::cpu::CHIASMA_ISA {
+namespace {
+
+struct Vec {
+  static constexpr int lanes = 16;
+  __m512 v;
+};
+struct Mask {
+  __mmask16 m;
+};
+
+CHIASMA_INLINE Vec set(float value) { return {_mm512_set1_ps(value)}; }
+
+CHIASMA_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+CHIASMA_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+CHIASMA_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+CHIASMA_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+CHIASMA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }   // a·b + c
+CHIASMA_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }  // c − a·b
+CHIASMA_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+CHIASMA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }  // a < b ? a : b
+CHIASMA_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
+CHIASMA_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
+// a with its sign turned where b's is negative.
+CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {_mm512_xor_ps(a.v, _mm512_and_ps(b.v, _mm512_set1_ps(-0.0f)))}; }
+// To the nearest integer, ties to even.
+CHIASMA_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// a·2^n for integral n in [−160, 160], rounded once.
+CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+CHIASMA_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+CHIASMA_INLINE Mask first_lanes(int n) { return {static_cast<__mmask16>((1u << n) - 1)}; }  // n in [0, lanes]
+CHIASMA_INLINE Vec select(Mask mask, Vec yes, Vec no) { return {_mm512_mask_blend_ps(mask.m, no.v, yes.v)}; }
+
+// Lane i with lane i + 8, then + 4, + 2, + 1.
+CHIASMA_INLINE float reduce_sum(Vec a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+// Some lane's value; NaN only if a lane is NaN, but a NaN lane may be passed over.
+CHIASMA_INLINE float reduce_max(Vec a) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+CHIASMA_INLINE Vec from_bf16_bits(__m256i bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))}; }
+CHIASMA_INLINE __m256i to_bf16_bits(Vec a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i kept = _mm512_mask_or_epi32(rounded, is_nan(a).m, bits, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+}
+
+CHIASMA_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+CHIASMA_INLINE Vec load(const Bf16* p) { return from_bf16_bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+CHIASMA_INLINE Vec load(const F16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+CHIASMA_INLINE Vec load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+CHIASMA_INLINE Vec load(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+CHIASMA_INLINE Vec load(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
+
+// The first n lanes, n in [0, lanes]; the others are zero.
+CHIASMA_INLINE Vec load_part(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n).m, p)}; }
+CHIASMA_INLINE Vec load_part(const Bf16* p, int n) { return from_bf16_bits(_mm256_maskz_loadu_epi16(first_lanes(n).m, p)); }
+CHIASMA_INLINE Vec load_part(const F16* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n).m, p))}; }
+CHIASMA_INLINE Vec load_part(const int8_t* p, int n) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n).m, p)))};
+}
+CHIASMA_INLINE Vec load_part(const uint8_t* p, int n) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n).m, p)))};
+}
+CHIASMA_INLINE Vec load_part(const int32_t* p, int n) { return {_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(first_lanes(n).m, p))}; }
+
+CHIASMA_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+CHIASMA_INLINE void store(Bf16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16_bits(a)); }
+CHIASMA_INLINE void store(F16* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+CHIASMA_INLINE void store_part(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n).m, a.v); }
+CHIASMA_INLINE void store_part(Bf16* p, Vec a, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n).m, to_bf16_bits(a)); }
+CHIASMA_INLINE void store_part(F16* p, Vec a, int n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n).m, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+}  // namespace
+}  // namespace chiasma::cpu::CHIASMA_ISA
