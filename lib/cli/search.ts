@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { ArgumentError } from '../core/errors.js'
 import { Embedder } from '../embed/embedder.js'
 import { readEmbeddings } from '../io/embeddings.js'
-import { ops } from '../ops/host.js'
+import * as ops from '../ops/host.js'
 import { print } from './console.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 
