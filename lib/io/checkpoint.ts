@@ -137,7 +137,7 @@ function describe(folder: string, missing: string[], mismatched: string[], unexp
 export async function openCheckpoint(path: string, options: { signal?: AbortSignal } = {}): Promise<Checkpoint> {
   options.signal?.throwIfAborted()
   const { weights, index } = await findWeights(path)
-  const tensors = index ? await openShards(path, index, options.signal) : await readEntries(weights!)
+  const tensors = index ? await openShards(path, index, options.signal) : await readEntries(weights!, options.signal)
   const files = [...new Set([...tensors.values()].map(entry => entry.file))]
   return new Checkpoint(path, files.length > 0 ? files : [weights ?? index!], tensors)
 }
@@ -169,8 +169,8 @@ async function findWeights(path: string): Promise<{ weights?: string; index?: st
   throw new CheckpointError(`${path} has no weights; expected model.safetensors, model.safetensors.index.json or pytorch_model.bin`, { file: path })
 }
 
-async function readEntries(file: string): Promise<Map<string, TensorEntry>> {
-  const entries = isPytorch(file) ? await readPytorchEntries(file) : (await readSafetensorsHeader(file)).entries
+async function readEntries(file: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
+  const entries = isPytorch(file) ? await readPytorchEntries(file, { signal }) : (await readSafetensorsHeader(file)).entries
   return new Map(entries.map(entry => [entry.name, entry]))
 }
 
@@ -184,7 +184,7 @@ async function openShards(folder: string, index: string, signal?: AbortSignal): 
   for (const name of new Set(Object.values(map as Record<string, string>))) {
     signal?.throwIfAborted()
     checkInside(name, `${index}: weight_map`, index)
-    shards.set(name, await readEntries(join(base, name)))
+    shards.set(name, await readEntries(join(base, name), signal))
   }
   const tensors = new Map<string, TensorEntry>()
   const missing: string[] = []

@@ -17,6 +17,8 @@ namespace chiasma::core {
 class Stream {
  public:
   virtual ~Stream() = default;
+  // A run begins; `synchronize` ends it.
+  virtual void begin() {}
   // Returns when all work given so far is done.
   virtual void synchronize() = 0;
 };
@@ -46,6 +48,8 @@ class Device {
   virtual bool has_bf16() const = 0;
   virtual int threads() const = 0;
 
+  // Bytes the device has at all; 0 if that is not known.
+  virtual size_t memory_limit() const = 0;
   // 64-byte aligned device memory. Throws Error(out_of_memory) naming the bytes.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory, size_t bytes) noexcept = 0;

@@ -14,13 +14,16 @@ const char* code_name(ErrorCode code) noexcept;
 
 class Error : public std::exception {
  public:
-  Error(ErrorCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  // file: what the error is about, for a caller that wants it apart from the message; may be empty.
+  Error(ErrorCode code, std::string message, std::string file = {}) : code_(code), message_(std::move(message)), file_(std::move(file)) {}
   ErrorCode code() const noexcept { return code_; }
   const char* what() const noexcept override { return message_.c_str(); }
+  const std::string& file() const noexcept { return file_; }
 
  private:
   ErrorCode code_;
   std::string message_;
+  std::string file_;
 };
 
 }  // namespace chiasma::core

@@ -21,6 +21,7 @@ struct KernelSpec {
   std::vector<TensorView> inputs;
   std::vector<TensorView> outputs;
   Attributes attributes;
+  int threads = 1;  // of the device: the worker numbers a kernel meets are below this
 };
 
 struct KernelArguments {

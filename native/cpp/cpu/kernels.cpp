@@ -3,15 +3,20 @@
 
 #include <vector>
 
+#include "cpu/linear.h"
+#include "cpu/patch_embed.h"
+
 namespace chiasma::cpu {
 
 std::span<const KernelEntry> kernel_table() {
   static const std::vector<KernelEntry> table = {
-      // {"linear", make_linear},
+      {"linear", make_linear},
+      {"matmul", make_matmul},
+      {"patchEmbed", make_patch_embed},
   };
   return table;
 }
 
-const WeightPacking* linear_packing() { return nullptr; }
+const WeightPacking* linear_packing() { return &gemm_weight_packing; }
 
 }  // namespace chiasma::cpu

@@ -8,6 +8,6 @@
 
 namespace chiasma::cpu {
 
-std::unique_ptr<core::Kernel> make_patch_embed(const core::KernelSpec& spec, const SimdKernels& simd, int threads);
+std::unique_ptr<core::Kernel> make_patch_embed(const core::KernelSpec& spec, const SimdKernels& simd);
 
 }  // namespace chiasma::cpu

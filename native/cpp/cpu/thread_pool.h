@@ -11,11 +11,17 @@ class ThreadPool {
  public:
   // The shared pool, made on first use and freed with its last owner.
   static std::shared_ptr<ThreadPool> shared();
+  // A pool of its own, for tests.
+  static std::shared_ptr<ThreadPool> make(int threads);
   // The least of physical cores, CPU affinity and cgroup quota.
   static int available_threads();
 
   virtual ~ThreadPool() = default;
   virtual int threads() const noexcept = 0;
+
+  // Between these, workers may spin for a moment when they have nothing to do.
+  virtual void program_begins() noexcept = 0;
+  virtual void program_ends() noexcept = 0;
 
   // Calls body(task, worker) for every task in [0, tasks), on at most max_threads threads, the caller's among them, and returns when all
   // have returned. Tasks are taken in any order; worker is in [0, max_threads) and no two run at once with the same one. The first

@@ -36,7 +36,9 @@ struct GemmBlock {
 struct GemmFunctions {
   int panel_rows;
   int panel_columns;
-  bool bf16_arithmetic;
+  bool dot;  // bf16 products by the processor's dot-product instruction, two k a step
+  // Where `dot` is set: the same with bf16 widened to float, over the same packed weights. Quicker on processors that start few dot products.
+  const GemmFunctions* widened;
 
   // Bytes of a packed weight [n, k].
   size_t (*weight_bytes)(int64_t n, int64_t k, GemmType type);

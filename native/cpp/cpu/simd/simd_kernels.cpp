@@ -4,11 +4,13 @@
 // CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512 or CHIASMA_ISA_avx512_bf16 is defined as 1 for #if.
 #include "cpu/simd_kernels.h"
 
+#include "cpu/simd/gemm.h"
+
 namespace chiasma::cpu::CHIASMA_ISA {
 
 extern const SimdKernels kernels;
 const SimdKernels kernels = {
-    .gemm = nullptr,
+    .gemm = &gemm_functions,
     .attention = nullptr,
     .rows = nullptr,
     .search = nullptr,

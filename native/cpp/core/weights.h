@@ -1,0 +1,46 @@
+// Parameters on a device. They live until the last program that uses them is gone.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/device.h"
+#include "core/error.h"
+
+namespace chiasma::core {
+
+class Weights {
+ public:
+  explicit Weights(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+  ~Weights() {
+    for (size_t i = 0; i < memory_.size(); ++i) device_->release(memory_[i], device_->weight_bytes(shapes_[i]));
+  }
+
+  // Makes room for one more and returns its memory, to be filled by Device::prepare_weight.
+  void* add(const WeightShape& shape) {
+    shapes_.reserve(shapes_.size() + 1);
+    memory_.reserve(memory_.size() + 1);
+    const size_t bytes = device_->weight_bytes(shape);
+    WeightShape copy = shape;
+    void* memory = device_->allocate(bytes);
+    shapes_.push_back(std::move(copy));
+    memory_.push_back(memory);
+    bytes_ += bytes;
+    return memory;
+  }
+
+  const Device& device() const noexcept { return *device_; }
+  const std::vector<WeightShape>& shapes() const noexcept { return shapes_; }
+  void* memory(size_t i) const { return memory_[i]; }
+  size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  std::shared_ptr<Device> device_;
+  std::vector<WeightShape> shapes_;
+  std::vector<void*> memory_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace chiasma::core

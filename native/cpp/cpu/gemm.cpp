@@ -1,0 +1,144 @@
+#include "cpu/gemm.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+namespace chiasma::cpu {
+
+namespace {
+
+constexpr int64_t block_bytes = 512 << 10;  // of packed rows: they stay in the second-level cache beside two panels of the weight
+constexpr int64_t max_block_panels = 16;
+constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
+bool quick_dot() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+const GemmFunctions& choose_gemm(const SimdKernels& simd) {
+  static const bool dot = quick_dot();
+  return simd.gemm->dot && !dot ? *simd.gemm->widened : *simd.gemm;
+}
+
+using core::DType;
+using core::ErrorCode;
+using core::TensorView;
+
+OperandCheck::OperandCheck(const core::KernelSpec& spec, std::initializer_list<const char*> names) : spec_(spec), names_(names) {
+  if (spec.inputs.size() != names.size() || spec.outputs.size() != 1) {
+    refuse(ErrorCode::argument, std::to_string(spec.inputs.size()) + " inputs and " + std::to_string(spec.outputs.size()) +
+                                    " outputs; expected " + std::to_string(names.size()) + " and 1");
+  }
+}
+
+void OperandCheck::refuse(ErrorCode code, const std::string& message) const { throw core::Error(code, "[" + spec_.op + "] " + message); }
+
+GemmType OperandCheck::floats(int i) const {
+  const TensorView& view = input(i);
+  const std::string name = names_[static_cast<size_t>(i)];
+  if (!view.present()) refuse(ErrorCode::argument, name + " is absent");
+  if (view.dtype == DType::float32) return GemmType::float32;
+  if (view.dtype == DType::bfloat16) return GemmType::bfloat16;
+  refuse(ErrorCode::dtype, name + " is " + core::name_of(view.dtype) + "; expected float32 or bfloat16");
+}
+
+GemmType OperandCheck::weight(int i) const {
+  const GemmType type = floats(i);
+  if (input(i).layout != core::Layout::linear) refuse(ErrorCode::unsupported, std::string(names_[static_cast<size_t>(i)]) + " is not a weight of role 'linear'");
+  shape(input(i).rank == 2, i, "[outputs, inputs]");
+  return type;
+}
+
+void OperandCheck::plain_row(int i, int64_t n) const {
+  const TensorView& view = input(i);
+  if (!view.present()) return;
+  if (view.dtype != DType::float32) {
+    refuse(ErrorCode::dtype, std::string(names_[static_cast<size_t>(i)]) + " is " + core::name_of(view.dtype) + "; expected float32");
+  }
+  shape(view.rank == 1 && view.shape[0] == n, i, "[" + std::to_string(n) + "]");
+}
+
+GemmType OperandCheck::result() const {
+  const DType dtype = output().dtype;
+  const std::string& wanted = spec_.attributes.string("dtype");
+  if (wanted != core::name_of(dtype)) refuse(ErrorCode::dtype, "the output is " + std::string(core::name_of(dtype)) + ", but the attribute dtype is " + wanted);
+  if (dtype == DType::float32) return GemmType::float32;
+  if (dtype == DType::bfloat16) return GemmType::bfloat16;
+  refuse(ErrorCode::dtype, "the output is " + wanted + "; expected float32 or bfloat16");
+}
+
+void OperandCheck::shape(bool right, int i, const std::string& expected) const {
+  if (right) return;
+  std::string text = "[";
+  for (int d = 0; d < input(i).rank; ++d) text += (d ? ", " : "") + std::to_string(input(i).shape[static_cast<size_t>(d)]);
+  refuse(ErrorCode::shape, std::string(names_[static_cast<size_t>(i)]) + " is " + text + "]; expected " + expected);
+}
+
+void OperandCheck::result_shape(int64_t rows, int64_t n) const {
+  if (output().rank < 1 || output().columns() != n || output().rows() != rows) {
+    refuse(ErrorCode::shape, "the output has " + std::to_string(output().rows()) + " rows of " + std::to_string(output().columns()) + "; expected " +
+                                 std::to_string(rows) + " of " + std::to_string(n));
+  }
+}
+
+Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
+    : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
+  row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
+  const int64_t panel_bytes = functions.panel_rows * row_bytes_;
+  block_rows_ = functions.panel_rows * std::clamp<int64_t>(block_bytes / std::max<int64_t>(panel_bytes, 1), 1, max_block_panels);
+  worker_bytes_ = static_cast<size_t>(divide_up(block_rows_ * row_bytes_, 64) * 64);
+}
+
+void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
+               const PackRows& pack) const {
+  if (groups == 0 || rows == 0 || n_ == 0) return;
+  if (stream.threads() > threads_) throw core::Error(core::ErrorCode::internal, "the stream has more threads than the kernel was made for");
+  const int64_t panels = divide_up(n_, functions_.panel_columns);
+  const int64_t row_blocks = divide_up(rows, block_rows_);
+  // Columns are cut only where the rows give too few tasks, for each task packs its rows anew unless its thread has just done so.
+  const int64_t wanted = stream.threads() > 1 ? tasks_per_thread * stream.threads() : 1;
+  const int64_t column_blocks = std::min(divide_up(wanted, groups * row_blocks), panels);
+  const int64_t out_size = first.out_type == GemmType::float32 ? 4 : 2;
+  const int64_t residual_size = first.residual_type == GemmType::float32 ? 4 : 2;
+  std::vector<int64_t> packed(static_cast<size_t>(stream.threads()), -1);  // the rows each thread holds, as group * row_blocks + block
+
+  stream.parallel_for(groups * row_blocks * column_blocks, [&](int64_t task, int worker) {
+    const int64_t row_block = task / column_blocks;
+    const int64_t column_block = task % column_blocks;
+    const int64_t group = row_block / row_blocks;
+    const int64_t begin = row_block % row_blocks * rows / row_blocks;
+    const int64_t count = (row_block % row_blocks + 1) * rows / row_blocks - begin;
+    char* const x = static_cast<char*>(workspace) + static_cast<size_t>(worker) * worker_bytes_;
+    if (packed[static_cast<size_t>(worker)] != row_block) {
+      const int64_t row_panels = divide_up(count, functions_.panel_rows);
+      for (int64_t i = 0; i < row_panels; ++i) {
+        const int64_t row = i * count / row_panels;
+        pack(group, begin + row, (i + 1) * count / row_panels - row, x + row * row_bytes_, worker);
+      }
+      packed[static_cast<size_t>(worker)] = row_block;
+    }
+    GemmBlock block = first;
+    block.x = x;
+    block.rows = count;
+    block.panel_begin = column_block * panels / column_blocks;
+    block.panel_end = (column_block + 1) * panels / column_blocks;
+    if (block.residual) block.residual = static_cast<const char*>(first.residual) + begin * first.residual_stride * residual_size;
+    block.out = static_cast<char*>(first.out) + (group * out_group + begin * first.out_stride) * out_size;
+    functions_.multiply(block);
+  });
+}
+
+}  // namespace chiasma::cpu

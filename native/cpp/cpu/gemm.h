@@ -1,0 +1,70 @@
+// Cuts a matrix multiply into blocks for the pool: what `linear`, `matmul` and `patchEmbed` share.
+// A block is some rows of x, packed by the thread that takes it and kept in its cache, against some or all of the weight's panels.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/kernel.h"
+#include "cpu/cpu_device.h"
+#include "cpu/simd/gemm.h"
+#include "cpu/simd_kernels.h"
+
+namespace chiasma::cpu {
+
+// The matrix multiply for this processor: with the widened products where they are the quicker ones.
+const GemmFunctions& choose_gemm(const SimdKernels& simd);
+
+// What a spec's operands must be; each throws Error naming op and operand.
+class OperandCheck {
+ public:
+  // Refuses another number of inputs than `names`, or of outputs than one.
+  OperandCheck(const core::KernelSpec& spec, std::initializer_list<const char*> names);
+
+  const core::TensorView& input(int i) const { return spec_.inputs[static_cast<size_t>(i)]; }
+  const core::TensorView& output() const { return spec_.outputs[0]; }
+  GemmType floats(int i) const;             // float32 or bfloat16
+  GemmType weight(int i) const;             // the same, of Layout::linear and rank 2
+  void plain_row(int i, int64_t n) const;   // absent, or float32 [n]
+  GemmType result() const;                  // float32 or bfloat16, as the attribute `dtype` says
+  void shape(bool right, int i, const std::string& expected) const;
+  void result_shape(int64_t rows, int64_t n) const;
+
+ private:
+  [[noreturn]] void refuse(core::ErrorCode code, const std::string& message) const;
+
+  const core::KernelSpec& spec_;
+  std::vector<const char*> names_;
+};
+
+class Gemm {
+ public:
+  // For weights [n, k] and at most `threads` threads.
+  Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads);
+
+  const GemmFunctions& functions() const { return functions_; }
+  GemmType weight_type() const { return weight_type_; }
+  size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_; }
+
+  // Packs rows [row, row + rows) of x's group into a panel.
+  using PackRows = std::function<void(int64_t group, int64_t row, int64_t rows, void* panel, int worker)>;
+
+  // `groups` products of `rows` rows each with one weight. `first` holds weight, epilogue and output of the first group; the output of the
+  // next group starts out_group elements later. The residual is the same for all groups.
+  void run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
+           const PackRows& pack) const;
+
+ private:
+  const GemmFunctions& functions_;
+  int64_t n_, k_;
+  GemmType weight_type_;
+  int threads_;
+  int64_t row_bytes_;    // of a packed row of x
+  int64_t block_rows_;   // at most
+  size_t worker_bytes_;  // workspace of one thread: a packed block
+};
+
+}  // namespace chiasma::cpu

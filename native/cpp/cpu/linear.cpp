@@ -1,0 +1,187 @@
+// linear: act(x·Wᵀ + bias) + residual with a packed weight. matmul: a·bᵀ · scale, b packed at run time into the same form.
+// M rows of x, N outputs, K inputs.
+#include "cpu/linear.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "cpu/cpu_device.h"
+#include "cpu/gemm.h"
+
+namespace chiasma::cpu {
+
+using core::DType;
+using core::Error;
+using core::ErrorCode;
+using core::TensorView;
+
+namespace {
+
+constexpr int64_t read_bytes = 1 << 20;  // of a weight's rows at a time
+
+Activation parse_activation(const std::string& name) {
+  constexpr const char* names[] = {"none", "gelu", "quick_gelu", "gelu_tanh", "relu", "silu", "tanh"};  // as Activation orders them
+  const auto found = std::find(std::begin(names), std::end(names), name);
+  if (found == std::end(names)) {
+    throw Error(ErrorCode::argument, "[linear] activation is '" + name + "'; expected none, gelu, quick_gelu, gelu_tanh, relu, silu or tanh");
+  }
+  return static_cast<Activation>(found - std::begin(names));
+}
+
+// A GemmBlock's part that all blocks share.
+GemmBlock block_of(GemmType weight_type, int64_t n, int64_t k) {
+  GemmBlock block{};
+  block.weight_type = weight_type;
+  block.n = n;
+  block.k = k;
+  block.scale = 1;
+  return block;
+}
+
+Gemm::PackRows pack_from(const Gemm& gemm, const TensorView& x, GemmType type) {
+  const char* const data = x.as<const char>();
+  const int64_t stride = x.row_stride, k = x.columns();
+  const auto size = static_cast<int64_t>(core::size_of(x.dtype));
+  return [&gemm, data, stride, k, size, type](int64_t, int64_t row, int64_t rows, void* panel, int) {
+    gemm.functions().pack_rows(data + row * stride * size, type, stride, rows, k, gemm.weight_type(), panel);
+  };
+}
+
+class LinearKernel final : public core::Kernel {
+ public:
+  LinearKernel(const core::KernelSpec& spec, const SimdKernels& simd)
+      : LinearKernel(OperandCheck(spec, {"x", "weight", "bias", "residual"}), spec, choose_gemm(simd)) {}
+
+  size_t workspace_bytes() const override { return gemm_.workspace_bytes(); }
+
+  void run(const core::KernelArguments& arguments) override {
+    const TensorView& x = arguments.inputs[0];
+    const TensorView& residual = arguments.inputs[3];
+    const TensorView& out = arguments.outputs[0];
+    GemmBlock block = block_;
+    block.weight = arguments.inputs[1].data;
+    block.bias = arguments.inputs[2].present() ? arguments.inputs[2].as<const float>() : nullptr;
+    if (residual.present()) {
+      block.residual = residual.data;
+      block.residual_stride = residual.row_stride;
+    }
+    block.out = out.data;
+    block.out_stride = out.row_stride;
+    const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
+    gemm_.run(stream, arguments.workspace, 1, x.rows(), block, 0, pack_from(gemm_, x, x_type_));
+  }
+
+ private:
+  LinearKernel(const OperandCheck& check, const core::KernelSpec& spec, const GemmFunctions& functions)
+      : x_type_(check.floats(0)),
+        block_(block_of(check.weight(1), check.input(1).shape[0], check.input(1).shape[1])),
+        gemm_(functions, block_.n, block_.k, block_.weight_type, spec.threads) {
+    const int64_t rows = check.input(0).rows();
+    check.shape(check.input(0).rank >= 1 && check.input(0).columns() == block_.k, 0, "[..., " + std::to_string(block_.k) + "]");
+    check.plain_row(2, block_.n);
+    if (check.input(3).present()) {
+      block_.residual_type = check.floats(3);
+      check.shape(check.input(3).columns() == block_.n && check.input(3).rows() == rows, 3,
+                  std::to_string(rows) + " rows of " + std::to_string(block_.n));
+    }
+    check.result_shape(rows, block_.n);
+    block_.out_type = check.result();
+    block_.activation = parse_activation(spec.attributes.string("activation"));
+    spec.attributes.expect_only({"activation", "dtype"});
+  }
+
+  GemmType x_type_;
+  GemmBlock block_;
+  Gemm gemm_;
+};
+
+class MatmulKernel final : public core::Kernel {
+ public:
+  MatmulKernel(const core::KernelSpec& spec, const SimdKernels& simd) : MatmulKernel(OperandCheck(spec, {"a", "b"}), spec, choose_gemm(simd)) {}
+
+  size_t workspace_bytes() const override { return packed_bytes_ + gemm_.workspace_bytes(); }
+
+  void run(const core::KernelArguments& arguments) override {
+    const TensorView& a = arguments.inputs[0];
+    const TensorView& b = arguments.inputs[1];
+    const TensorView& out = arguments.outputs[0];
+    const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
+    if (a.rows() == 0 || block_.n == 0) return;
+    const int64_t panel = gemm_.functions().panel_columns;
+    const auto size = static_cast<int64_t>(core::size_of(b.dtype));
+    stream.parallel_for((block_.n + panel - 1) / panel, [&](int64_t task, int) {
+      const int64_t begin = task * panel;
+      gemm_.functions().pack_weight(b.as<const char>() + begin * b.row_stride * size, b_type_, b.row_stride, begin,
+                                    std::min(panel, block_.n - begin), block_.n, block_.k, block_.weight_type, arguments.workspace);
+    });
+    GemmBlock block = block_;
+    block.weight = arguments.workspace;
+    block.out = out.data;
+    block.out_stride = out.row_stride;
+    gemm_.run(stream, static_cast<char*>(arguments.workspace) + packed_bytes_, 1, a.rows(), block, 0, pack_from(gemm_, a, a_type_));
+  }
+
+ private:
+  MatmulKernel(const OperandCheck& check, const core::KernelSpec& spec, const GemmFunctions& functions)
+      : a_type_(check.floats(0)),
+        b_type_(check.floats(1)),
+        block_(block_of(a_type_ == GemmType::bfloat16 ? b_type_ : GemmType::float32, check.input(1).rows(), check.input(1).columns())),
+        gemm_(functions, block_.n, block_.k, block_.weight_type, spec.threads),
+        packed_bytes_((functions.weight_bytes(block_.n, block_.k, block_.weight_type) + 63) / 64 * 64) {
+    check.shape(check.input(1).rank == 2, 1, "[N, K]");
+    check.shape(check.input(0).rank == 2 && check.input(0).columns() == block_.k, 0, "[M, " + std::to_string(block_.k) + "]");
+    check.result_shape(check.input(0).rows(), block_.n);
+    block_.out_type = check.result();
+    block_.scale = static_cast<float>(spec.attributes.number("scale"));
+    spec.attributes.expect_only({"scale", "dtype"});
+  }
+
+  GemmType a_type_, b_type_;
+  GemmBlock block_;
+  Gemm gemm_;
+  size_t packed_bytes_;
+};
+
+GemmType packed_type(const core::WeightShape& weight) {
+  if (weight.shape.size() != 2) throw Error(ErrorCode::shape, "weight '" + weight.name + "' of role 'linear' has rank " + std::to_string(weight.shape.size()) + "; expected 2");
+  if (weight.dtype == DType::float32) return GemmType::float32;
+  if (weight.dtype == DType::bfloat16) return GemmType::bfloat16;
+  throw Error(ErrorCode::dtype, "weight '" + weight.name + "' of role 'linear' is " + core::name_of(weight.dtype) + "; expected float32 or bfloat16");
+}
+
+size_t packed_weight_bytes(const core::WeightShape& weight, const SimdKernels& simd) {
+  const GemmType type = packed_type(weight);
+  return simd.gemm->weight_bytes(weight.shape[0], weight.shape[1], type);
+}
+
+void prepare_weight(const core::WeightShape& weight, core::RowReader& reader, void* memory, const SimdKernels& simd) {
+  const GemmType type = packed_type(weight);
+  const int64_t n = weight.shape[0], k = weight.shape[1];
+  if (n == 0 || k == 0) return;
+  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(float));
+  const int64_t panel = simd.gemm->panel_columns;
+  const int64_t step = std::min(n, std::max<int64_t>(read_bytes / row_bytes / panel, 1) * panel);
+  std::vector<float> rows(static_cast<size_t>(step * k));
+  for (int64_t begin = 0; begin < n; begin += step) {
+    const int64_t count = std::min(step, n - begin);
+    reader.read(begin, count, rows.data());
+    simd.gemm->pack_weight(rows.data(), GemmType::float32, k, begin, count, n, k, type, memory);
+  }
+}
+
+}  // namespace
+
+const WeightPacking gemm_weight_packing = {packed_weight_bytes, prepare_weight};
+
+std::unique_ptr<core::Kernel> make_linear(const core::KernelSpec& spec, const SimdKernels& simd) {
+  return std::make_unique<LinearKernel>(spec, simd);
+}
+
+std::unique_ptr<core::Kernel> make_matmul(const core::KernelSpec& spec, const SimdKernels& simd) {
+  return std::make_unique<MatmulKernel>(spec, simd);
+}
+
+}  // namespace chiasma::cpu

@@ -1,0 +1,48 @@
+// What the process may use of the machine: instruction sets, cores, memory. The only place that asks the operating system about them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#include <intrin.h>
+#endif
+
+namespace chiasma::cpu {
+
+// Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_bf16` adds AVX512_BF16.
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16 };
+
+// What the processor has and the operating system saves on a context switch.
+bool processor_runs(Isa isa);
+
+// The processor's brand string, or the architecture's name.
+std::string processor_name();
+
+// The least of physical cores, CPU affinity and cgroup quota; at least 1.
+int processor_budget();
+
+struct MemoryInfo {
+  uint64_t total = 0;  // bytes the process may use: physical memory or its cgroup's limit
+  uint64_t free = 0;   // of these, available now
+};
+MemoryInfo memory_info();
+
+// The parts of processor_budget, for tests. Paths as in Linux.
+// Whole processors of a cgroup v2 `cpu.max` line ("max 100000", "150000 100000"), at least 1; 0 for no limit.
+int quota_of_cpu_max(const std::string& text);
+// The path of this process in a cgroup hierarchy from /proc/self/cgroup; controller "" is v2. Empty if it is not there.
+std::string cgroup_path(const std::string& proc_self_cgroup, const std::string& controller);
+
+inline void pause_processor() noexcept {
+#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+  _mm_pause();
+#elif defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) && !defined(_MSC_VER)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+}  // namespace chiasma::cpu
