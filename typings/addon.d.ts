@@ -82,7 +82,8 @@ export interface NativeDevice {
   readonly threads: number
   hasOp(op: string): boolean
   loadWeights(specs: WeightSpec[], task?: NativeTask, onProgress?: (loadedBytes: number, totalBytes: number) => void): Promise<NativeWeights>
-  createProgram(plan: WirePlan, weights?: NativeWeights): NativeProgram
+  /** guard: poison around and in every buffer, checked after every step (tests). */
+  createProgram(plan: WirePlan, weights?: NativeWeights, options?: { guard?: boolean }): NativeProgram
   memoryUsage(): { weights: number; arena: number; total: number }
   dispose(): Promise<void>
 }
@@ -107,6 +108,9 @@ export interface Addon {
   /** isa caps the instruction set (tests); threads caps the pool's share. */
   openDevice(options: { id: string; isa?: string; threads?: number }): NativeDevice
   createTask(): NativeTask
-  /** Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3]. */
+  /**
+   * Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3].
+   * The pixels are read on another thread and not copied: nobody may detach or change them meanwhile. A bad plan throws.
+   */
   preprocessImage(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Array>
 }

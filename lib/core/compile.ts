@@ -14,6 +14,11 @@ import { sameShape } from './shape.js'
 import { Tensor, type TensorLike } from './tensor.js'
 import { input, type Parameter, Value, type ValueType } from './value.js'
 
+export interface CompileOptions {
+  /** Each run checks that no op writes beyond its buffers, and shows what is read before it is written as NaN. Slow; for tests. */
+  guard?: boolean
+}
+
 export type TracedFunction = (inputs: Record<string, Value>) => Record<string, Value>
 
 /**
@@ -24,11 +29,18 @@ export type TracedFunction = (inputs: Record<string, Value>) => Record<string, V
  * const { y } = await program.run({ x: new Tensor('float32', new Float32Array(6), [2, 3]) })
  * @throws ShapeError, DTypeError, ArgumentError from the ops that `fn` calls; TraceError if it asks a value for data
  */
-export function compile(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device, weights?: Weights): Program {
+export function compile(
+  fn: TracedFunction,
+  specs: Readonly<Record<string, ValueType>>,
+  device: Device,
+  weights?: Weights,
+  options: CompileOptions = {},
+): Program {
+  const { guard = false } = options
   const lowered = lower(rewrite(trace(fn, specs)), (parameter) => weightIndex(parameter, weights))
-  const text = JSON.stringify(lowered.plan)
+  const text = JSON.stringify([guard, lowered.plan])
   const key = `${weights?.id ?? 0}:${createHash('sha256').update(text).digest('base64')}`
-  const entry = device.plans.take(key, () => native(() => device.native.createProgram(lowered.plan, weights?.native), compile))
+  const entry = device.plans.take(key, () => native(() => device.native.createProgram(lowered.plan, weights?.native, { guard }), compile))
   return new Program(device, specs, lowered, entry)
 }
 

@@ -1,0 +1,87 @@
+// AutoModel: from a folder or Hub repository to a Model. config.json is read first and the architecture built from it; then all its
+// parameters are matched with the checkpoint at once, and only then is anything loaded.
+
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Device } from '../core/device.js'
+import { CheckpointError } from '../core/errors.js'
+import { matchParameters, type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
+import { readJsonObject } from '../io/json.js'
+import { type ComputeType, Scope } from '../nn/index.js'
+import type { Architecture } from './encoder.js'
+import { Model } from './model.js'
+import { buildArchitecture } from './registry.js'
+import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
+
+export interface LoadOptions {
+  /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
+  device?: string | undefined
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; transformers.js's spellings too. */
+  dtype?: string | undefined
+  /** Cores to use at most. */
+  threads?: number | undefined
+  signal?: AbortSignal | undefined
+  /** Caps the CPU's instruction set, for tests and measurements. @internal */
+  isa?: string | undefined
+}
+
+interface Built {
+  architecture: Architecture
+  /** Parameters by the checkpoint they are in; the encoder's first. */
+  parts: { checkpoint: Checkpoint; scope: Scope }[]
+}
+
+export const AutoModel = {
+  /**
+   * Loads a model.
+   *
+   * @example
+   * await using model = await AutoModel.fromPretrained('sentence-transformers/all-MiniLM-L6-v2', { dtype: 'f32' })
+   * @param source a folder with config.json and weights, or a Hub repository id
+   * @throws CheckpointError for a file that is missing or broken, naming it and the field; UnsupportedError for an architecture that is
+   *   not there; DeviceError for a device that is not there
+   */
+  async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
+    const { signal } = options
+    signal?.throwIfAborted()
+    const folder = await resolveFolder(source)
+    const device = await Device.open(options)
+    try {
+      const modules = await readSentenceModules(folder)
+      const encoderFolder = modules?.encoder ?? folder
+      const file = join(encoderFolder, 'config.json')
+      const config = { json: Object.freeze(await readJsonObject(file)), file }
+      const checkpoint = await openCheckpoint(encoderFolder, { signal })
+      const built = await build(config, checkpoint, modules, device.computeType)
+      const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
+      const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
+      return new Model({
+        config: config.json,
+        device,
+        weights,
+        architecture: built.architecture,
+        scale: { rescale: 1 / 255, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
+        unusedTensors: matched.flatMap(({ unused }) => unused),
+        file: encoderFolder,
+      })
+    } catch (error) {
+      await device.dispose()
+      throw error
+    }
+  },
+}
+
+async function resolveFolder(source: string): Promise<string> {
+  const isFolder = await stat(source).then(stats => stats.isDirectory(), () => false)
+  if (!isFolder) throw new CheckpointError(`${source} is no folder`, { file: source })
+  return source
+}
+
+async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, computeType: ComputeType): Promise<Built> {
+  const scope = Scope.root(checkpoint, computeType)
+  const architecture = buildArchitecture(config, scope)
+  const parts = [{ checkpoint, scope }]
+  if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
+  const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
+  return { architecture: { texts: sentence.tower }, parts: [...parts, ...sentence.parts] }
+}
