@@ -26,6 +26,7 @@ image::ImagePlan read_image_plan(const Napi::Value& value) {
   plan.width = integer("width");
   plan.height = integer("height");
   plan.channels = small("channels");
+  plan.cmyk = object.Get("cmyk").ToBoolean();
   plan.orientation = small("orientation");
   plan.resize_width = integer("resizeWidth");
   plan.resize_height = integer("resizeHeight");
