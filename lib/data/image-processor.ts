@@ -85,20 +85,20 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
 
   // Indices are taken in order, so that of several failures the first in the list is known.
   let next = 0
-  let failure = undefined as { index: number; error: unknown } | undefined
+  const failures: { index: number; error: unknown }[] = []
   const work = async (): Promise<void> => {
-    while (next < images.length && !failure) {
+    while (next < images.length && failures.length === 0) {
       const index = next++
       try {
         place(await picture(images[index]!, rules, options), index)
       } catch (error) {
-        if (!failure || index < failure.index) failure = { index, error }
+        failures.push({ index, error })
       }
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, work))
   options.signal?.throwIfAborted()
-  if (failure) throw withIndex(failure)
+  if (failures.length) throw withIndex(failures.reduce((a, b) => (b.index < a.index ? b : a)))
   return table
     ? new Tensor('float32', result, [images.length, 3, height, width])
     : new Tensor('uint8', result, [images.length, height, width, 3])
