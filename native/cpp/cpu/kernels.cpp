@@ -10,6 +10,7 @@
 #include "cpu/norm.h"
 #include "cpu/patch_embed.h"
 #include "cpu/pool.h"
+#include "cpu/search.h"
 
 namespace chiasma::cpu {
 
@@ -32,6 +33,7 @@ std::span<const KernelEntry> kernel_table() {
       {"div", make_binary},
       {"unary", make_unary},
       {"cast", make_cast},
+      {"cosineTopK", make_cosine_top_k},
   };
   return table;
 }

@@ -7,6 +7,7 @@
 #include "cpu/simd/attention.h"
 #include "cpu/simd/gemm.h"
 #include "cpu/simd/rows.h"
+#include "cpu/simd/search.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
@@ -15,7 +16,7 @@ const SimdKernels kernels = {
     .gemm = &gemm_functions,
     .attention = &attention_functions,
     .rows = &row_functions,
-    .search = nullptr,
+    .search = &search_functions,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA
