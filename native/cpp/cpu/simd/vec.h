@@ -37,11 +37,8 @@
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-// Storage types of two bytes; rows of them come from elsewhere as uint16_t.
+// bfloat16 in memory; rows of it come from elsewhere as uint16_t.
 struct Bf16 {
-  uint16_t bits;
-};
-struct F16 {
   uint16_t bits;
 };
 

@@ -72,26 +72,6 @@ CHIASMA_INLINE float reduce_max(Vec a) {
   return r;
 }
 
-CHIASMA_INLINE float to_float(F16 value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t rest = value.bits & 0x7fffu;
-  if (rest >= 0x7c00u) return float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13) | (rest > 0x7c00u ? 0x400000u : 0u));
-  if (rest < 0x400u) {  // subnormal: rest · 2^−24, exact
-    const float magnitude = static_cast<float>(rest) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  return float_of(sign | ((rest << 13) + (112u << 23)));
-}
-CHIASMA_INLINE F16 to_f16(float value) {
-  const uint32_t sign = (bits_of(value) >> 16) & 0x8000u;
-  const uint32_t bits = bits_of(value) & 0x7fffffffu;
-  if (bits > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u | ((bits >> 13) & 0x3ffu))};
-  if (bits >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // 65520 and more round to infinity
-  if (bits < 0x38800000u) {  // below 2^−14: the sum with 0.5 rounds to a multiple of 2^−24
-    return {static_cast<uint16_t>(sign | (bits_of(float_of(bits) + 0.5f) - bits_of(0.5f)))};
-  }
-  return {static_cast<uint16_t>(sign | ((bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1)) >> 13))};
-}
 CHIASMA_INLINE float to_float(int8_t value) { return static_cast<float>(value); }
 CHIASMA_INLINE float to_float(uint8_t value) { return static_cast<float>(value); }
 CHIASMA_INLINE float to_float(int32_t value) { return static_cast<float>(value); }
@@ -108,7 +88,6 @@ CHIASMA_INLINE Vec load_part(const T* p, int n) {
 
 CHIASMA_INLINE void store_lane(float* p, float value) { *p = value; }
 CHIASMA_INLINE void store_lane(Bf16* p, float value) { *p = to_bf16(value); }
-CHIASMA_INLINE void store_lane(F16* p, float value) { *p = to_f16(value); }
 template <typename T>
 CHIASMA_INLINE void store(T* p, Vec a) {
   for (int i = 0; i < Vec::lanes; ++i) store_lane(p + i, a.v[i]);
