@@ -19,10 +19,8 @@ namespace {
 // As many accumulators as the registers hold beside a step's vectors of W and one broadcast of x.
 #if defined(CHIASMA_VEC_512)
 constexpr int tile_rows = 14, tile_vectors = 2;
-#elif defined(CHIASMA_VEC_256)
-constexpr int tile_rows = 6, tile_vectors = 2;
 #else
-constexpr int tile_rows = 4, tile_vectors = 1;
+constexpr int tile_rows = 6, tile_vectors = 2;
 #endif
 constexpr int tile_columns = tile_vectors * Vec::lanes;
 constexpr int group_steps = 4;
@@ -35,7 +33,7 @@ CHIASMA_INLINE Vec load_packed(const float* p) { return {_mm256_load_ps(p)}; }
 #else
 CHIASMA_INLINE Vec load_packed(const float* p) {
   Vec r;
-  memcpy(r.v, p, sizeof r.v);
+  memcpy(&r.v, p, sizeof r.v);
   return r;
 }
 #endif
