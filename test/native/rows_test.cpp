@@ -157,7 +157,10 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 template <typename F>
 void on_each_isa(F&& body) {
-  for (const cpu::Isa isa : cpu::available_isas()) body(*cpu::open_device(cpu::name_of(isa), 2));
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    NOTE(cpu::name_of(isa));
+    body(*cpu::open_device(cpu::name_of(isa), 2));
+  }
 }
 
 // float32 results within `tolerance` · max(1, |expected|), bfloat16 ones also within half a step; NaN and infinity where expected.
@@ -256,6 +259,7 @@ TEST("rows: layerNorm, l2Normalize and softmax equal the reference") {
     for (const int64_t columns : widths) {
       for (const DType in : {DType::float32, DType::bfloat16}) {
         for (const DType to : {DType::float32, DType::bfloat16}) {
+          NOTE(std::to_string(columns) + " columns, " + core::name_of(in) + " to " + core::name_of(to));
           const int64_t gap = columns % 3;
           Matrix x({2, 2, columns}, in, gap), out({2, 2, columns}, to, gap);
           Matrix weight({columns}, DType::float32), bias({columns}, DType::float32);
@@ -310,6 +314,7 @@ TEST("rows: a NaN or an infinity reaches its row only") {
       for (const double special : {nan_value, infinity, -infinity}) {
         for (const int64_t place : {int64_t{0}, columns / 2, columns - 1}) {
           for (const RowOp& op : row_ops) {
+            NOTE(std::string(op.op) + ", " + std::to_string(columns) + " columns, " + std::to_string(special) + " at " + std::to_string(place));
             Matrix x({3, columns}, DType::float32), out({3, columns}, DType::float32), clean({3, columns}, DType::float32);
             double next = -1;
             x.fill([&] { return next += 0.01; });
@@ -346,6 +351,7 @@ TEST("rows: unary equals the reference over all of float32") {
       return value;
     });
     for (const UnaryCase& unary : unary_cases) {
+      NOTE(unary.kind);
       run(device, "unary", {&x}, out, {{"kind", std::string(unary.kind)}});
       int64_t wrong = 0;
       for (int64_t i = 0; i < count; ++i) {
@@ -368,6 +374,7 @@ TEST("rows: unary at infinity, NaN, zero and the ends of exp") {
     Matrix x({n}, DType::float32), out({n}, DType::float32);
     for (int64_t i = 0; i < n; ++i) x.set(0, i, values[static_cast<size_t>(i)]);
     for (const UnaryCase& unary : unary_cases) {
+      NOTE(unary.kind);
       run(device, "unary", {&x}, out, {{"kind", std::string(unary.kind)}});
       for (int64_t i = 0; i < n; ++i) {
         CHECK(close(out.at(0, i), static_cast<float>(unary.reference(x.at(0, i))), DType::float32, std::max(unary.tolerance, 6e-8)));
@@ -391,6 +398,7 @@ TEST("rows: unary and cast of all types, widths and strides") {
             Matrix x({3, columns}, in, gap), out({3, columns}, to, gap);
             x.fill([&] { return 3 * normal(random); });
             for (const UnaryCase& unary : unary_cases) {
+              NOTE(std::string(unary.kind) + ", " + std::to_string(columns) + " columns, " + core::name_of(in) + " to " + core::name_of(to));
               run(device, "unary", {&x}, out, {{"kind", std::string(unary.kind)}});
               CHECK(rows_close(x, out, [&](std::vector<double> row) {
                 for (double& v : row) v = unary.reference(v);
@@ -467,6 +475,7 @@ TEST("rows: arithmetic with whole, trailing and scalar operands") {
               a.fill([&] { return uniform(random); });
               b.fill([&] { return uniform(random); });
               for (const char* op : {"add", "sub", "mul", "div"}) {
+                NOTE(std::string(op) + ", " + std::to_string(a.rows()) + " rows of " + std::to_string(a.columns()) + ", b of " + std::to_string(b.rows()));
                 run(device, op, {&a, &b}, out, {});
                 int64_t wrong = 0;
                 for (int64_t r = 0; r < a.rows(); ++r) {
@@ -552,6 +561,7 @@ TEST("rows: pool equals the reference") {
           for (int64_t s = 0; s < 6; ++s) cumulative.set(0, s + 1, cumulative.at(0, s) + static_cast<double>(lengths[static_cast<size_t>(s)]));
           for (const char* mode : {"mean", "max", "mean_sqrt_len"}) {
             const std::string name = mode;
+            NOTE(name + ", " + std::to_string(columns) + " columns, " + core::name_of(in) + " to " + core::name_of(to));
             run(device, "pool", {&x, &cumulative}, out, {{"mode", name}});
             for (int64_t s = 0; s < 6; ++s) {
               const auto begin = static_cast<int64_t>(cumulative.at(0, s)), end = static_cast<int64_t>(cumulative.at(0, s + 1));
@@ -606,6 +616,7 @@ TEST("rows: the same bits in any place, batch and number of threads") {
         x.fill([&] { return normal(random); });
         for (int64_t r = 0; r < rows; ++r) y.copy_row(r, x, order[static_cast<size_t>(r)]);
         for (const RowOp& op : row_ops) {
+          NOTE(std::string(op.op) + ", " + std::to_string(columns) + " columns, " + core::name_of(in));
           Matrix one_thread({rows, columns}, DType::float32), out({rows, columns}, DType::float32, 1), alone({1, columns}, DType::float32);
           run(device, op.op, operands_of(op, x), one_thread, op.attributes, 1);
           run(device, op.op, operands_of(op, y), out, op.attributes, 2);
