@@ -1,11 +1,14 @@
 // AutoModel: from a folder or Hub repository to a Model. config.json is read first and the architecture built from it; then all its
 // parameters are matched with the checkpoint at once, and only then is anything loaded.
 
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Device } from '../core/device.js'
-import { CheckpointError } from '../core/errors.js'
+import { fromBfloat16, fromFloat16 } from '../core/dtype.js'
+import type { Tensor } from '../core/tensor.js'
+import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { matchParameters, type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
+import { readTensor } from '../io/entry.js'
+import { type ProgressEvent, resolveSource } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
 import { type ComputeType, Scope } from '../nn/index.js'
 import type { Architecture } from './encoder.js'
@@ -20,7 +23,16 @@ export interface LoadOptions {
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
+  /** Where Hub files are kept; default HF_HUB_CACHE, else `hub` in HF_HOME. */
+  cacheDir?: string | undefined
+  /** Branch, tag or commit on the Hub; default 'main'. */
+  revision?: string | undefined
+  /** Only what is in the cache. */
+  localFilesOnly?: boolean | undefined
+  /** Stops downloads and loading; the promise rejects with its reason. */
   signal?: AbortSignal | undefined
+  /** transformers.js's statuses: initiate, download, progress, done, ready. */
+  onProgress?: ((event: ProgressEvent) => void) | undefined
   /** Caps the CPU's instruction set, for tests and measurements. @internal */
   isa?: string | undefined
 }
@@ -42,9 +54,9 @@ export const AutoModel = {
    *   not there; DeviceError for a device that is not there
    */
   async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
-    const { signal } = options
+    const { signal, cacheDir, revision, localFilesOnly, onProgress } = options
     signal?.throwIfAborted()
-    const folder = await resolveFolder(source)
+    const { folder } = await resolveSource(source, { files: ['config', 'weights', 'processor'], cacheDir, revision, localFilesOnly, signal, onProgress })
     const device = await Device.open(options)
     try {
       const modules = await readSentenceModules(folder)
@@ -55,15 +67,21 @@ export const AutoModel = {
       const built = await build(config, checkpoint, modules, device.computeType)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
       const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
-      return new Model({
+      const { images, logitScale } = built.architecture
+      const stored = logitScale && checkpoint.tensors.get(logitScale.name)
+      const model = new Model({
         config: config.json,
+        folder,
         device,
         weights,
         architecture: built.architecture,
-        scale: { rescale: 1 / 255, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] },
+        scale: (images && (await findImageRules(folder))) ?? defaultImageRules(String(config.json['model_type'])),
+        logitScale: stored && Math.exp(toNumber(await readTensor(stored))),
         unusedTensors: matched.flatMap(({ unused }) => unused),
         file: encoderFolder,
       })
+      onProgress?.({ status: 'ready', task: 'embedding', model: source })
+      return model
     } catch (error) {
       await device.dispose()
       throw error
@@ -71,10 +89,11 @@ export const AutoModel = {
   },
 }
 
-async function resolveFolder(source: string): Promise<string> {
-  const isFolder = await stat(source).then(stats => stats.isDirectory(), () => false)
-  if (!isFolder) throw new CheckpointError(`${source} is no folder`, { file: source })
-  return source
+/** The one element of a float tensor. */
+function toNumber({ type, data }: Tensor): number {
+  const [value] = data
+  if (type === 'bfloat16') return fromBfloat16(Number(value))
+  return type === 'float16' ? fromFloat16(Number(value)) : Number(value)
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, computeType: ComputeType): Promise<Built> {

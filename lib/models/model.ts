@@ -51,6 +51,8 @@ export interface Classifier {
 /** @internal */
 export interface ModelParts {
   readonly config: Config
+  readonly folder: string
+  readonly logitScale: number | undefined
   readonly device: Device
   readonly weights: Weights
   readonly architecture: Architecture
@@ -85,6 +87,10 @@ export class Model {
   readonly device: string
   /** What matrix products are computed in: 'f32' or 'bf16'. */
   readonly dtype: string
+  /** Where the checkpoint's files are. */
+  readonly folder: string
+  /** Dual encoders: the factor of image-text cosines before the softmax. */
+  readonly logitScale: number | undefined
   /** Tensors of the checkpoint that nothing here reads. */
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
@@ -99,6 +105,8 @@ export class Model {
   constructor(private readonly parts: ModelParts) {
     const { architecture, device, weights } = parts
     this.config = parts.config
+    this.folder = parts.folder
+    this.logitScale = parts.logitScale
     this.device = device.id
     this.dtype = device.dtype
     this.unusedTensors = parts.unusedTensors
