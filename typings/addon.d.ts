@@ -108,6 +108,9 @@ export interface Addon {
   /** isa caps the instruction set (tests); threads caps the pool's share. */
   openDevice(options: { id: string; isa?: string; threads?: number }): NativeDevice
   createTask(): NativeTask
-  /** Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3]. */
+  /**
+   * Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3].
+   * The pixels are read on another thread and not copied: nobody may detach or change them meanwhile. A bad plan throws.
+   */
   preprocessImage(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Array>
 }

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/attention.h"
 #include "cpu/linear.h"
 #include "cpu/patch_embed.h"
 
@@ -12,6 +13,7 @@ std::span<const KernelEntry> kernel_table() {
   static const std::vector<KernelEntry> table = {
       {"linear", make_linear},
       {"matmul", make_matmul},
+      {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
   };
   return table;

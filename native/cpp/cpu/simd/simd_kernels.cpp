@@ -4,6 +4,7 @@
 // CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512 or CHIASMA_ISA_avx512_bf16 is defined as 1 for #if.
 #include "cpu/simd_kernels.h"
 
+#include "cpu/simd/attention.h"
 #include "cpu/simd/gemm.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
@@ -11,7 +12,7 @@ namespace chiasma::cpu::CHIASMA_ISA {
 extern const SimdKernels kernels;
 const SimdKernels kernels = {
     .gemm = &gemm_functions,
-    .attention = nullptr,
+    .attention = &attention_functions,
     .rows = nullptr,
     .search = nullptr,
 };
