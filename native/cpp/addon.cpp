@@ -72,9 +72,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("listDevices", Napi::Function::New(env, list_devices, "listDevices"));
   exports.Set("openDevice", Napi::Function::New(env, open_device, "openDevice"));
   exports.Set("createTask", Napi::Function::New(env, create_task, "createTask"));
-#if __has_include("image/resize.h")
   init_image(env, exports);
-#endif
   return exports;
 }
 

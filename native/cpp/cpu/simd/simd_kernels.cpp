@@ -6,6 +6,8 @@
 
 #include "cpu/simd/attention.h"
 #include "cpu/simd/gemm.h"
+#include "cpu/simd/rows.h"
+#include "cpu/simd/search.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
@@ -13,8 +15,8 @@ extern const SimdKernels kernels;
 const SimdKernels kernels = {
     .gemm = &gemm_functions,
     .attention = &attention_functions,
-    .rows = nullptr,
-    .search = nullptr,
+    .rows = &row_functions,
+    .search = &search_functions,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA
