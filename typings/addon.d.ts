@@ -19,8 +19,8 @@ export interface FileSource {
   file: string
   offset: number // bytes from the start of the file
   dtype: WireType
-  shape: number[]
-  strides?: number[] // elements; absent: row-major
+  shape: readonly number[]
+  strides?: readonly number[] // elements; absent: row-major
 }
 
 export interface WeightSpec {
@@ -92,6 +92,7 @@ export interface ImagePlan {
   width: number // of the source
   height: number
   channels: 1 | 2 | 3 | 4 // of the source: grey, grey+alpha, RGB, RGBA; alpha is dropped
+  cmyk?: boolean // the 4 channels are CMYK inks
   orientation: number // EXIF 1..8, applied first
   resizeWidth: number // after orientation; equal to the source's size means no resize
   resizeHeight: number
