@@ -101,6 +101,7 @@ class ClipVision implements ImageTower {
   readonly prefix: string
   readonly absent = {}
   readonly imageSize
+  readonly processor = 'CLIPImageProcessor'
   private readonly tokens: number
   private readonly embeddings: PatchEmbed
   private readonly preNorm: LayerNorm

@@ -41,6 +41,7 @@ class ViT implements ImageTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
   readonly imageSize
+  readonly processor = 'ViTImageProcessor'
   private readonly tokens: number
   private readonly embeddings: PatchEmbed
   private readonly layers: TransformerBlock[]

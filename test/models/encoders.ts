@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel } from '../../lib/models/auto-model.js'
-import { difference, fixture, random, sameBits } from './support.js'
+import { AutoModel } from '../../lib/models/model.js'
+import { difference, fixture, random, sameBits } from '../support/models.js'
 
 /** The unmasked ids of each row. */
 function sequences({ input_ids, attention_mask }: Record<string, Tensor>): Int32Array[] {

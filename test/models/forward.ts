@@ -5,9 +5,8 @@ import t, { type Test } from 'tap'
 import { ArgumentError, CheckpointError, DisposedError, DTypeError, ShapeError, UnsupportedError } from '../../lib/core/errors.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel } from '../../lib/models/auto-model.js'
-import type { Model } from '../../lib/models/model.js'
-import { fixture, int64, sameBits } from './support.js'
+import { AutoModel, type Model } from '../../lib/models/model.js'
+import { difference, fixture, int64, random, sameBits } from '../support/models.js'
 
 async function open(t: Test, name: string): Promise<{ model: Model; inputs: Record<string, Tensor> }> {
   const model = await AutoModel.fromPretrained(fixture(name), { dtype: 'f32', device: 'cpu' })
@@ -56,6 +55,21 @@ t.test('int32 ids and masks, other libraries\' tensors', async t => {
   const narrow = Object.entries(inputs).map(([name, { data, dims }]) => [name, { type: 'int32', data: Int32Array.from(data, Number), dims }])
   const got = await model.forward(Object.fromEntries(narrow))
   for (const name of Object.keys(expected)) t.ok(sameBits(got[name]!, expected[name]!), name)
+})
+
+t.test('uint8 pixels are scaled and normalised', async t => {
+  const { model } = await open(t, 'clip-v5')
+  const next = random(1)
+  const bytes = Uint8Array.from({ length: 2 * 24 * 24 * 3 }, () => next() * 256)
+  const floats = new Float32Array(bytes.length)
+  const [mean, std] = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]]
+  for (let i = 0; i < bytes.length; i++) {
+    const [image, pixel, channel] = [Math.floor(i / 1728), Math.floor((i % 1728) / 3), i % 3]
+    floats[image * 1728 + channel * 576 + pixel] = (bytes[i]! / 255 - mean[channel]!) / std[channel]!
+  }
+  const { image_embeds: a } = await model.forward({ pixel_values: new Tensor('uint8', bytes, [2, 24, 24, 3]) })
+  const { image_embeds: b } = await model.forward({ pixel_values: new Tensor('float32', floats, [2, 3, 24, 24]) })
+  t.ok(difference(a!, b!).max < 1e-5)
 })
 
 t.test('no pictures, no texts', async t => {

@@ -3,9 +3,9 @@
 import t from 'tap'
 import { join } from 'node:path'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel } from '../../lib/models/auto-model.js'
+import { AutoModel } from '../../lib/models/model.js'
 import { noShared } from '../shared.js'
-import { difference, instructionSets, largest, parityFolder } from './support.js'
+import { difference, instructionSets, largest, parityFolder } from '../support/models.js'
 
 const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],

@@ -6,8 +6,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { listDevices } from '../../lib/core/device.js'
-import type { Tensor } from '../../lib/core/tensor.js'
-import { Tensor as HostTensor } from '../../lib/core/tensor.js'
+import { Tensor } from '../../lib/core/tensor.js'
 import { shared, sharedDir } from '../shared.js'
 
 const fixtures = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fixtures', 'parity')
@@ -83,7 +82,7 @@ export function largest(tensor: Tensor): number {
 }
 
 export function int64(rows: readonly (readonly number[])[]): Tensor {
-  return new HostTensor('int64', BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length])
+  return new Tensor('int64', BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length])
 }
 
 export function sameBits(a: Tensor, b: Tensor): boolean {
