@@ -101,7 +101,6 @@ class ClipVision implements ImageTower {
   readonly prefix: string
   readonly absent = {}
   readonly imageSize
-  readonly processor = 'CLIPImageProcessor'
   private readonly tokens: number
   private readonly embeddings: PatchEmbed
   private readonly preNorm: LayerNorm

@@ -27,8 +27,6 @@ interface Tower {
 
 export interface ImageTower extends Tower {
   readonly imageSize: { readonly height: number; readonly width: number }
-  /** The reference's class of image processor, whose defaults hold where the folder has none. */
-  readonly processor: string
   /** pixels: uint8 [B, H, W, 3] or float32 [B, 3, H, W] */
   trace(pixels: Value, scale: PixelScale): Traced
 }

@@ -41,7 +41,6 @@ class ViT implements ImageTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
   readonly imageSize
-  readonly processor = 'ViTImageProcessor'
   private readonly tokens: number
   private readonly embeddings: PatchEmbed
   private readonly layers: TransformerBlock[]

@@ -10,7 +10,7 @@ import { distanceBucket } from '../../lib/models/mpnet.js'
 import { buildArchitecture } from '../../lib/models/registry.js'
 import { positionsFromPadding } from '../../lib/models/xlm-roberta.js'
 import { Scope } from '../../lib/nn/index.js'
-import { AutoModel } from '../../lib/models/model.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
 import { fixture, temporary, variant } from '../support/models.js'
 
 type Json = Record<string, any>

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel } from '../../lib/models/model.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
 import { difference, fixture, random, sameBits } from '../support/models.js'
 
 /** The unmasked ids of each row. */

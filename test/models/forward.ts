@@ -5,7 +5,8 @@ import t, { type Test } from 'tap'
 import { ArgumentError, CheckpointError, DisposedError, DTypeError, ShapeError, UnsupportedError } from '../../lib/core/errors.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel, type Model } from '../../lib/models/model.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
+import type { Model } from '../../lib/models/model.js'
 import { difference, fixture, int64, random, sameBits } from '../support/models.js'
 
 async function open(t: Test, name: string): Promise<{ model: Model; inputs: Record<string, Tensor> }> {

@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
-import { AutoModel } from '../../lib/models/model.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
 import { fixture, instructionSets, random, sameBits } from '../support/models.js'
 
 const COUNT = 1000

@@ -3,7 +3,7 @@
 import t from 'tap'
 import { join } from 'node:path'
 import { readTensors } from '../../lib/io/safetensors.js'
-import { AutoModel } from '../../lib/models/model.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
 import { noShared } from '../shared.js'
 import { difference, instructionSets, largest, parityFolder } from '../support/models.js'
 
