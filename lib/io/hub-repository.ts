@@ -1,10 +1,12 @@
 // A repository on the Hub as a store of files, through @huggingface/hub's pathsInfo, listFiles and downloadFile. Listings are believed about
 // nothing but names (checked), sizes and hashes (checked when the bytes come).
 
+import { createHash } from 'node:crypto'
+import { basename } from 'node:path'
 import { type PathInfo, fileDownloadInfo, listFiles, pathsInfo } from '@huggingface/hub'
 import { CheckpointError } from '../core/errors.js'
 import type { ProgressEvent, SourceOptions } from './hub.js'
-import type { HubCache } from './hub-cache.js'
+import { type HubCache, isCommit, isCommitName } from './hub-cache.js'
 import { HubClient, hubEndpoint, hubToken } from './hub-client.js'
 import { fetchBlob } from './hub-download.js'
 import { type FileGroup, type FileStore, gather } from './hub-files.js'
@@ -140,16 +142,16 @@ class HubRepository implements FileStore {
 
   /** The commit that the files are of. */
   async commit(): Promise<string> {
-    if (/^[0-9a-f]{40}$/.test(this.cache.revision)) return this.cache.revision
+    if (isCommit(this.cache.revision)) return this.cache.revision
     const [first] = this.blobs.keys()
     if (first === undefined) throw new CheckpointError(`${this.name} has none of the files that a model needs`, { file: this.name })
     // Every answer of the Hub to a file names it; if all blobs were in the cache, there was none yet.
     if (this.client.commit === undefined) await fileDownloadInfo({ ...this.params, path: first }).catch(() => undefined)
-    // A server that does not say has at least told when its files were changed last.
+    if (this.client.commit !== undefined) return this.client.commit
+    // A mirror that does not say has perhaps told when its files were changed last; else the state is named by what it consists of.
     const changes = [...this.infos.values()].flatMap(info => info.lastCommit ?? []).sort((a, b) => +new Date(b.date) - +new Date(a.date))
-    const commit = this.client.commit ?? changes[0]?.id
-    if (commit === undefined || !/^[0-9a-f]{40}$/.test(commit)) throw new CheckpointError(`the Hub does not say which commit of ${this.name} ${this.cache.revision} is`, { file: this.name })
-    return commit
+    const latest = changes.find(({ id }) => isCommitName(String(id)))?.id
+    return latest ?? createHash('sha1').update(JSON.stringify([...this.blobs].map(([path, blob]) => [path, basename(blob)]).sort())).digest('hex')
   }
 }
 

@@ -358,6 +358,12 @@ t.test('revisions', async t => {
   t.equal((await resolve({ revision: 'v2' })).revision, server.commit)
   server.namesCommit = false
   t.equal((await resolve({ revision: 'v3' })).revision, server.commit)
+  server.tamper = entry => ({ ...entry, lastCommit: undefined })
+  const { revision: made } = await resolve({ revision: 'v4' })
+  t.match(made, /^[0-9a-f]{40}$/, 'a mirror that names no commit')
+  t.equal((await resolve({ revision: 'v5' })).revision, made)
+  server.tamper = entry => ({ ...entry, lastCommit: { id: '../../evil', date: '2024-01-01' } })
+  t.equal((await resolve({ revision: 'v6' })).revision, made)
 })
 
 t.test('a branch that moves in the middle', async t => {
