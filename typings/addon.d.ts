@@ -19,8 +19,8 @@ export interface FileSource {
   file: string
   offset: number // bytes from the start of the file
   dtype: WireType
-  shape: number[]
-  strides?: number[] // elements; absent: row-major
+  shape: readonly number[]
+  strides?: readonly number[] // elements; absent: row-major
 }
 
 export interface WeightSpec {

@@ -7,6 +7,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { copyFile, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, join, relative } from 'node:path'
+import { isFile } from './entry.js'
 import { hubHome } from './hub-client.js'
 import { checkInside } from './paths.js'
 
@@ -112,10 +113,6 @@ function isAlive(pid: number): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
-}
-
-export async function isFile(path: string): Promise<boolean> {
-  return stat(path).then(stats => stats.isFile(), () => false)
 }
 
 const temporaryName = (path: string) => `${path}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`

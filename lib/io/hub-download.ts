@@ -29,16 +29,13 @@ const underWay = new Map<string, Promise<void>>()
  */
 export async function fetchBlob(client: HubClient, cache: HubCache, info: BlobInfo, signal: AbortSignal, onBytes: OnBytes): Promise<string> {
   const blob = cache.blob(info.hash)
-  while (!(await hasSize(blob, info.size))) {
-    const other = underWay.get(blob)
-    if (other) {
-      await settled(other, signal)
-      continue
-    }
-    const own = new Download(client, cache, info, signal, onBytes).run().finally(() => underWay.delete(blob))
-    underWay.set(blob, own)
-    await own
+  for (let other = underWay.get(blob); other; other = underWay.get(blob)) await settled(other, signal)
+  const ensure = async () => {
+    if (!(await hasSize(blob, info.size))) await new Download(client, cache, info, signal, onBytes).run()
   }
+  const own = ensure().finally(() => underWay.delete(blob))
+  underWay.set(blob, own)
+  await own
   return blob
 }
 

@@ -64,8 +64,8 @@ async function gatherFolder(store: FileStore, folder: string, groups: readonly F
   return found
 }
 
-/** Paths in sentence-transformers' modules.json: a list of { path, type }, '' being the folder itself. */
-async function moduleFolders(file: string): Promise<string[]> {
+/** Folders of the modules in sentence-transformers' modules.json, a list of { path, type }, where '' is the folder itself. */
+export async function moduleFolders(file: string): Promise<string[]> {
   const text = (await readSmallFile(file, 1_000_000)).toString('utf8')
   const { modules } = parseJsonObject(Buffer.from(`{"modules":${text}}`), file, file)
   if (!Array.isArray(modules)) throw new CheckpointError(`${file} is no list of modules`, { file })

@@ -39,7 +39,7 @@ image::ImagePlan read_image_plan(const Napi::Value& value) {
 
 class PreprocessWorker final : public Napi::AsyncWorker {
  public:
-  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, const Napi::Uint8Array& pixels, const Napi::Uint8Array& result)
+  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, const Napi::Uint8Array& pixels, Napi::Uint8Array result)
       : AsyncWorker(env, "chiasma.preprocessImage"), deferred_(env), plan_(plan), pixels_(pixels.Data()), rgb_(result.Data()) {
     Receiver().Set("pixels", pixels);
     Receiver().Set("result", result);
