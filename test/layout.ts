@@ -23,7 +23,7 @@ function read(file: string): string {
 // --- TypeScript ---
 
 /** Rooms of lib on one line may import those above, and themselves, but not each other. */
-const tiers = [['core'], ['ops'], ['nn'], ['fusion', 'io', 'data'], ['models'], ['embed', 'search', 'train'], ['adapters', 'cli'], ['']]
+const tiers = [['core'], ['ops'], ['nn'], ['fusion', 'io'], ['data'], ['models'], ['embed', 'search', 'train'], ['adapters', 'cli'], ['']]
 const tierOf = (room: string) => tiers.findIndex((tier) => tier.includes(room))
 
 const importLine = /(?:^|\n)\s*(?:import|export)\s+(type\s+)?(?:[\w*{][^'"\n;]*?(?:\n[^'"\n;]*?)*?\sfrom\s+)?['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]\s*\)/g

@@ -23,6 +23,8 @@ export interface OpCase {
   readonly title: string
   readonly inputs: Readonly<Record<string, CaseInput>>
   readonly attributes?: Attributes
+  /** Instead of the op's tolerance, where the case loses digits by its nature. */
+  readonly allowed?: number
 }
 
 /** Largest difference allowed, as a part of 1 + |reference|; rounding of a bfloat16 result comes on top. */
@@ -212,7 +214,12 @@ const layerNorm: OpCase[] = [
   ...rowCases({ eps: 1e-5 }, (C) => ({ weight: f32([C]), bias: f32([C]) })),
   { title: 'without weight and bias', inputs: { x: any([7, 40]) }, attributes: { eps: 1e-12 } },
   { title: 'weight alone', inputs: { x: any([7, 40]), weight: f32([40]) }, attributes: { eps: 1e-6 } },
-  { title: 'far from zero', inputs: { x: any([3, 100], (i) => 1000 + wave(i)), weight: f32([100]), bias: f32([100]) }, attributes: { eps: 1e-5 } },
+  {
+    title: 'far from zero',
+    inputs: { x: any([3, 100], (i) => 1000 + wave(i)), weight: f32([100]), bias: f32([100]) },
+    attributes: { eps: 1e-5 },
+    allowed: 2 * 1000 * 2 ** -23, // a float32 mean of 1000 is known to a step of 2^-14
+  },
 ]
 
 const softmax: OpCase[] = [

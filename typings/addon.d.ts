@@ -92,6 +92,7 @@ export interface ImagePlan {
   width: number // of the source
   height: number
   channels: 1 | 2 | 3 | 4 // of the source: grey, grey+alpha, RGB, RGBA; alpha is dropped
+  cmyk?: boolean // the 4 channels are CMYK inks
   orientation: number // EXIF 1..8, applied first
   resizeWidth: number // after orientation; equal to the source's size means no resize
   resizeHeight: number

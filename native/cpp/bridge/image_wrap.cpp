@@ -26,6 +26,7 @@ image::ImagePlan read_image_plan(const Napi::Value& value) {
   plan.width = integer("width");
   plan.height = integer("height");
   plan.channels = small("channels");
+  plan.cmyk = object.Get("cmyk").ToBoolean();
   plan.orientation = small("orientation");
   plan.resize_width = integer("resizeWidth");
   plan.resize_height = integer("resizeHeight");
@@ -39,11 +40,14 @@ image::ImagePlan read_image_plan(const Napi::Value& value) {
 
 class PreprocessWorker final : public Napi::AsyncWorker {
  public:
-  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, const Napi::Uint8Array& pixels, Napi::Uint8Array result)
-      : AsyncWorker(env, "chiasma.preprocessImage"), deferred_(env), plan_(plan), pixels_(pixels.Data()), rgb_(result.Data()) {
-    Receiver().Set("pixels", pixels);
-    Receiver().Set("result", result);
-  }
+  PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, Napi::Uint8Array pixels, Napi::Uint8Array result)
+      : AsyncWorker(env, "chiasma.preprocessImage"),
+        deferred_(env),
+        plan_(plan),
+        pixels_(pixels.Data()),
+        rgb_(result.Data()),
+        kept_pixels_(Napi::Persistent(pixels)),
+        kept_result_(Napi::Persistent(result)) {}
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
@@ -57,7 +61,7 @@ class PreprocessWorker final : public Napi::AsyncWorker {
     }
   }
 
-  void OnOK() override { deferred_.Resolve(Receiver().Get("result")); }
+  void OnOK() override { deferred_.Resolve(kept_result_.Value()); }
   void OnError(const Napi::Error&) override { deferred_.Reject(make_error(Env(), *error_)); }
 
  private:
@@ -65,6 +69,8 @@ class PreprocessWorker final : public Napi::AsyncWorker {
   image::ImagePlan plan_;
   const uint8_t* pixels_;
   uint8_t* rgb_;
+  Napi::Reference<Napi::Uint8Array> kept_pixels_;
+  Napi::Reference<Napi::Uint8Array> kept_result_;
   std::optional<Error> error_;
 };
 

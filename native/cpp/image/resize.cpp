@@ -59,14 +59,50 @@ Oriented orient(const ImagePlan& plan, const uint8_t* pixels) {
   }
 }
 
+// How a source pixel becomes grey or RGB.
+enum class Pixel { grey, rgb, inks };
+
+Pixel pixel_of(const ImagePlan& plan) { return plan.channels < 3 ? Pixel::grey : plan.cmyk ? Pixel::inks : Pixel::rgb; }
+constexpr int channels_of(Pixel pixel) { return pixel == Pixel::grey ? 1 : 3; }
+
+// a * b / 255, rounded.
+int of_255(int a, int b) {
+  const int product = a * b + 128;
+  return ((product >> 8) + product) >> 8;
+}
+
+template <Pixel P>
+void read_pixel(const uint8_t* from, uint8_t* to) {
+  if constexpr (P == Pixel::inks) {
+    const int white = 255 - from[3];
+    for (int c = 0; c < 3; ++c) to[c] = static_cast<uint8_t>(white - of_255(from[c], white));
+  } else {
+    for (int c = 0; c < channels_of(P); ++c) to[c] = from[c];
+  }
+}
+
+// Calls f with the pixel's kind as a template argument.
+template <typename F>
+void with_pixel(Pixel pixel, const F& f) {
+  switch (pixel) {
+    case Pixel::grey:
+      return f.template operator()<Pixel::grey>();
+    case Pixel::rgb:
+      return f.template operator()<Pixel::rgb>();
+    case Pixel::inks:
+      return f.template operator()<Pixel::inks>();
+  }
+}
+
 // Rows of the oriented picture as grey or RGB, some columns of them: pointers into the source where it is laid out so, else copies.
 class RowReader {
  public:
   RowReader(const ImagePlan& plan, const Oriented& picture, Range columns, int64_t rows)
       : picture_(picture),
-        channels_(plan.channels < 3 ? 1 : 3),
+        pixel_(pixel_of(plan)),
+        channels_(channels_of(pixel_)),
         columns_(columns),
-        direct_(picture.step_x == channels_ && picture.step_y > 0),
+        direct_(pixel_ != Pixel::inks && picture.step_x == channels_ && picture.step_y > 0),
         copies_(direct_ ? 0 : std::min(block_rows, rows) * columns.size() * channels_) {}
 
   int channels() const { return channels_; }
@@ -77,34 +113,29 @@ class RowReader {
     const uint8_t* start = picture_.origin + columns_.begin * picture_.step_x + first * picture_.step_y;
     for (int64_t i = 0; i < count; ++i) rows[i] = direct_ ? start + i * picture_.step_y : copies_.data() + i * row_bytes();
     if (direct_) return;
-    if (channels_ == 3) {
-      copy<3>(start, count);
-    } else {
-      copy<1>(start, count);
-    }
+    with_pixel(pixel_, [&]<Pixel P>() { copy<P>(start, count); });
   }
 
  private:
   // The source's lines are walked in the outer loop, whichever way the picture is turned.
-  template <int C>
+  template <Pixel P>
   void copy(const uint8_t* start, int64_t count) {
     const bool turned = std::abs(picture_.step_x) > std::abs(picture_.step_y);
     const int64_t outer = turned ? columns_.size() : count;
     const int64_t inner = turned ? count : columns_.size();
     const int64_t from_outer = turned ? picture_.step_x : picture_.step_y;
     const int64_t from_inner = turned ? picture_.step_y : picture_.step_x;
-    const int64_t to_outer = turned ? C : row_bytes();
-    const int64_t to_inner = turned ? row_bytes() : C;
+    const int64_t to_outer = turned ? channels_of(P) : row_bytes();
+    const int64_t to_inner = turned ? row_bytes() : channels_of(P);
     for (int64_t i = 0; i < outer; ++i) {
       const uint8_t* from = start + i * from_outer;
       uint8_t* to = copies_.data() + i * to_outer;
-      for (int64_t j = 0; j < inner; ++j) {
-        for (int c = 0; c < C; ++c) to[j * to_inner + c] = from[j * from_inner + c];
-      }
+      for (int64_t j = 0; j < inner; ++j) read_pixel<P>(from + j * from_inner, to + j * to_inner);
     }
   }
 
   const Oriented& picture_;
+  Pixel pixel_;
   int channels_;
   Range columns_;
   bool direct_;
@@ -161,16 +192,15 @@ std::vector<int64_t> nearest_positions(int64_t in_size, int64_t out_size, Range 
 void resize_nearest(const ImagePlan& plan, const Oriented& picture, Range columns, Range rows, Target& target) {
   const auto xs = nearest_positions(picture.width, plan.resize_width, columns);
   const auto ys = nearest_positions(picture.height, plan.resize_height, rows);
-  const int channels = plan.channels < 3 ? 1 : 3;
-  std::vector<uint8_t> line(columns.size() * channels);
-  for (int64_t y = 0; y < rows.size(); ++y) {
-    const uint8_t* source = picture.origin + ys[y] * picture.step_y;
-    for (int64_t x = 0; x < columns.size(); ++x) {
-      const uint8_t* pixel = source + xs[x] * picture.step_x;
-      for (int c = 0; c < channels; ++c) line[x * channels + c] = pixel[c];
+  with_pixel(pixel_of(plan), [&]<Pixel P>() {
+    constexpr int channels = channels_of(P);
+    std::vector<uint8_t> line(columns.size() * channels);
+    for (int64_t y = 0; y < rows.size(); ++y) {
+      const uint8_t* source = picture.origin + ys[y] * picture.step_y;
+      for (int64_t x = 0; x < columns.size(); ++x) read_pixel<P>(source + xs[x] * picture.step_x, line.data() + x * channels);
+      target.write(rows.begin + y, line.data(), channels);
     }
-    target.write(rows.begin + y, line.data(), channels);
-  }
+  });
 }
 
 // The horizontal pass over a block of rows that begin at source column first_column.
@@ -301,6 +331,9 @@ size_t check_plan(const ImagePlan& plan, size_t pixels_bytes) {
   check_extent("cropHeight", plan.crop_height);
   if (plan.channels < 1 || plan.channels > 4) {
     throw Error(ErrorCode::argument, "[preprocessImage] channels is " + std::to_string(plan.channels) + "; expected 1, 2, 3 or 4");
+  }
+  if (plan.cmyk && plan.channels != 4) {
+    throw Error(ErrorCode::argument, "[preprocessImage] channels is " + std::to_string(plan.channels) + "; CMYK has 4");
   }
   if (plan.orientation < 1 || plan.orientation > 8) {
     throw Error(ErrorCode::argument, "[preprocessImage] orientation is " + std::to_string(plan.orientation) + "; expected 1 to 8");

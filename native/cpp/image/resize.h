@@ -18,8 +18,9 @@ Filter parse_filter(std::string_view name);
 struct ImagePlan {
   int64_t width = 0;  // of the source
   int64_t height = 0;
-  int channels = 3;         // 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; alpha is dropped, not blended
-  int orientation = 1;      // EXIF 1..8, applied first
+  int channels = 3;  // 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; alpha is dropped, not blended
+  bool cmyk = false;  // the 4 channels are inks, 255 the most of it; converted as Pillow does, without a colour profile
+  int orientation = 1;  // EXIF 1..8, applied first
   int64_t resize_width = 0;  // after orientation; equal to the source's size: no resampling in that direction
   int64_t resize_height = 0;
   Filter filter = Filter::bicubic;
