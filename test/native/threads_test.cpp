@@ -310,10 +310,10 @@ TEST("threads: loading beside running, and letting everything go at once") {
   for (int round = 0; round < 20; ++round) {
     auto made = copying_device();
     std::atomic<int> ended{0};
+    std::vector<float> in(64), out(64);
     {
       Executor executor(std::move(made));
       const auto program = executor.make_program(one_step(64), nullptr, {});
-      std::vector<float> in(64), out(64);
       for (int i = 0; i < 10; ++i) {
         executor.run({program, {}, {in.data()}, {out.data()}, nullptr, [&](std::exception_ptr) { ++ended; }});
         HostSource host;

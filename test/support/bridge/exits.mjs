@@ -59,7 +59,7 @@ const scenes = {
   },
   async 'terminate-many'() {
     // The main thread never loads the addon: the last worker to end unloads it, if anything does.
-    for (let round = 0; round < 5; ++round) {
+    for (let round = 0; round < 3; ++round) {
       const children = [worker('busy'), worker('busy'), worker('loading')]
       await Promise.all(children.map(message))
       await Promise.all(children.map((child) => child.terminate()))
