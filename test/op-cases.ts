@@ -23,6 +23,8 @@ export interface OpCase {
   readonly title: string
   readonly inputs: Readonly<Record<string, CaseInput>>
   readonly attributes?: Attributes
+  /** Instead of the op's tolerance, where the case loses digits by its nature. */
+  readonly allowed?: number
 }
 
 /** Largest difference allowed, as a part of 1 + |reference|; rounding of a bfloat16 result comes on top. */
@@ -212,7 +214,12 @@ const layerNorm: OpCase[] = [
   ...rowCases({ eps: 1e-5 }, (C) => ({ weight: f32([C]), bias: f32([C]) })),
   { title: 'without weight and bias', inputs: { x: any([7, 40]) }, attributes: { eps: 1e-12 } },
   { title: 'weight alone', inputs: { x: any([7, 40]), weight: f32([40]) }, attributes: { eps: 1e-6 } },
-  { title: 'far from zero', inputs: { x: any([3, 100], (i) => 1000 + wave(i)), weight: f32([100]), bias: f32([100]) }, attributes: { eps: 1e-5 } },
+  {
+    title: 'far from zero',
+    inputs: { x: any([3, 100], (i) => 1000 + wave(i)), weight: f32([100]), bias: f32([100]) },
+    attributes: { eps: 1e-5 },
+    allowed: 2 * 1000 * 2 ** -23, // a float32 mean of 1000 is known to a step of 2^-14
+  },
 ]
 
 const softmax: OpCase[] = [
@@ -340,14 +347,14 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
 }
 
 const exact: Tolerance = { float32: 0, bfloat16: 0 }
-const rounding: Tolerance = { float32: 2e-6, bfloat16: 2e-6 }
+const rounding: Tolerance = { float32: 1e-6, bfloat16: 1e-6 }
 
 export const tolerances: Readonly<Record<OpName, Tolerance>> = {
-  linear: { float32: 2e-5, bfloat16: 2e-5 },
+  linear: { float32: 1e-5, bfloat16: 1e-5 },
   matmul: { float32: 2e-5, bfloat16: 2e-5 },
-  attention: { float32: 2e-5, bfloat16: 1e-2 },
-  patchEmbed: { float32: 2e-5, bfloat16: 2e-3 },
-  layerNorm: { float32: 1e-5, bfloat16: 1e-5 },
+  attention: { float32: 1e-5, bfloat16: 1e-3 },
+  patchEmbed: { float32: 1e-5, bfloat16: 4e-5 },
+  layerNorm: { float32: 2e-6, bfloat16: 2e-6 },
   gather: exact,
   scatter: exact,
   pickToken: exact,
@@ -360,7 +367,7 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   div: exact,
   unary: rounding,
   cast: exact,
-  cosineTopK: { float32: 2e-6, bfloat16: 2e-6 },
+  cosineTopK: rounding,
   reshape: exact,
   columns: exact,
 }

@@ -94,7 +94,7 @@ export interface OpRun {
 }
 
 /** Runs one op on a device and gives what it was run with and what came out. */
-export async function runOp(name: OpName, opCase: OpCase, variant: Variant, device: Device): Promise<OpRun> {
+export async function runOp(name: OpName, opCase: OpCase, variant: Variant, device: Device, guard = true): Promise<OpRun> {
   const op = opTable[name]
   const arrays: Record<string, RefArray> = {}
   Object.entries(opCase.inputs).forEach(([input, spec], i) => (arrays[input] = arrayOf(spec, variant, 17 + i * 101)))
@@ -123,7 +123,7 @@ export async function runOp(name: OpName, opCase: OpCase, variant: Variant, devi
     all = outputs[0]!.node.attributes
     return Object.fromEntries(outputs.map((output, i) => [String(i), output]))
   }
-  const program = compile(fn, specs, device, weights, { guard: true })
+  const program = compile(fn, specs, device, weights, { guard })
   try {
     const results = await program.run(Object.fromEntries(Object.keys(specs).map((input) => [input, tensors[input]!])))
     const order = op.inputs.map((input) => arrays[input.replace('?', '')])
@@ -136,28 +136,41 @@ export async function runOp(name: OpName, opCase: OpCase, variant: Variant, devi
 
 /**
  * What is wrong with a result, or undefined: NaN and infinity must be where the reference has them, numbers may differ by
- * `allowed`·(1 + |reference|) and the rounding to the result's dtype.
+ * `allowed`·(1 + |reference|) before they are rounded to the result's dtype.
  */
 export function mismatch(got: Tensor, expected: RefArray, allowed: number): string | undefined {
   if (got.dims.join() !== expected.shape.join()) return `shape is [${got.dims}], expected [${expected.shape}]`
   const numbers = numbersOf(got)
-  const half = got.type === 'bfloat16' ? 2 ** -9 : got.type === 'float32' ? 2 ** -24 : 0
+  const dtype = got.type
   let worst = { ratio: 0, text: undefined as string | undefined }
   for (let i = 0; i < numbers.length; ++i) {
-    const want = isFloat(got.type) ? roundTo(expected.data[i]!, got.type) : expected.data[i]!
     const have = numbers[i]!
-    if (Object.is(want, have) || want === have) continue
-    // A result may be rounded from a slightly different number: up to half a step to either side, and a step where that tips it over.
-    const bound = allowed * (1 + Math.abs(want)) + (allowed === 0 ? 0 : 2.1 * half * Math.abs(want)) + 2 ** -140
-    const ratio = Number.isFinite(want) && Number.isFinite(have) ? Math.abs(have - want) / bound : Infinity
-    if (ratio > worst.ratio) worst = { ratio, text: `element ${i} is ${have}, expected ${want} ± ${bound}` }
+    const exact = expected.data[i]!
+    const want = isFloat(dtype) ? roundTo(exact, dtype) : exact
+    if (want === have || (want !== want && have !== have)) continue
+    const bound = allowed * (1 + Math.abs(exact)) + (allowed > 0 ? halfStep(have, dtype) : 0)
+    const finite = Number.isFinite(want) && Number.isFinite(have)
+    const ratio = finite && bound > 0 ? Math.abs(have - exact) / bound : Infinity
+    if (ratio > worst.ratio) worst = { ratio, text: `element ${i} is ${have}, expected ${exact} ± ${bound}` }
   }
   return worst.ratio > 1 ? worst.text : undefined
 }
 
-/** Whether two tensors are the same to the bit; NaNs of any kind are. */
-export function sameBits(a: Tensor, b: Tensor): boolean {
-  if (a.type !== b.type || a.dims.join() !== b.dims.join()) return false
-  const [x, y] = [numbersOf(a), numbersOf(b)]
-  return x.every((value, i) => Object.is(value, y[i]))
+/** Half the distance from a number to the next of its dtype. */
+function halfStep(value: number, dtype: DataType): number {
+  const exponent = Math.max(-126, Math.floor(Math.log2(Math.abs(value))))
+  return 2 ** (exponent - (dtype === 'bfloat16' ? 8 : 24))
+}
+
+/** The bits of each item of a batch: its rows of every output. NaNs of any kind are the same. */
+export function bitsOf(outputs: readonly Tensor[], rows: readonly number[]): string[] {
+  let at = 0
+  return rows.map((count) => {
+    const parts = outputs.map((output) => {
+      const width = output.size / Math.max(1, output.dims[0]!)
+      return numbersOf(output).subarray(at * width, (at + count) * width)
+    })
+    at += count
+    return parts.map((part) => Buffer.from(part.buffer, part.byteOffset, part.byteLength).toString('base64')).join(' ')
+  })
 }

@@ -5,7 +5,8 @@ import t from 'tap'
 import { Device, listDevices } from '../lib/core/device.js'
 import { type OpName, opTable } from '../lib/ops/index.js'
 import { opCases, tolerances } from './op-cases.js'
-import { mismatch, numbersOf, runOp, titleOf, type Variant, variantsOf } from './op-runner.js'
+import { batches } from './op-batches.js'
+import { bitsOf, mismatch, normals, numbersOf, runOp, titleOf, type Variant, variantsOf } from './op-runner.js'
 import { type RefArray, references, rowsOf } from './reference/index.js'
 import { cosines } from './reference/search.js'
 
@@ -36,7 +37,7 @@ for (const info of devices) {
               try {
                 const run = await runOp(name, opCase, variant, device)
                 const expected = references[name](run.inputs, run.attributes)
-                const allowed = allowance(name, variant)
+                const allowed = opCase.allowed ?? allowance(name, variant)
                 const wrong =
                   name === 'cosineTopK'
                     ? wrongTopK(run.inputs, run.outputs, expected, allowed)
@@ -52,6 +53,45 @@ for (const info of devices) {
       }
     })
   }
+}
+
+for (const info of devices) {
+  for (const isa of info.isa ?? [undefined]) {
+    t.test(['same bits on', info.id, isa].filter(Boolean).join(' '), async (t) => {
+      const all = await Device.open({ device: info.id, dtype: 'f32', isa })
+      const one = await Device.open({ device: info.id, dtype: 'f32', isa, threads: 1 })
+      t.teardown(() => Promise.all([all.dispose(), one.dispose()]))
+      for (const name of names) {
+        for (const batch of batches[name]) {
+          for (const type of ['float32', 'bfloat16'] as const) {
+            const variant = { input: type, weight: type, output: type }
+            const bits = async (order: readonly number[], device = all) => {
+              const { outputs } = await runOp(name, batch.build(order), variant, device, false)
+              return bitsOf(outputs, order.map(batch.rows))
+            }
+            const everyone = Array.from({ length: batch.items }, (_, item) => item)
+            const expected = await bits(everyone)
+            const wrong: string[] = []
+            const compare = (what: string, order: readonly number[], got: readonly string[]) =>
+              order.forEach((item, place) => got[place] !== expected[item] && wrong.push(`item ${item} ${what}`))
+            compare('on one thread', everyone, await bits(everyone, one))
+            for (const seed of [1, 2]) {
+              const order = shuffled(everyone, seed)
+              compare(`in permutation ${seed}`, order, await bits(order))
+            }
+            for (const order of [everyone.slice(0, 2), everyone.slice(3), [...everyone.slice(5), ...everyone]]) compare(`in a batch of ${order.length}`, order, await bits(order))
+            for (const item of everyone.slice(0, 12)) compare('alone', [item], await bits([item]))
+            t.same(wrong, [], `${name} ${type} ${batch.title}`)
+          }
+        }
+      }
+    })
+  }
+}
+
+function shuffled(items: readonly number[], seed: number): number[] {
+  const next = normals(seed)
+  return items.map((item) => ({ item, key: next() })).sort((a, b) => a.key - b.key).map(({ item }) => item)
 }
 
 function allowance(name: OpName, variant: Variant): number {

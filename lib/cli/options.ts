@@ -1,7 +1,7 @@
 // Options that several commands share.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { LoadOptions } from '../models/model.js'
+import type { LoadOptions } from '../models/auto-model.js'
 import { showDownloads } from './console.js'
 
 export interface ModelOptions {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
 import { type SourceOptions, resolveSource } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
-import { readImageRules } from './image-config.js'
+import { type ImageRules, readImageRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
 import { isFile } from './files.js'
 
@@ -20,15 +20,29 @@ export const AutoProcessor = {
    */
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Processor> {
     const { folder } = await resolveSource(source, { files: ['processor'], ...options })
+    const rules = await findImageRules(folder)
+    if (rules) return makeProcessor(rules)
     const file = join(folder, 'preprocessor_config.json')
-    if (await isFile(file)) return makeProcessor(readImageRules(await readJsonObject(file), file))
-    // Newer checkpoints have all processors in one file.
-    const combined = join(folder, 'processor_config.json')
-    const section = (await isFile(combined)) ? (await readJsonObject(combined))['image_processor'] : undefined
-    if (section === undefined) throw new CheckpointError(`${file} is not there, and no processor_config.json with an image_processor either`, { file })
-    if (section === null || typeof section !== 'object' || Array.isArray(section)) {
-      throw new CheckpointError(`${combined}: image_processor is no object`, { file: combined, field: 'image_processor' })
-    }
-    return makeProcessor(readImageRules(section as Record<string, unknown>, combined))
+    throw new CheckpointError(`${file} is not there, and no processor_config.json with an image_processor either`, { file })
   },
+}
+
+/** The rules for images that a folder holds; undefined if it holds none. */
+export async function findImageRules(folder: string): Promise<ImageRules | undefined> {
+  const file = join(folder, 'preprocessor_config.json')
+  if (await isFile(file)) return readImageRules(await readJsonObject(file), file)
+  // Newer checkpoints have all processors in one file.
+  const combined = join(folder, 'processor_config.json')
+  const section = (await isFile(combined)) ? (await readJsonObject(combined))['image_processor'] : undefined
+  if (section === undefined) return undefined
+  if (section === null || typeof section !== 'object' || Array.isArray(section)) {
+    throw new CheckpointError(`${combined}: image_processor is no object`, { file: combined, field: 'image_processor' })
+  }
+  return readImageRules(section as Record<string, unknown>, combined)
+}
+
+/** What the reference library takes for a model whose folder says nothing. */
+export function defaultImageRules(modelType: string): ImageRules {
+  const name = modelType.startsWith('clip') ? 'CLIPImageProcessor' : 'ViTImageProcessor'
+  return readImageRules({ image_processor_type: name }, `the defaults of ${name}`)
 }

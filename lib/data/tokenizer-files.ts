@@ -1,13 +1,23 @@
 // The files of a tokenizer: tokenizer.json with tokenizer_config.json, or the older vocab.json and merges.txt (CLIP) and vocab.txt (BERT),
 // from which the same description is made as Hugging Face's converters make.
 
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
+import { type JsonObject, readJsonObject, readSmallFile } from '../io/json.js'
+import { isFile } from './files.js'
 
-export interface TokenizerConfig {
+/** A tokenizer's description, in tokenizer.json's form, and its settings. */
+export interface TokenizerFiles {
+  /** The file that errors name. */
+  readonly file: string
+  readonly json: JsonObject
   /** tokenizer_config.json as it is. */
-  readonly raw: object
+  readonly config: JsonObject
+  readonly settings: TokenizerSettings
+}
+
+export interface TokenizerSettings {
+  /** Tokens a text may have; Infinity if no file says. */
   readonly maxLength: number
   readonly padToken: string | undefined
   readonly paddingSide: 'left' | 'right'
@@ -16,56 +26,117 @@ export interface TokenizerConfig {
 }
 
 /** model_max_length is a huge number where there is no limit. */
-const noLimit = 1e9
+const NO_LIMIT = 1e9
+const MAX_TEXT_FILE = 100_000_000
+const MAX_ID = 2 ** 31 - 1
+/** Models whose positions begin after the padding id, so that there are fewer than max_position_embeddings. */
+const OFFSET_POSITIONS = /^(roberta|xlm-roberta|mpnet|camembert|data2vec-text|longformer)$/
+/** Model types and tokenizer classes with token types in their inputs. */
+const WITH_TYPES = /^(bert|electra|deberta-?v2|lxmert|visual_?bert|vilt)/i
 
-/** @throws CheckpointError naming the file that is missing or broken */
-export async function readTokenizerFiles(folder: string): Promise<{ json: object; config: TokenizerConfig; file: string }> {
-  const raw = ((await readJson(join(folder, 'tokenizer_config.json'))) ?? {}) as Record<string, unknown>
-  const map = ((await readJson(join(folder, 'special_tokens_map.json'))) ?? {}) as Record<string, unknown>
+/**
+ * @throws CheckpointError naming the file that is missing or broken, and the field.
+ */
+export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
+  const configFile = join(folder, 'tokenizer_config.json')
+  const modelFile = join(folder, 'config.json')
+  const config = (await readIfThere(configFile)) ?? {}
+  const model = (await readIfThere(modelFile)) ?? {}
+  const tokens = { ...(await readIfThere(join(folder, 'special_tokens_map.json'))), ...config }
   const file = join(folder, 'tokenizer.json')
-  const json = (await readJson(file)) ?? (await fromMerges(folder, raw)) ?? (await fromVocabulary(folder, raw))
-  if (!json) throw new CheckpointError(`${folder} has no tokenizer: looked for tokenizer.json, vocab.json with merges.txt, and vocab.txt`, { file })
-  return { json, config: readConfig(raw, map, join(folder, 'tokenizer_config.json')), file }
+  const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
+  if (!made) throw new CheckpointError(`${file} is not there, and neither vocab.json with merges.txt nor vocab.txt`, { file })
+  checkDescription(made.json, made.file)
+  const padding = (made.json['padding'] ?? {}) as JsonObject
+  const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
+  const names = config['model_input_names']
+  const settings: TokenizerSettings = {
+    maxLength: maxLengthOf(config, configFile) ?? positionsOf(model) ?? Number.POSITIVE_INFINITY,
+    padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
+    paddingSide: sideOf(config, 'padding_side', configFile),
+    truncationSide: sideOf(config, 'truncation_side', configFile),
+    hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
+  }
+  return { ...made, config, settings }
 }
 
-function readConfig(raw: Record<string, unknown>, map: Record<string, unknown>, file: string): TokenizerConfig {
-  const max = raw['model_max_length']
-  if (max !== undefined && max !== null && !(typeof max === 'number' && max >= 1)) {
-    throw new CheckpointError(`${file}: model_max_length is ${JSON.stringify(max)}; expected a positive number`, { file, field: 'model_max_length' })
-  }
-  const names = raw['model_input_names']
-  const name = String(raw['tokenizer_class'] ?? '')
-  return {
-    raw,
-    maxLength: typeof max === 'number' && max < noLimit ? Math.floor(max) : Number.POSITIVE_INFINITY,
-    padToken: tokenText(raw['pad_token']) ?? tokenText(map['pad_token']),
-    paddingSide: raw['padding_side'] === 'left' ? 'left' : 'right',
-    truncationSide: raw['truncation_side'] === 'left' ? 'left' : 'right',
-    hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : /^Bert|^PreTrainedTokenizer/.test(name),
-  }
+async function readIfThere(file: string): Promise<JsonObject | undefined> {
+  return (await isFile(file)) ? readJsonObject(file) : undefined
 }
 
-function tokenText(token: unknown): string | undefined {
+function maxLengthOf(config: JsonObject, file: string): number | undefined {
+  const length = config['model_max_length'] ?? undefined
+  if (length === undefined) return undefined
+  if (typeof length !== 'number' || !(length >= 1)) {
+    throw new CheckpointError(`${file}: model_max_length is ${show(length)}; expected a positive number`, { file, field: 'model_max_length' })
+  }
+  return length < NO_LIMIT ? Math.floor(length) : undefined
+}
+
+/** What config.json knows of the longest text. */
+function positionsOf(model: JsonObject): number | undefined {
+  const text = (model['text_config'] ?? model) as JsonObject
+  const positions = text['max_position_embeddings']
+  if (!Number.isSafeInteger(positions) || (positions as number) < 3) return undefined
+  return OFFSET_POSITIONS.test(String(text['model_type'])) ? (positions as number) - 2 : (positions as number)
+}
+
+function sideOf(config: JsonObject, field: string, file: string): 'left' | 'right' {
+  const side = config[field] ?? 'right'
+  if (side !== 'left' && side !== 'right') throw new CheckpointError(`${file}: ${field} is ${show(side)}; expected 'left' or 'right'`, { file, field })
+  return side
+}
+
+/** A token is a string or an object with its content. */
+function contentOf(token: unknown): string | undefined {
   if (typeof token === 'string') return token
   const { content } = (token ?? {}) as { content?: unknown }
   return typeof content === 'string' ? content : undefined
 }
 
-/** CLIP's byte-pair encoding. */
-async function fromMerges(folder: string, raw: Record<string, unknown>): Promise<object | undefined> {
-  const vocabFile = join(folder, 'vocab.json')
-  const vocab = (await readJson(vocabFile)) as Record<string, number> | undefined
-  const text = await readText(join(folder, 'merges.txt'))
-  if (!vocab || text === undefined) return undefined
-  const [start, end] = [tokenText(raw['bos_token']) ?? '<|startoftext|>', tokenText(raw['eos_token']) ?? '<|endoftext|>']
-  if (!(start in vocab) || !(end in vocab) || !/clip/i.test(String(raw['tokenizer_class'] ?? 'CLIPTokenizer'))) {
-    throw new CheckpointError(`${folder}: vocab.json and merges.txt are read for CLIP only; expected tokenizer.json`, { file: vocabFile })
+/** What the library takes for granted. */
+function checkDescription(json: JsonObject, file: string): void {
+  const fail = (field: string, problem: string): never => {
+    throw new CheckpointError(`${file}: ${field} ${problem}`, { file, field })
   }
-  const merges = text.split('\n').filter((line) => line.trim() && !line.startsWith('#version'))
-  const added = (content: string, normalized: boolean) => ({ id: vocab[content], content, single_word: false, lstrip: false, rstrip: false, normalized, special: true })
-  return {
-    version: '1.0',
-    added_tokens: [added(start, true), added(end, false)],
+  const model = json['model'] as JsonObject | undefined
+  if (model === null || typeof model !== 'object') return fail('model', model === undefined ? 'is missing' : `is ${show(model)}; expected an object`)
+  const vocab = model['vocab']
+  if (vocab === null || typeof vocab !== 'object') return fail('model.vocab', vocab === undefined ? 'is missing' : `is ${show(vocab)}; expected an object`)
+  if (Array.isArray(vocab)) {
+    const wrong = vocab.findIndex(piece => !Array.isArray(piece) || typeof piece[0] !== 'string' || typeof piece[1] !== 'number')
+    if (wrong >= 0) fail(`model.vocab[${wrong}]`, `is ${show(vocab[wrong])}; expected [token, score]`)
+  } else {
+    for (const [token, id] of Object.entries(vocab)) if (!isId(id)) fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
+    const unknown = model['unk_token']
+    if (model['type'] === 'WordPiece' && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
+  }
+  const merges = model['merges']
+  if (model['type'] === 'BPE' && !Array.isArray(merges)) fail('model.merges', merges === undefined ? 'is missing' : `is ${show(merges)}; expected a list`)
+  const added = json['added_tokens'] ?? []
+  if (!Array.isArray(added)) return fail('added_tokens', `is ${show(added)}; expected a list`)
+  added.forEach((token: JsonObject | null, i) => {
+    if (typeof token?.['content'] !== 'string' || token['content'] === '' || !isId(token['id'])) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
+  })
+}
+
+function isId(id: unknown): boolean {
+  return Number.isInteger(id) && (id as number) >= 0 && (id as number) <= MAX_ID
+}
+
+/** CLIP's byte-pair encoding. */
+async function fromMerges(folder: string, tokens: JsonObject): Promise<{ file: string; json: JsonObject } | undefined> {
+  const [file, mergesFile] = [join(folder, 'vocab.json'), join(folder, 'merges.txt')]
+  if (!(await isFile(file)) || !(await isFile(mergesFile))) return undefined
+  const vocab = await readJsonObject(file)
+  const [start, end] = [contentOf(tokens['bos_token']) ?? '<|startoftext|>', contentOf(tokens['eos_token']) ?? '<|endoftext|>']
+  const unknown = contentOf(tokens['unk_token']) ?? end
+  if (!/^CLIP/.test(String(tokens['tokenizer_class'] ?? 'CLIPTokenizer')) || !(start in vocab) || !(end in vocab)) {
+    throw new CheckpointError(`${file} and merges.txt are read for CLIP only; other models need a tokenizer.json`, { file })
+  }
+  const merges = (await readLines(mergesFile)).filter(line => line !== '' && !line.startsWith('#version'))
+  const json = {
+    added_tokens: [special(vocab[start], start, true), special(vocab[end], end, false)],
     normalizer: { type: 'Sequence', normalizers: [{ type: 'NFC' }, { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' }, { type: 'Lowercase' }] },
     pre_tokenizer: {
       type: 'Sequence',
@@ -76,64 +147,61 @@ async function fromMerges(folder: string, raw: Record<string, unknown>): Promise
     },
     post_processor: { type: 'RobertaProcessing', sep: [end, vocab[end]], cls: [start, vocab[start]], trim_offsets: false, add_prefix_space: false },
     decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: { type: 'BPE', dropout: null, unk_token: end, continuing_subword_prefix: '', end_of_word_suffix: '</w>', fuse_unk: false, vocab, merges },
+    model: { type: 'BPE', unk_token: unknown, continuing_subword_prefix: '', end_of_word_suffix: '</w>', fuse_unk: false, vocab, merges },
   }
+  return { file, json }
 }
 
 /** BERT's WordPiece. */
-async function fromVocabulary(folder: string, raw: Record<string, unknown>): Promise<object | undefined> {
+async function fromVocabulary(folder: string, tokens: JsonObject): Promise<{ file: string; json: JsonObject } | undefined> {
   const file = join(folder, 'vocab.txt')
-  const text = await readText(file)
-  if (text === undefined) return undefined
-  const words = text.replace(/\r/g, '').split('\n')
+  if (!(await isFile(file))) return undefined
+  const words = await readLines(file)
   if (words.at(-1) === '') words.pop()
   const vocab = Object.fromEntries(words.map((word, id) => [word, id]))
-  const name = (field: string, otherwise: string) => tokenText(raw[field]) ?? otherwise
-  const [unk, sep, pad, cls, mask] = [name('unk_token', '[UNK]'), name('sep_token', '[SEP]'), name('pad_token', '[PAD]'), name('cls_token', '[CLS]'), name('mask_token', '[MASK]')]
-  for (const token of [unk, sep, cls]) if (!(token in vocab)) throw new CheckpointError(`${file} has no ${token}`, { file })
-  const special = [pad, unk, cls, sep, mask].filter((token) => token in vocab)
+  const [unknown, separator, padding, start, mask] = (
+    [
+      ['unk_token', '[UNK]'],
+      ['sep_token', '[SEP]'],
+      ['pad_token', '[PAD]'],
+      ['cls_token', '[CLS]'],
+      ['mask_token', '[MASK]'],
+    ] as const
+  ).map(([field, usual]) => contentOf(tokens[field]) ?? usual) as [string, string, string, string, string]
+  for (const token of [unknown, separator, start]) if (!(token in vocab)) throw new CheckpointError(`${file} has no ${token}`, { file })
   const piece = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } })
-  const sequence = (id: string, type_id: number) => ({ Sequence: { id, type_id } })
-  return {
-    version: '1.0',
-    added_tokens: special.map((content) => ({ id: vocab[content], content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true })),
+  const text = (id: string, type_id: number) => ({ Sequence: { id, type_id } })
+  const json = {
+    added_tokens: [padding, unknown, start, separator, mask].filter(token => token in vocab).map(token => special(vocab[token], token, false)),
     normalizer: {
       type: 'BertNormalizer',
       clean_text: true,
-      handle_chinese_chars: raw['tokenize_chinese_chars'] ?? true,
-      strip_accents: raw['strip_accents'] ?? null,
-      lowercase: raw['do_lower_case'] ?? true,
+      handle_chinese_chars: tokens['tokenize_chinese_chars'] ?? true,
+      strip_accents: tokens['strip_accents'] ?? null,
+      lowercase: tokens['do_lower_case'] ?? true,
     },
     pre_tokenizer: { type: 'BertPreTokenizer' },
     post_processor: {
       type: 'TemplateProcessing',
-      single: [piece(cls, 0), sequence('A', 0), piece(sep, 0)],
-      pair: [piece(cls, 0), sequence('A', 0), piece(sep, 0), sequence('B', 1), piece(sep, 1)],
-      special_tokens: Object.fromEntries([cls, sep].map((token) => [token, { id: token, ids: [vocab[token]], tokens: [token] }])),
+      single: [piece(start, 0), text('A', 0), piece(separator, 0)],
+      pair: [piece(start, 0), text('A', 0), piece(separator, 0), text('B', 1), piece(separator, 1)],
+      special_tokens: Object.fromEntries([start, separator].map(token => [token, { id: token, ids: [vocab[token]], tokens: [token] }])),
     },
     decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
-    model: { type: 'WordPiece', unk_token: unk, continuing_subword_prefix: '##', max_input_chars_per_word: 100, vocab },
+    model: { type: 'WordPiece', unk_token: unknown, continuing_subword_prefix: '##', max_input_chars_per_word: 100, vocab },
   }
+  return { file, json }
 }
 
-/** The parsed file, or undefined if it is not there. */
-async function readJson(file: string): Promise<object | undefined> {
-  const text = await readText(file)
-  if (text === undefined) return undefined
-  try {
-    const value: unknown = JSON.parse(text)
-    if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value
-  } catch (cause) {
-    throw new CheckpointError(`${file} is not JSON: ${(cause as Error).message}`, { file, cause })
-  }
-  throw new CheckpointError(`${file} holds no JSON object`, { file })
+function special(id: unknown, content: string, normalized: boolean): JsonObject {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: true }
 }
 
-async function readText(file: string): Promise<string | undefined> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw new CheckpointError(`${file} cannot be read: ${(cause as Error).message}`, { file, cause })
-  }
+async function readLines(file: string): Promise<string[]> {
+  return (await readSmallFile(file, MAX_TEXT_FILE)).toString('utf8').split(/\r?\n/)
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }

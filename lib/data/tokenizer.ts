@@ -1,187 +1,220 @@
-// Texts to token ids: @huggingface/tokenizers with what it lacks, truncation, padding and batches. Content is tokenised without special
-// tokens, cut, and the special tokens put round it, which is what Hugging Face's own library does. Very long texts are cut at a blank first:
-// no token reaches across one, so the ids that are kept are those of the whole text.
+// Texts to token ids: @huggingface/tokenizers with what it lacks, truncation, padding and batches. A text is tokenised without special tokens
+// and cut, and the special tokens are put round what is left, as Hugging Face's own library does. Long texts are tokenised piece by piece,
+// cut where no token reaches across, and no further than their tokens are kept.
 
 import { Tokenizer as Encoder } from '@huggingface/tokenizers'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import { readTokenizerFiles, type TokenizerConfig } from './tokenizer-files.js'
+import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { TextPieces } from './text-pieces.js'
+import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
 
 export interface TokenizeOptions {
   /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
   padding?: boolean | 'longest' | 'max_length'
-  /** Cut texts to maxLength; default false. */
+  /** Cut texts to maxLength; default false. Of a pair, the longer one is cut first. */
   truncation?: boolean
   /** Tokens of a text with special tokens; default the tokenizer's `maxLength`. */
   maxLength?: number
-  /** A second text for each, after a separator. */
+  /** A second text for each, put after the first one. */
   textPair?: string | readonly string[]
   /** Default true. */
   addSpecialTokens?: boolean
 }
 
 export interface EncodeAllOptions {
+  /** Default true; with false a text of more than maxLength tokens is an error. */
   truncation?: boolean
+  /** Default the tokenizer's `maxLength`. */
   maxLength?: number
-  signal?: AbortSignal | undefined
+  signal?: AbortSignal
   /** Index of the first text in the caller's list, for errors. */
   firstIndex?: number
 }
 
+export interface Encoded {
+  /** int64 [n, length]. */
+  input_ids: Tensor
+  /** int64 [n, length], 0 where it is padding. */
+  attention_mask: Tensor
+  /** int64 [n, length], where the model takes it: 1 in second texts. */
+  token_type_ids?: Tensor
+}
+
+/**
+ * Made by `AutoTokenizer.fromPretrained`; it is called, and tokenises synchronously.
+ *
+ * @example
+ * const tokenizer = await AutoTokenizer.fromPretrained('sentence-transformers/all-MiniLM-L6-v2')
+ * const { input_ids, attention_mask } = tokenizer(['a cat', 'two dogs and a cat'], { truncation: true })
+ */
 export interface Tokenizer {
-  /**
-   * Tokenises synchronously: int64 [n, length] each.
-   * @throws ArgumentError for what is no text, and for a batch of unequal lengths without padding
-   */
-  (texts: string | readonly string[], options?: TokenizeOptions): { input_ids: Tensor; attention_mask: Tensor; token_type_ids?: Tensor }
-  /** Tokens a text may have with special tokens; Infinity if the checkpoint does not say. */
+  /** @throws ArgumentError for what is no text (with `index`), an absurd option, and texts of unequal lengths without padding. */
+  (texts: string | readonly string[], options?: TokenizeOptions): Encoded
+  /** Tokens a text may have with its special tokens; Infinity if the checkpoint does not say. */
   readonly maxLength: number
-  /** Id of the padding token. */
+  /** Id of the padding token; 0 if the checkpoint has none. */
   readonly padId: number
-  /** Ids of one text with special tokens. */
+  /** Ids of one text with special tokens, however many. */
   encode(text: string): number[]
   /** The text of ids, without special tokens. */
   decode(ids: ArrayLike<number> | ArrayLike<bigint>): string
   /**
-   * Tokenises many texts in slices between which the event loop gets its turn. Default: cut to `maxLength`.
-   * @throws ArgumentError with `index` for a text that is too long while truncation is false
+   * Ids of many texts with special tokens; the event loop gets its turn every few milliseconds.
+   * @throws ArgumentError with `index` for what is no text, or too long while truncation is false. @internal
    */
   encodeAll(texts: readonly string[], options?: EncodeAllOptions): Promise<Int32Array[]>
 }
 
 export const AutoTokenizer = {
   /**
-   * Loads the tokenizer of a checkpoint folder: tokenizer.json, or vocab.json and merges.txt (CLIP), or vocab.txt (BERT).
+   * Loads a checkpoint's tokenizer: tokenizer.json, or vocab.json with merges.txt (CLIP), or vocab.txt (BERT).
+   *
+   * @param source a folder or a Hub id
    * @throws CheckpointError naming the file that is missing or broken
    */
-  async fromPretrained(folder: string): Promise<Tokenizer> {
-    const { json, config, file } = await readTokenizerFiles(folder)
-    return makeTokenizer(json, config, file)
+  async fromPretrained(source: string, options: SourceOptions = {}): Promise<Tokenizer> {
+    const { folder } = await resolveSource(source, { files: ['tokenizer', 'config'], ...options })
+    return makeTokenizer(await readTokenizerFiles(folder))
   },
 }
 
-/** Time a slice of `encodeAll` may take before the event loop gets its turn. */
-const sliceMilliseconds = 4
-/** Characters read of a text at first, for each token that may be kept; doubled until there are enough tokens. */
-const charactersPerToken = 12
-/** Tokens read beyond those kept, so that the cut has no influence on them. */
-const margin = 16
+/** Milliseconds of tokenising before the event loop gets its turn. */
+const SLICE = 4
+/** Tokens read beyond those kept where a piece is cut anywhere, so that the cut has no influence on them. */
+const MARGIN = 16
+const CHARACTERS_PER_TOKEN = 12
 
-function makeTokenizer(json: object, config: TokenizerConfig, file: string): Tokenizer {
-  let encoder: Encoder
-  try {
-    encoder = new Encoder(json, config.raw)
-  } catch (cause) {
-    throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
-  }
-  const { prefix, suffix, separator } = specialTokens(encoder, file)
-  const maxLength = config.maxLength
-  const padId = (config.padToken === undefined ? undefined : encoder.token_to_id(config.padToken)) ?? 0
+/** Special tokens and types round one text, or round two. */
+interface Frame {
+  readonly before: readonly number[]
+  readonly between: readonly number[]
+  readonly after: readonly number[]
+  /** Type of each part: before, first text, between, second text, after; the parts between may be split. */
+  readonly types: (first: number, second: number) => number[]
+}
 
-  const idsOf = (text: string): number[] => encoder.encode(text.toWellFormed(), { add_special_tokens: false }).ids
+function makeTokenizer(files: TokenizerFiles): Tokenizer {
+  const { settings } = files
+  const { maxLength } = settings
+  const { encoder, pieces } = makeEncoder(files)
+  const single = frameOf(encoder, files, false)
+  const double = frameOf(encoder, files, true)
+  const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
 
-  /** At least the first `count` ids of a text, or all; and whether there are more than `count`. */
-  function content(text: string, count: number): { ids: number[]; more: boolean } {
-    for (let length = Math.max(1024, count * charactersPerToken); ; length *= 2) {
-      const whole = !(length < text.length)
-      const ids = idsOf(whole ? text : text.slice(0, blankBefore(text, length)))
-      if (whole) return { ids, more: ids.length > count }
-      if (ids.length >= count + margin) return { ids, more: true }
+  const idsOf = (text: string): number[] => encoder.encode(text, { add_special_tokens: false }).ids
+
+  /** The ids of a text, all or at least the first `wanted`. Stops between pieces, so that the caller may let others run. */
+  function* contentIds(text: string, wanted: number): Generator<undefined, number[], undefined> {
+    const ids: number[] = []
+    for (const piece of pieces.of(text)) {
+      const missing = wanted - ids.length
+      for (let length = Math.max(4096, missing * CHARACTERS_PER_TOKEN); ; length *= 2) {
+        // A piece without a place to cut may be long: then its beginning is enough.
+        const found = idsOf(length < piece.length ? piece.slice(0, betweenCharacters(piece, length)) : piece)
+        yield
+        if (length < piece.length && found.length < missing + MARGIN) continue
+        for (const id of found) ids.push(id)
+        break
+      }
+      if (ids.length >= wanted) break
     }
+    return ids
   }
 
-  function cut(ids: number[], count: number): number[] {
+  function keep(ids: number[], count: number): number[] {
     if (ids.length <= count) return ids
-    return config.truncationSide === 'left' ? ids.slice(ids.length - count) : ids.slice(0, count)
+    return settings.truncationSide === 'left' ? ids.slice(ids.length - count) : ids.slice(0, count)
+  }
+
+  /** Tokens left for content. */
+  function roomIn(limit: number, { before, between, after }: Frame): number {
+    const special = before.length + between.length + after.length
+    if (limit < special) throw new ArgumentError(`[tokenizer] maxLength is ${limit}; the special tokens alone are ${special}`, { field: 'maxLength' })
+    return limit - special
   }
 
   /** Ids with special tokens, at most `limit` of them. */
-  function single(text: string, limit: number, truncation: boolean, index: number | undefined): number[] {
-    const room = limit - prefix.length - suffix.length
-    if (room < 0) throw new ArgumentError(`maxLength is ${limit}; the special tokens alone are ${prefix.length + suffix.length}`, { field: 'maxLength' })
-    if (room === Number.POSITIVE_INFINITY) return [...prefix, ...idsOf(text), ...suffix]
-    const all = config.truncationSide === 'left' && truncation
-    const { ids, more } = all ? { ids: idsOf(text), more: false } : content(text, room)
-    if (more && !truncation) {
-      const which = index === undefined ? 'the text' : `text ${index}`
-      throw new ArgumentError(`${which} has more than the ${limit} tokens that fit`, index === undefined ? {} : { index })
+  function* frameText(text: string, limit: number, truncation: boolean, index?: number): Generator<undefined, number[], undefined> {
+    const room = roomIn(limit, single)
+    const wanted = settings.truncationSide === 'left' && truncation ? Number.POSITIVE_INFINITY : room + 1
+    const ids = yield* contentIds(checkText(text, index), wanted)
+    if (ids.length > room && !truncation) {
+      throw new ArgumentError(`[tokenizer] ${textName(index)} has more than the ${limit} tokens that fit`, index === undefined ? {} : { index })
     }
-    return [...prefix, ...cut(ids, room), ...suffix]
+    return [...single.before, ...keep(ids, room), ...single.after]
   }
 
-  /** Two texts: the longer one is cut first, token by token, as `longest_first` has it. */
-  function pair(first: string, second: string, limit: number): { ids: number[]; types: number[] } {
-    let [a, b] = [idsOf(first), idsOf(second)]
-    const special = prefix.length + separator.length + suffix.length
-    let over = a.length + b.length + special - limit
-    if (over > 0) {
-      let [keepA, keepB] = [a.length, b.length]
-      for (; over > 0 && keepA + keepB > 0; over--) {
-        if (keepA > keepB) keepA--
-        else keepB--
-      }
-      ;[a, b] = [cut(a, keepA), cut(b, keepB)]
-    }
-    const ids = [...prefix, ...a, ...separator, ...b, ...suffix]
-    const firstLength = prefix.length + a.length + separatorOfFirst(separator)
-    return { ids, types: ids.map((_, i) => (i < firstLength ? 0 : 1)) }
+  function frameTwo(first: string, second: string, limit: number): { ids: number[]; types: number[] } {
+    const [a, b] = [drain(contentIds(first, Number.POSITIVE_INFINITY)), drain(contentIds(second, Number.POSITIVE_INFINITY))]
+    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, double))
+    const { before, between, after, types } = double
+    return { ids: [...before, ...keep(a, keepA), ...between, ...keep(b, keepB), ...after], types: types(keepA, keepB) }
   }
 
-  function tokenize(texts: string | readonly string[], options: TokenizeOptions = {}): { input_ids: Tensor; attention_mask: Tensor; token_type_ids?: Tensor } {
+  function tokenize(texts: string | readonly string[], options: TokenizeOptions = {}): Encoded {
     const { padding = true, truncation = false, textPair, addSpecialTokens = true } = options
     const limit = checkLimit(options.maxLength ?? maxLength)
     const list = typeof texts === 'string' ? [texts] : texts
     const pairs = typeof textPair === 'string' ? [textPair] : textPair
-    if (!Array.isArray(list)) throw new ArgumentError('the tokenizer takes a string or an array of strings', { field: 'texts' })
+    if (!Array.isArray(list)) throw new ArgumentError('[tokenizer] texts is no string and no array of strings', { field: 'texts' })
     if (pairs && pairs.length !== list.length) {
-      throw new ArgumentError(`${pairs.length} second texts for ${list.length} texts`, { field: 'textPair' })
+      throw new ArgumentError(`[tokenizer] ${pairs.length} second texts for ${list.length} texts`, { field: 'textPair' })
     }
     const most = truncation ? limit : Number.POSITIVE_INFINITY
-    const rows = list.map((text, i) => {
+    const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
       checkText(text, i)
-      if (pairs) return pair(text, checkText(pairs[i], i), most)
-      if (!addSpecialTokens) return { ids: cut(idsOf(text), most), types: undefined }
-      return { ids: single(text, most, true, i), types: undefined }
+      if (pairs) return frameTwo(text, checkText(pairs[i], i), most)
+      return { ids: addSpecialTokens ? drain(frameText(text, most, true, i)) : keep(drain(contentIds(text, most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {
-      if (limit === Number.POSITIVE_INFINITY) throw new ArgumentError("padding 'max_length' needs maxLength; this tokenizer has none of its own", { field: 'maxLength' })
+      if (limit === Number.POSITIVE_INFINITY) throw new ArgumentError("[tokenizer] padding is 'max_length' without maxLength", { field: 'maxLength' })
       length = Math.max(length, limit)
     } else if (padding === false && rows.some(({ ids }) => ids.length !== length)) {
-      throw new ArgumentError('the texts come out with different lengths; ask for padding or give them one by one', { field: 'padding' })
+      throw new ArgumentError('[tokenizer] the texts have different numbers of tokens; pad them or give them one by one', { field: 'padding' })
     }
+    return tensors(rows, length)
+  }
+
+  function tensors(rows: readonly { ids: number[]; types?: number[] }[], length: number): Encoded {
+    const dims = [rows.length, length]
     const size = rows.length * length
     const ids = new BigInt64Array(size).fill(BigInt(padId))
     const mask = new BigInt64Array(size)
     const types = new BigInt64Array(size)
     rows.forEach((row, r) => {
-      const begin = r * length + (config.paddingSide === 'left' ? length - row.ids.length : 0)
+      const begin = r * length + (settings.paddingSide === 'left' ? length - row.ids.length : 0)
       row.ids.forEach((id, i) => {
         ids[begin + i] = BigInt(id)
         mask[begin + i] = 1n
-        if (row.types?.[i]) types[begin + i] = 1n
+        types[begin + i] = BigInt(row.types?.[i] ?? 0)
       })
     })
-    const dims = [rows.length, length]
     return {
       input_ids: new Tensor('int64', ids, dims),
       attention_mask: new Tensor('int64', mask, dims),
-      ...(config.hasTokenTypes && { token_type_ids: new Tensor('int64', types, dims) }),
+      ...(settings.hasTokenTypes && { token_type_ids: new Tensor('int64', types, dims) }),
     }
   }
 
   async function encodeAll(texts: readonly string[], options: EncodeAllOptions = {}): Promise<Int32Array[]> {
     const { truncation = true, signal, firstIndex = 0 } = options
-    const limit = Math.min(checkLimit(options.maxLength ?? maxLength), maxLength)
+    const limit = checkLimit(options.maxLength ?? maxLength)
+    signal?.throwIfAborted()
     const result: Int32Array[] = []
     let started = performance.now()
     for (let i = 0; i < texts.length; i++) {
-      if (performance.now() - started > sliceMilliseconds) {
-        await new Promise((resolve) => setImmediate(resolve))
+      const work = frameText(texts[i]!, limit, truncation, firstIndex + i)
+      let step = work.next()
+      for (; !step.done; step = work.next()) {
+        if (performance.now() - started < SLICE) continue
+        await new Promise(resolve => setImmediate(resolve))
         signal?.throwIfAborted()
         started = performance.now()
       }
-      result.push(Int32Array.from(single(checkText(texts[i], firstIndex + i), limit, truncation, firstIndex + i)))
+      result.push(Int32Array.from(step.value))
     }
     return result
   }
@@ -189,30 +222,58 @@ function makeTokenizer(json: object, config: TokenizerConfig, file: string): Tok
   return Object.assign(tokenize, {
     maxLength,
     padId,
-    encode: (text: string) => single(checkText(text), Number.POSITIVE_INFINITY, true, undefined),
+    encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
     decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
     encodeAll,
   })
 }
 
-/** The ids before and after a text's own, and between two texts, found by tokenising one and two letters. */
-function specialTokens(encoder: Encoder, file: string): { prefix: number[]; suffix: number[]; separator: number[] } {
-  const plain = encoder.encode('a', { add_special_tokens: false }).ids
-  const full = encoder.encode('a').ids
-  const at = find(full, plain, 0)
-  if (at < 0 || !full.every(Number.isInteger)) {
-    throw new CheckpointError(`${file}: its post-processor does more than put special tokens round a text, which is not supported`, { file })
+/** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
+function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
+  try {
+    const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
+    const encoder = new Encoder(complete, config) as Encoder & Record<'normalizer' | 'pre_tokenizer', unknown>
+    const normalize = makeNormalizer(complete.normalizer)
+    // What becomes a special token by normalising is none, but the library compares after it; a blank in front makes the difference.
+    const special = new Set((complete.added_tokens as { content: string; normalized?: boolean }[]).filter(({ normalized }) => !normalized).map(({ content }) => content))
+    encoder.normalizer = (text: string) => {
+      const normal = normalize(text)
+      return special.has(normal) ? ` ${normal}` : normal
+    }
+    if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
+    else correctByteLevel(encoder.pre_tokenizer)
+    return { encoder, pieces: new TextPieces(complete) }
+  } catch (cause) {
+    throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
   }
-  const prefix = full.slice(0, at)
-  const suffix = full.slice(at + plain.length)
-  const two = encoder.encode('a', { text_pair: 'a' }).ids
-  const second = find(two, plain, at + plain.length)
-  return { prefix, suffix, separator: second < 0 ? [] : two.slice(at + plain.length, second) }
 }
 
-/** RoBERTa puts two separators between texts, of which the first ends the first text. */
-function separatorOfFirst(separator: readonly number[]): number {
-  return Math.min(1, separator.length)
+/** The special tokens round texts, found by tokenising a letter. */
+function frameOf(encoder: Encoder, { file }: TokenizerFiles, pair: boolean): Frame {
+  const unsupported = (): never => {
+    throw new CheckpointError(`${file}: its post-processor does more than put special tokens round texts, which is not supported`, { file, field: 'post_processor' })
+  }
+  const letter = encoder.encode('a', { add_special_tokens: false }).ids
+  const { ids, token_type_ids: types = ids.map(() => 0) } = encoder.encode('a', { text_pair: pair ? 'a' : null, return_token_type_ids: true })
+  if (!ids.every(Number.isInteger)) return unsupported()
+  const first = find(ids, letter, 0)
+  const second = pair ? find(ids, letter, first + letter.length) : ids.length
+  if (first < 0 || second < 0) return unsupported()
+  const firstEnd = first + letter.length
+  const secondEnd = pair ? second + letter.length : second
+  const around = (count: number, type: number) => new Array<number>(count).fill(type)
+  return {
+    before: ids.slice(0, first),
+    between: pair ? ids.slice(firstEnd, second) : [],
+    after: pair ? ids.slice(secondEnd) : ids.slice(firstEnd),
+    types: (a, b) => [
+      ...types.slice(0, first),
+      ...around(a, types[first] ?? 0),
+      ...types.slice(firstEnd, second),
+      ...around(b, types[second] ?? 0),
+      ...types.slice(secondEnd),
+    ],
+  }
 }
 
 function find(ids: readonly number[], part: readonly number[], from: number): number {
@@ -220,19 +281,41 @@ function find(ids: readonly number[], part: readonly number[], from: number): nu
   return -1
 }
 
-/** Where to cut `text` before `length`: at the last blank of its second half, else between two characters. */
-function blankBefore(text: string, length: number): number {
-  for (let at = length; at > length / 2; at--) if (/\s/.test(text[at]!)) return at
+/** How many tokens two texts of a and b keep in `room`, by Hugging Face's 'longest_first': the shorter one first gets all it has. */
+function shareOut(a: number, b: number, room: number): [number, number] {
+  if (a + b <= room) return [a, b]
+  let short = Math.min(a, b)
+  let long = short > room ? short : Math.max(short, room - short)
+  if (short + long > room) {
+    short = Math.floor(room / 2)
+    long = room - short
+  }
+  return a > b ? [long, short] : [short, long]
+}
+
+/** `length`, or one less if that is within a surrogate pair. */
+function betweenCharacters(text: string, length: number): number {
   return /[\udc00-\udfff]/.test(text[length]!) ? length - 1 : length
+}
+
+/** Runs a generator to its end. */
+function drain<T>(work: Generator<undefined, T, undefined>): T {
+  for (;;) {
+    const step = work.next()
+    if (step.done) return step.value
+  }
 }
 
 function checkText(text: unknown, index?: number): string {
   if (typeof text === 'string') return text
-  const which = index === undefined ? 'the text' : `text ${index}`
-  throw new ArgumentError(`${which} is ${text === null ? 'null' : typeof text}; expected a string`, index === undefined ? {} : { index })
+  throw new ArgumentError(`[tokenizer] ${textName(index)} is ${text === null ? 'null' : `a ${typeof text}`}; expected a string`, index === undefined ? {} : { index })
+}
+
+function textName(index: number | undefined): string {
+  return index === undefined ? 'the text' : `text ${index}`
 }
 
 function checkLimit(limit: number): number {
   if (limit === Number.POSITIVE_INFINITY || (Number.isInteger(limit) && limit >= 1)) return limit
-  throw new ArgumentError(`maxLength is ${limit}; expected a positive integer`, { field: 'maxLength' })
+  throw new ArgumentError(`[tokenizer] maxLength is ${limit}; expected a positive integer`, { field: 'maxLength' })
 }

@@ -54,7 +54,7 @@ export async function* classifyImages(
       const size = good[0]?.length ?? 0
       const pixels = new Uint8Array(good.length * size)
       good.forEach((one, i) => pixels.set(one, i * size))
-      const logits = good.length ? await classifier.classify(pixels, good.length, { signal }) : new Float32Array(0)
+      const logits = good.length ? await classifier.logits(pixels, good.length, { signal }) : new Float32Array(0)
       let row = 0
       return batch.map((one) => (one instanceof Error ? one : best(logits, row++, classifier.labels, topK)))
     },

@@ -6,7 +6,9 @@ import { Tensor, type TensorLike } from '../core/tensor.js'
 import type { ImageInput } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
 import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
-import { AutoModel, type LoadOptions, type Model } from '../models/model.js'
+import { resolveSource } from '../io/hub.js'
+import { AutoModel, type LoadOptions } from '../models/auto-model.js'
+import type { Model } from '../models/model.js'
 import { inBatches, mapOrdered } from './ordered.js'
 import { type Precision, normalizeRows, precisions, toPrecision, truncateRows } from './vectors.js'
 import { readPrompts } from './prompts.js'
@@ -96,9 +98,11 @@ export class Embedder {
    * @throws CheckpointError, UnsupportedError (an architecture that embeds nothing), DeviceError.
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Embedder> {
-    const model = await AutoModel.fromPretrained(source, options)
+    const { onProgress, ...rest } = options
+    const { folder } = await resolveSource(source, options)
+    const model = await AutoModel.fromPretrained(folder, rest)
     try {
-      const { imageEncoder, textEncoder, folder } = model
+      const { imageEncoder, textEncoder } = model
       if (!imageEncoder && !textEncoder) {
         throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
       }
@@ -107,6 +111,7 @@ export class Embedder {
         textEncoder ? AutoTokenizer.fromPretrained(folder) : undefined,
         readPrompts(folder),
       ])
+      onProgress?.({ status: 'ready', task: 'embedding', model: source })
       return new Embedder({ model, processor, tokenizer, prompts, defaultPrompt })
     } catch (error) {
       await model.dispose()

@@ -5,17 +5,26 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { copyFile, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { homedir, hostname } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { isFile } from './entry.js'
-import { hubHome } from './hub-client.js'
 import { checkInside } from './paths.js'
 
+/** `~/.cache/huggingface`, or where HF_HOME says. */
+export function hubHome(): string {
+  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache')
+  return process.env['HF_HOME'] || join(cache, 'huggingface')
+}
+
+/** HF_HUB_CACHE, else `hub` in HF_HOME. */
 export function hubCacheFolder(given?: string): string {
   return given ?? (process.env['HF_HUB_CACHE'] || process.env['HUGGINGFACE_HUB_CACHE'] || join(hubHome(), 'hub'))
 }
 
-const isCommit = (revision: string) => /^[0-9a-f]{40}$/.test(revision)
+/** Whether a revision is a commit itself, and no branch or tag. */
+export const isCommit = (revision: string) => /^[0-9a-f]{40}$/.test(revision)
+/** What a server may call a commit: it becomes the name of a folder. */
+export const isCommitName = (commit: string) => /^[\w-]{4,64}$/.test(commit)
 const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
 
 export class HubCache {
@@ -34,7 +43,7 @@ export class HubCache {
   async commit(): Promise<string | undefined> {
     if (isCommit(this.revision)) return this.revision
     const commit = (await readFile(join(this.folder, 'refs', this.revision), 'utf8').catch(() => '')).trim()
-    return isCommit(commit) ? commit : undefined
+    return isCommitName(commit) ? commit : undefined
   }
 
   snapshot(commit: string): string {

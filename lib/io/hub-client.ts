@@ -2,16 +2,10 @@
 // token to another host (redirects lead to content delivery networks), hang on after an abort, or fail with an untyped error.
 
 import { readFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { CheckpointError } from '../core/errors.js'
-
-/** `~/.cache/huggingface`, or where HF_HOME says. */
-export function hubHome(): string {
-  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache')
-  return process.env['HF_HOME'] || join(cache, 'huggingface')
-}
+import { hubHome, isCommitName } from './hub-cache.js'
 
 /** Where the Hub is: HF_ENDPOINT or https://huggingface.co, without a slash at the end. */
 export function hubEndpoint(): string {
@@ -134,7 +128,7 @@ export class HubClient {
   }
 
   private noteCommit(commit: string | null): void {
-    if (commit === null || !/^[0-9a-f]{40}$/.test(commit)) return
+    if (commit === null || !isCommitName(commit)) return
     if (this.commit !== undefined && this.commit !== commit) this.moved = true
     this.commit = commit
   }

@@ -85,7 +85,7 @@ export class VectorIndex {
   }
 
   /**
-   * Adds rows, in order.
+   * Adds rows, in order; a search that starts later sees all of them. The tensor is read until the promise resolves.
    * @param embeddings float32 [n, dimensions]
    * @param ids one for each row
    * @throws ShapeError, ArgumentError (NaN or infinity, ids of another number); nothing is added then
@@ -94,8 +94,7 @@ export class VectorIndex {
     const rows = this.#checkRows(embeddings, 'embeddings')
     const n = rows.length / this.dimensions
     if (ids && ids.length !== n) throw new ArgumentError(`${ids.length} ids for ${n} embeddings`, { field: 'ids' })
-    const stored = await this.#convert(rows)
-    await this.#inTurn(() => this.#append(stored, n, ids ?? []))
+    await this.#inTurn(async () => this.#append(await this.#convert(rows), n, ids ?? []))
   }
 
   /**
@@ -158,7 +157,7 @@ export class VectorIndex {
       throw new CheckpointError(`${path} has ${count} rows and ${(names as unknown[])?.length} ids`, { file: path, field: 'ids' })
     }
     const index = await VectorIndex.create({ dimensions, dtype, ...options })
-    await index.#append(embeddings!.data as Rows, count, names.map((name) => name ?? undefined))
+    index.#append(embeddings!.data as Rows, count, names.map((name) => name ?? undefined))
     return index
   }
 
@@ -218,7 +217,7 @@ export class VectorIndex {
     return stored
   }
 
-  async #append(rows: Rows, n: number, ids: readonly (string | undefined)[]): Promise<void> {
+  #append(rows: Rows, n: number, ids: readonly (string | undefined)[]): void {
     const { dimensions } = this
     for (let begin = 0; begin < n; ) {
       let last = this.#segments.at(-1)
