@@ -18,4 +18,22 @@ export {
   UnsupportedError,
 } from './core/errors.js'
 export { Tensor, type TensorLike } from './core/tensor.js'
+export { AutoProcessor, type Processor, type ProcessorOptions } from './data/processor.js'
+export type { ImageInput } from './data/image.js'
+export { AutoTokenizer, type Tokenizer, type TokenizeOptions } from './data/tokenizer.js'
+export { type Classification, classifyImages, type ClassifyOptions, type ClassifyResult } from './embed/classify.js'
+export {
+  Embedder,
+  type EmbedImagesOptions,
+  type EmbedOptions,
+  type EmbedProgress,
+  type EmbedTextsOptions,
+  type StreamItem,
+  type StreamResult,
+} from './embed/embedder.js'
+export type { Precision } from './embed/vectors.js'
+export type { ProgressEvent } from './io/hub.js'
+export { AutoModel, type LoadOptions } from './models/auto-model.js'
+export type { Classifier, ForwardOptions, ImageEncoder, Model, TextEncoder } from './models/model.js'
 export * as ops from './ops/host.js'
+export { type Hit, VectorIndex, type VectorIndexOptions } from './search/vector-index.js'

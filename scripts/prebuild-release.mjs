@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const zigVersion = '0.15.2'
+const zigVersion = '0.17.1'
 const target = 'x86_64-linux-gnu.2.28'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const tools = join(root, 'build/tools')

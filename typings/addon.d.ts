@@ -19,8 +19,8 @@ export interface FileSource {
   file: string
   offset: number // bytes from the start of the file
   dtype: WireType
-  shape: number[]
-  strides?: number[] // elements; absent: row-major
+  shape: readonly number[]
+  strides?: readonly number[] // elements; absent: row-major
 }
 
 export interface WeightSpec {
@@ -82,7 +82,8 @@ export interface NativeDevice {
   readonly threads: number
   hasOp(op: string): boolean
   loadWeights(specs: WeightSpec[], task?: NativeTask, onProgress?: (loadedBytes: number, totalBytes: number) => void): Promise<NativeWeights>
-  createProgram(plan: WirePlan, weights?: NativeWeights): NativeProgram
+  /** guard: poison around and in every buffer, checked after every step (tests). */
+  createProgram(plan: WirePlan, weights?: NativeWeights, options?: { guard?: boolean }): NativeProgram
   memoryUsage(): { weights: number; arena: number; total: number }
   dispose(): Promise<void>
 }
@@ -91,6 +92,7 @@ export interface ImagePlan {
   width: number // of the source
   height: number
   channels: 1 | 2 | 3 | 4 // of the source: grey, grey+alpha, RGB, RGBA; alpha is dropped
+  cmyk?: boolean // the 4 channels are CMYK inks
   orientation: number // EXIF 1..8, applied first
   resizeWidth: number // after orientation; equal to the source's size means no resize
   resizeHeight: number
@@ -107,6 +109,9 @@ export interface Addon {
   /** isa caps the instruction set (tests); threads caps the pool's share. */
   openDevice(options: { id: string; isa?: string; threads?: number }): NativeDevice
   createTask(): NativeTask
-  /** Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3]. */
+  /**
+   * Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3].
+   * The pixels are read on another thread and not copied: nobody may detach or change them meanwhile. A bad plan throws.
+   */
   preprocessImage(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Array>
 }

@@ -6,13 +6,18 @@ import { createHash } from 'node:crypto'
 import type { Device, Weights } from './device.js'
 import { dataView } from './dtype.js'
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js'
-import { actualShape, capacityOf, formatGraph, type Lowered, lower } from './graph.js'
+import { actualShape, capacityOf, type Lowered, lower } from './graph.js'
 import { abortable, native } from './native.js'
 import type { PlanEntry } from './plan-cache.js'
 import { rewrite } from './rewrite.js'
 import { sameShape } from './shape.js'
 import { Tensor, type TensorLike } from './tensor.js'
 import { input, type Parameter, Value, type ValueType } from './value.js'
+
+export interface CompileOptions {
+  /** Each run checks that no op writes beyond its buffers, and shows what is read before it is written as NaN. Slow; for tests. */
+  guard?: boolean
+}
 
 export type TracedFunction = (inputs: Record<string, Value>) => Record<string, Value>
 
@@ -24,11 +29,18 @@ export type TracedFunction = (inputs: Record<string, Value>) => Record<string, V
  * const { y } = await program.run({ x: new Tensor('float32', new Float32Array(6), [2, 3]) })
  * @throws ShapeError, DTypeError, ArgumentError from the ops that `fn` calls; TraceError if it asks a value for data
  */
-export function compile(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device, weights?: Weights): Program {
+export function compile(
+  fn: TracedFunction,
+  specs: Readonly<Record<string, ValueType>>,
+  device: Device,
+  weights?: Weights,
+  options: CompileOptions = {},
+): Program {
+  const { guard = false } = options
   const lowered = lower(rewrite(trace(fn, specs)), (parameter) => weightIndex(parameter, weights))
-  const text = JSON.stringify(lowered.plan)
+  const text = JSON.stringify([guard, lowered.plan])
   const key = `${weights?.id ?? 0}:${createHash('sha256').update(text).digest('base64')}`
-  const entry = device.plans.take(key, () => native(() => device.native.createProgram(lowered.plan, weights?.native), compile))
+  const entry = device.plans.take(key, () => native(() => device.native.createProgram(lowered.plan, weights?.native, { guard }), compile))
   return new Program(device, specs, lowered, entry)
 }
 
@@ -51,11 +63,6 @@ export function trace(fn: TracedFunction, specs: Readonly<Record<string, ValueTy
     if (!(value instanceof Value)) throw new ArgumentError(`[compile] output '${name}' is no Value; expected the result of an op`, { field: name })
   }
   return outputs as Record<string, Value>
-}
-
-/** The graph of `fn` after the rewrite rules, as text. */
-export function explain(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>): string {
-  return formatGraph(rewrite(trace(fn, specs)))
 }
 
 function weightIndex(parameter: Parameter, weights: Weights | undefined): number {

@@ -22,14 +22,14 @@ export interface ErrorFields {
 /** Base class of all errors chiasma throws on purpose. */
 export class ChiasmaError extends Error {
   readonly code: string
-  readonly op?: string
-  readonly shapes?: readonly (readonly number[])[]
-  readonly file?: string
-  readonly field?: string
-  readonly index?: number
-  readonly missing?: readonly string[]
-  readonly mismatched?: readonly string[]
-  readonly unexpected?: readonly string[]
+  declare readonly op?: string
+  declare readonly shapes?: readonly (readonly number[])[]
+  declare readonly file?: string
+  declare readonly field?: string
+  declare readonly index?: number
+  declare readonly missing?: readonly string[]
+  declare readonly mismatched?: readonly string[]
+  declare readonly unexpected?: readonly string[]
 
   constructor(code: string, message: string, fields: ErrorFields = {}) {
     super(message, 'cause' in fields ? { cause: fields.cause } : undefined)

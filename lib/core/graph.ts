@@ -1,8 +1,7 @@
 // Graphs as data: topological order, a text form for people and tests, and lowering to the wire form that the executor takes.
 // Views (reshape, columns) become aliases; parameters become weights by index; constants travel as further inputs of each run.
 
-import { ArgumentError, ShapeError, UnsupportedError } from './errors.js'
-import { isFloat } from './dtype.js'
+import { ArgumentError, ShapeError } from './errors.js'
 import type { Node, Parameter, Value, ValueType } from './value.js'
 import type { WirePlan, WireStep, WireValue } from '../../typings/addon.js'
 
@@ -71,7 +70,7 @@ interface Place {
  * The wire form of a graph.
  *
  * @param weightIndex where a parameter stands among the weights
- * @throws ArgumentError, ShapeError, UnsupportedError
+ * @throws ArgumentError, ShapeError
  */
 export function lower(outputs: Readonly<Record<string, Value>>, weightIndex: (parameter: Parameter) => number): Lowered {
   const order = topologicalOrder(Object.values(outputs))
@@ -142,22 +141,13 @@ export function lower(outputs: Readonly<Record<string, Value>>, weightIndex: (pa
   for (const [name, value] of Object.entries(outputs)) {
     if (!seen.has(value)) {
       seen.set(value, planOutputs.length)
-      planOutputs.push(outputOf(name, value))
+      if (value.node.leaf?.parameter?.role === 'linear') {
+        throw new ArgumentError(`[compile] output '${name}' is a parameter with role 'linear', which devices keep packed; expected the result of an op`)
+      }
+      planOutputs.push(places.get(value)!.index)
       outputTypes.push({ shape: value.shape, dtype: value.dtype, extent: value.extent })
     }
     outputIndex[name] = seen.get(value)!
-  }
-
-  /** The wire value to read an output from: what a step made, or a copy of a leaf or view. */
-  function outputOf(name: string, value: Value): number {
-    const { index } = places.get(value)!
-    if (values[index]!.kind === 'output') return index
-    if (!isFloat(value.dtype) || value.node.leaf?.parameter?.role === 'linear') {
-      throw new UnsupportedError(`[compile] output '${name}' is the ${value.dtype} ${value.node.op} itself; expected the result of an op`)
-    }
-    const copy = push(value, { kind: 'output', name })
-    steps.push({ op: 'cast', inputs: [index], outputs: [copy], attributes: { dtype: value.dtype } })
-    return copy
   }
 
   const plan = { extents: extents.list, values, steps, inputs: [...inputIndices, ...constantIndices], outputs: planOutputs }

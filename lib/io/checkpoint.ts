@@ -2,7 +2,7 @@
 // index), else PyTorch's .bin/.pt. matchParameters then pairs a model's parameters with tensors, and reports all that does not fit at once.
 
 import { readdir, stat } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { FileSource } from '../../typings/addon.js'
 import { CheckpointError } from '../core/errors.js'
 import { type Shape, sameShape, sizeOf } from '../core/shape.js'
@@ -137,12 +137,15 @@ function describe(folder: string, missing: string[], mismatched: string[], unexp
 export async function openCheckpoint(path: string, options: { signal?: AbortSignal } = {}): Promise<Checkpoint> {
   options.signal?.throwIfAborted()
   const { weights, index } = await findWeights(path)
-  const tensors = index ? await openShards(path, index, options.signal) : await readEntries(weights!, options.signal)
+  const tensors = index ? await openShards(index, options.signal) : await readEntries(weights!, options.signal)
   const files = [...new Set([...tensors.values()].map(entry => entry.file))]
   return new Checkpoint(path, files.length > 0 ? files : [weights ?? index!], tensors)
 }
 
+const isSafetensors = (name: string) => name.endsWith('.safetensors')
 const isPytorch = (name: string) => /\.(bin|pt|pth)$/.test(name)
+/** Whether a file of this name may hold weights. */
+export const isWeights = (name: string) => isSafetensors(name) || isPytorch(name)
 /** Files that training leaves in a folder; they hold no weights of the model. */
 const isTrainingState = (name: string) => /^(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth)$/.test(name)
 
@@ -154,19 +157,30 @@ async function findWeights(path: string): Promise<{ weights?: string; index?: st
   } catch (cause) {
     throw readError(path, cause)
   }
+  const { weights, index } = chooseWeights(names, path)
+  if (weights !== undefined) return { weights: join(path, weights) }
+  if (index !== undefined) return { index: join(path, index) }
+  throw new CheckpointError(`${path} has no weights; expected model.safetensors, model.safetensors.index.json or pytorch_model.bin`, { file: path })
+}
+
+/**
+ * Which of the files of a folder are its weights: one file, the index of shards, or neither.
+ * @param where what errors call the folder
+ */
+export function chooseWeights(names: readonly string[], where: string): { weights?: string; index?: string } {
   const kinds = [
-    { file: 'model.safetensors', index: 'model.safetensors.index.json', others: names.filter(name => name.endsWith('.safetensors')) },
+    { file: 'model.safetensors', index: 'model.safetensors.index.json', others: names.filter(isSafetensors) },
     { file: 'pytorch_model.bin', index: 'pytorch_model.bin.index.json', others: names.filter(name => isPytorch(name) && !isTrainingState(name)) },
   ]
   for (const { file, index, others } of kinds) {
-    if (names.includes(file)) return { weights: join(path, file) }
-    if (names.includes(index)) return { index: join(path, index) }
-    if (others.length === 1) return { weights: join(path, others[0]!) }
+    if (names.includes(file)) return { weights: file }
+    if (names.includes(index)) return { index }
+    if (others.length === 1) return { weights: others[0]! }
     if (others.length > 1) {
-      throw new CheckpointError(`${path} has several weight files and none of the usual name: ${others.join(', ')}; expected ${file}, or give one as the source`, { file: path })
+      throw new CheckpointError(`${where} has several weight files and none of the usual name: ${others.join(', ')}; expected ${file}`, { file: where })
     }
   }
-  throw new CheckpointError(`${path} has no weights; expected model.safetensors, model.safetensors.index.json or pytorch_model.bin`, { file: path })
+  return {}
 }
 
 async function readEntries(file: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
@@ -174,21 +188,32 @@ async function readEntries(file: string, signal?: AbortSignal): Promise<Map<stri
   return new Map(entries.map(entry => [entry.name, entry]))
 }
 
-async function openShards(folder: string, index: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
+/** weight_map of an index: the file of each tensor, relative to the index and inside its folder. */
+async function readIndex(index: string): Promise<Map<string, string>> {
   const { weight_map: map } = await readJsonObject(index)
   if (map === null || typeof map !== 'object' || Array.isArray(map) || !Object.values(map).every(file => typeof file === 'string')) {
     throw new CheckpointError(`${index}: weight_map is no map from tensor names to file names`, { file: index, field: 'weight_map' })
   }
-  const base = basename(folder).endsWith('.index.json') ? join(folder, '..') : folder
+  const files = new Map(Object.entries(map as Record<string, string>))
+  for (const name of new Set(files.values())) checkInside(name, `${index}: weight_map`, index)
+  return files
+}
+
+/** The files that an index names. */
+export async function shardFiles(index: string): Promise<string[]> {
+  return [...new Set((await readIndex(index)).values())]
+}
+
+async function openShards(index: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
+  const map = await readIndex(index)
   const shards = new Map<string, Map<string, TensorEntry>>()
-  for (const name of new Set(Object.values(map as Record<string, string>))) {
+  for (const name of new Set(map.values())) {
     signal?.throwIfAborted()
-    checkInside(name, `${index}: weight_map`, index)
-    shards.set(name, await readEntries(join(base, name), signal))
+    shards.set(name, await readEntries(join(dirname(index), name), signal))
   }
   const tensors = new Map<string, TensorEntry>()
   const missing: string[] = []
-  for (const [name, shard] of Object.entries(map as Record<string, string>)) {
+  for (const [name, shard] of map) {
     const entry = shards.get(shard)!.get(name)
     if (entry) tensors.set(name, entry)
     else missing.push(`${name} (in ${shard})`)

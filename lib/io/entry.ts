@@ -2,7 +2,8 @@
 // ranges, by native code straight into weight preparation (FileSource), or with `readTensor` into a small host tensor.
 // Files are opened, read and closed, never mapped, so one that shrinks meanwhile gives an error and no signal.
 
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FileSource } from '../../typings/addon.js'
 import { BYTES_PER_ELEMENT, type DataType, dataView } from '../core/dtype.js'
 import { CheckpointError } from '../core/errors.js'
@@ -42,16 +43,9 @@ export function fileSource(entry: TensorEntry): FileSource {
 
 /** Opens a file for reading, gives it with its size to `use`, and closes it. System errors come out as CheckpointError. */
 export async function withFile<T>(file: string, use: (handle: FileHandle, size: number) => Promise<T>): Promise<T> {
-  let handle: FileHandle
+  const handle = await openFile(file)
   try {
-    handle = await open(file, 'r')
-  } catch (cause) {
-    throw readError(file, cause)
-  }
-  try {
-    const stats = await handle.stat()
-    if (!stats.isFile()) throw new CheckpointError(`${file} is no regular file`, { file })
-    return await use(handle, stats.size)
+    return await use(handle, (await handle.stat()).size)
   } catch (cause) {
     throw isSystemError(cause) ? readError(file, cause) : cause
   } finally {
@@ -59,15 +53,19 @@ export async function withFile<T>(file: string, use: (handle: FileHandle, size: 
   }
 }
 
+async function openFile(file: string): Promise<FileHandle> {
+  try {
+    // Opening a pipe would wait for a writer.
+    if (!(await stat(file)).isFile()) throw new CheckpointError(`${file} is no regular file`, { file })
+    return await open(file, 'r')
+  } catch (cause) {
+    throw isSystemError(cause) ? readError(file, cause) : cause
+  }
+}
+
 /** Reads exactly `length` bytes at `position`; a shorter file is a CheckpointError. The caller has checked `length` against the file. */
 export async function readExactly(handle: FileHandle, file: string, position: number, length: number): Promise<Buffer> {
   const bytes = Buffer.alloc(length)
-  await readInto(handle, file, position, bytes)
-  return bytes
-}
-
-/** Fills `bytes` from `position` of the file. */
-export async function readInto(handle: FileHandle, file: string, position: number, bytes: Uint8Array): Promise<void> {
   let done = 0
   while (done < bytes.length) {
     // One read call is limited to 2 GiB by the system.
@@ -77,6 +75,7 @@ export async function readInto(handle: FileHandle, file: string, position: numbe
     }
     done += bytesRead
   }
+  return bytes
 }
 
 /**
@@ -84,20 +83,57 @@ export async function readInto(handle: FileHandle, file: string, position: numbe
  * @throws CheckpointError if the type is not read, or the file is shorter than its header said.
  */
 export async function readTensor(entry: TensorEntry, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
+  const { dtype, shape } = fileSource(entry)
+  const count = sizeOf(shape)
+  const width = BYTES_PER_ELEMENT[dtype]
+  // Nothing is allocated for a tensor that the file cannot hold.
+  await withFile(entry.file, async (_, fileSize) => checkSpan(entry, width, fileSize))
+  const bytes = new Uint8Array(count * width)
+  let done = 0
+  for await (const piece of tensorBytes(entry, width, options)) {
+    bytes.set(piece, done)
+    done += piece.length
+  }
+  return new Tensor(dtype, dataView(dtype, bytes.buffer, 0, count), shape)
+}
+
+const PIECE = 1 << 20 // bytes
+
+/**
+ * The bytes of a tensor in row-major order, in pieces of about a megabyte, of any type whose elements have `width` bytes. A tensor that is
+ * not contiguous is held in memory meanwhile; others only a piece at a time.
+ */
+export async function* tensorBytes(entry: TensorEntry, width: number, options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array> {
+  const { file, offset, shape, strides } = entry
   options.signal?.throwIfAborted()
-  const { dtype, shape, offset, strides } = fileSource(entry)
-  return withFile(entry.file, async (handle, fileSize) => {
-    const width = BYTES_PER_ELEMENT[dtype]
-    const count = sizeOf(shape)
-    const span = strides ? stridedSpan(shape, strides) : count
-    if (offset + span * width > fileSize) {
-      throw new CheckpointError(`${entry.file}: tensor ${entry.name} ends at byte ${offset + span * width}; the file has ${fileSize}`, { file: entry.file })
+  const handle = await openFile(file)
+  try {
+    const span = checkSpan(entry, width, (await handle.stat()).size)
+    if (strides) {
+      const stored = await readExactly(handle, file, offset, span)
+      for (const piece of gatherStrided(stored, width, shape, strides)) {
+        await nextTurn()
+        options.signal?.throwIfAborted()
+        yield piece
+      }
+      return
     }
-    const stored = new Uint8Array(span * width)
-    await readInto(handle, entry.file, offset, stored)
-    const bytes = strides ? gatherStrided(stored, width, shape, strides) : stored
-    return new Tensor(dtype, dataView(dtype, bytes.buffer as ArrayBuffer, 0, count), shape)
-  })
+    for (let at = 0; at < span; at += PIECE) {
+      options.signal?.throwIfAborted()
+      yield await readExactly(handle, file, offset + at, Math.min(PIECE, span - at))
+    }
+  } catch (cause) {
+    throw isSystemError(cause) ? readError(file, cause) : cause
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Bytes from the tensor's first element to the end of its last, once it is known that the file has them. */
+function checkSpan({ file, name, offset, shape, strides }: TensorEntry, width: number, fileSize: number): number {
+  const span = (strides ? stridedSpan(shape, strides) : sizeOf(shape)) * width
+  if (offset + span > fileSize) throw new CheckpointError(`${file}: tensor ${name} ends at byte ${offset + span}; the file has ${fileSize}`, { file })
+  return span
 }
 
 /** Elements from the first to the last one that a strided tensor touches. */
@@ -106,22 +142,30 @@ export function stridedSpan(shape: readonly number[], strides: readonly number[]
   return 1 + shape.reduce((sum, dim, i) => sum + (dim - 1) * strides[i]!, 0)
 }
 
-/** Copies a strided tensor into row-major order. */
-export function gatherStrided(stored: Uint8Array, width: number, shape: readonly number[], strides: readonly number[]): Uint8Array {
+/** A strided tensor's elements in row-major order, in pieces. */
+function* gatherStrided(stored: Uint8Array, width: number, shape: readonly number[], strides: readonly number[]): Generator<Uint8Array> {
   const count = sizeOf(shape)
-  const out = new Uint8Array(count * width)
   const index = new Array<number>(shape.length).fill(0)
   let from = 0
-  for (let to = 0; to < count; to++) {
-    for (let b = 0; b < width; b++) out[to * width + b] = stored[from * width + b]!
-    for (let d = shape.length - 1; d >= 0; d--) {
-      from += strides[d]!
-      if (++index[d]! < shape[d]!) break
-      from -= strides[d]! * shape[d]!
-      index[d] = 0
+  for (let start = 0; start < count; ) {
+    const elements = Math.min(count - start, Math.ceil(PIECE / width))
+    const piece = new Uint8Array(elements * width)
+    for (let to = 0; to < piece.length; ) {
+      for (let byte = 0; byte < width; byte++) piece[to++] = stored[from * width + byte]!
+      for (let d = shape.length - 1; d >= 0; d--) {
+        from += strides[d]!
+        if (++index[d]! < shape[d]!) break
+        from -= strides[d]! * shape[d]!
+        index[d] = 0
+      }
     }
+    yield piece
+    start += elements
   }
-  return out
+}
+
+export async function isFile(path: string): Promise<boolean> {
+  return stat(path).then(stats => stats.isFile(), () => false)
 }
 
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {

@@ -15,15 +15,29 @@ import { parseJsonObject } from './json.js'
 const MAX_HEADER = 100_000_000
 
 /** Bits of one element, for every type the format knows. */
-const BITS: Readonly<Record<string, number>> = {
+const BITS = {
   BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, I16: 16, U16: 16, F16: 16, BF16: 16,
   I32: 32, U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64,
-}
+} as const
+
+/** A type of the format, by its own name. */
+export type SafetensorsType = keyof typeof BITS
 
 const DTYPES: Readonly<Record<string, DataType>> = {
   F32: 'float32', F16: 'float16', BF16: 'bfloat16', I64: 'int64', I32: 'int32', I8: 'int8', U8: 'uint8', BOOL: 'bool',
 }
-const STORED = Object.fromEntries(Object.entries(DTYPES).map(([stored, dtype]) => [dtype, stored])) as Record<DataType, string>
+const STORED = Object.fromEntries(Object.entries(DTYPES).map(([stored, dtype]) => [dtype, stored])) as Record<DataType, SafetensorsType>
+
+/** Whether the format has a type of this name. */
+export function isSafetensorsType(name: string): name is SafetensorsType {
+  return Object.hasOwn(BITS, name)
+}
+
+/** The format's name of a type of ours; its own names stay. */
+const storedType = (dtype: DataType | SafetensorsType) => (isSafetensorsType(dtype) ? dtype : STORED[dtype])
+
+/** Bytes of one element; types of less than a byte are not written. */
+export const bytesOf = (dtype: DataType | SafetensorsType) => BITS[storedType(dtype)] / 8
 
 export interface SafetensorsHeader {
   readonly entries: readonly TensorEntry[]
@@ -85,14 +99,14 @@ function checkTensor(file: string, name: string, info: unknown, dataSize: number
   }
   if (info === null || typeof info !== 'object') return refuse('no object with dtype, shape and data_offsets')
   const { dtype, shape, data_offsets: offsets } = info as Record<string, unknown>
-  if (typeof dtype !== 'string' || !Object.hasOwn(BITS, dtype)) return refuse(`unknown dtype ${typeof dtype === 'string' ? dtype : JSON.stringify(dtype)}`)
+  if (typeof dtype !== 'string' || !isSafetensorsType(dtype)) return refuse(`unknown dtype ${typeof dtype === 'string' ? dtype : JSON.stringify(dtype)}`)
   if (!isIntegers(shape) || shape.some(dim => dim < 0)) return refuse(`shape ${JSON.stringify(shape)} is no list of integers >= 0`)
   if (!isIntegers(offsets) || offsets.length !== 2) return refuse(`data_offsets ${JSON.stringify(offsets)} are no two integers`)
   const [begin, end] = offsets as [number, number]
   if (begin < 0 || end < 0) return refuse('negative data offset')
   if (end < begin) return refuse(`data_offsets [${begin}, ${end}] end before they begin`)
   if (end > dataSize) return refuse(`data_offsets end at ${end}, past the data section of ${dataSize} bytes`)
-  const bits = shape.reduce((product, dim) => product * dim, BITS[dtype]!)
+  const bits = shape.reduce((product, dim) => product * dim, BITS[dtype] as number)
   if (!Number.isSafeInteger(bits)) return refuse(`shape [${shape}] has too many elements`)
   if (bits !== (end - begin) * 8) return refuse(`${end - begin} bytes of data, but dtype and shape need ${bits / 8}`)
   return { storedType: dtype, shape, begin, end }
@@ -132,7 +146,8 @@ export async function readTensors(file: string, options: { names?: readonly stri
 /** A tensor to be written: its bytes come in pieces, when they are asked for. */
 export interface TensorStream {
   readonly name: string
-  readonly dtype: DataType
+  /** A type of ours, or the format's name of one that it knows and we do not ('F64'). */
+  readonly dtype: DataType | SafetensorsType
   readonly shape: readonly number[]
   /** Row-major little-endian bytes, exactly as many as dtype and shape need. */
   bytes(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>
@@ -185,7 +200,7 @@ function fromTensors(tensors: Readonly<Record<string, TensorLike>>): TensorStrea
 }
 
 function byteSize(stream: TensorStream): number {
-  return (sizeOf(stream.shape) * BITS[STORED[stream.dtype]]!) / 8
+  return sizeOf(stream.shape) * bytesOf(stream.dtype)
 }
 
 function makeHeader(streams: readonly TensorStream[], metadata: Readonly<Record<string, string>>): { header: Buffer; total: number } {
@@ -196,7 +211,7 @@ function makeHeader(streams: readonly TensorStream[], metadata: Readonly<Record<
     if (names.has(stream.name)) throw new ArgumentError(`[writeSafetensors] the name ${stream.name} is given twice or reserved`)
     names.add(stream.name)
     const end = total + byteSize(stream)
-    fields.push([stream.name, { dtype: STORED[stream.dtype], shape: stream.shape, data_offsets: [total, end] }])
+    fields.push([stream.name, { dtype: storedType(stream.dtype), shape: stream.shape, data_offsets: [total, end] }])
     total = end
   }
   const json = Buffer.from(JSON.stringify(Object.fromEntries(fields)))

@@ -98,7 +98,8 @@ export async function openZip(handle: FileHandle, file: string, fileSize: number
 type Refuse = (why: string) => never
 
 async function findDirectory(handle: FileHandle, file: string, fileSize: number, refuse: Refuse) {
-  const tailSize = Math.min(fileSize, 22 + 0xffff)
+  // The zip64 locator, the end record and its comment.
+  const tailSize = Math.min(fileSize, 20 + 22 + 0xffff)
   const tail = await readExactly(handle, file, fileSize - tailSize, tailSize)
   let at = tailSize - 22
   // The end record is followed by a comment of the length it states.

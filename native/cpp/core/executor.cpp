@@ -58,7 +58,7 @@ void Executor::run(RunRequest request) {
   const auto shared = std::make_shared<RunRequest>(std::move(request));
   runs_->submit({std::move(task),
                  [this, shared](const Stop& stop) {
-                   Program& program = **shared->program;
+                   Program& program = shared->program->program();
                    void* arena = arena_->reserve(program.arena_bytes());
                    program.run(*stream_, arena, shared->counts, shared->inputs, shared->outputs, stop);
                  },
@@ -68,7 +68,7 @@ void Executor::run(RunRequest request) {
 void Executor::load(LoadRequest request) {
   const auto shared = std::make_shared<LoadRequest>(std::move(request));
   const auto loaded = std::make_shared<std::shared_ptr<Weights>>();
-  loads_->submit({shared->task, [this, shared, loaded](const Stop& stop) { *loaded = load_weights(device_, shared->weights, stop, shared->progress); },
+  loads_->submit({shared->task, [this, shared, loaded](const Stop& stop) { *loaded = load_weights(device_, weight_bytes_, shared->weights, stop, shared->progress); },
                   [shared, loaded](std::exception_ptr error) { shared->finished(std::move(*loaded), std::move(error)); }});
 }
 
@@ -86,8 +86,11 @@ void Executor::close(std::function<void()> finished) {
     if (left->fetch_sub(1) == 1) finished();
   };
   for (const auto& queue : {loads_, runs_}) {
+    const auto last = [arena = queue == runs_ ? arena_ : nullptr](const Stop&) {
+      if (arena) arena->clear();
+    };
     try {
-      queue->submit({nullptr, [](const Stop&) {}, one_done});
+      queue->submit({nullptr, last, one_done});
     } catch (const Error&) {
       one_done(nullptr);
     }
@@ -95,7 +98,13 @@ void Executor::close(std::function<void()> finished) {
   }
 }
 
+void Executor::stop() {
+  loads_->stop();
+  runs_->stop();
+}
+
 void Executor::abandon() {
+  stop();
   loads_->abandon();
   runs_->abandon();
 }

@@ -27,14 +27,13 @@ class Arena {
   void* reserve(size_t bytes);
   // On the submit thread: gives memory back that no program in use needs.
   void trim();
+  void clear();
   // A program of this size comes into use, and goes out of it. On any thread.
   void enter(size_t bytes);
   void leave(size_t bytes);
   size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
  private:
-  void clear();
-
   std::shared_ptr<Device> device_;
   void* memory_ = nullptr;
   std::atomic<size_t> bytes_{0};
@@ -51,8 +50,7 @@ class ProgramHandle {
   ~ProgramHandle() { arena_->leave(program_->arena_bytes()); }
   ProgramHandle(const ProgramHandle&) = delete;
   ProgramHandle& operator=(const ProgramHandle&) = delete;
-  Program& operator*() const noexcept { return *program_; }
-  Program* operator->() const noexcept { return program_.get(); }
+  Program& program() const noexcept { return *program_; }
 
  private:
   std::shared_ptr<Arena> arena_;
@@ -83,6 +81,7 @@ class Executor {
 
   Device& device() const noexcept { return *device_; }
   size_t arena_bytes() const noexcept { return arena_->bytes(); }
+  size_t weight_bytes() const noexcept { return weight_bytes_->load(std::memory_order_relaxed); }
 
   std::shared_ptr<ProgramHandle> make_program(Plan plan, std::shared_ptr<const Weights> weights, ProgramOptions options);
   // Both throw Error(disposed) after close; else `finished` is called once, on a thread of the executor or, for cancelled work, the caller's.
@@ -91,15 +90,17 @@ class Executor {
   // After a program was let go: gives back arena memory.
   void trim();
 
-  // Accepts no more work; `finished` is called when what was accepted is done.
+  // Accepts no more work; `finished` is called when what was accepted is done and the arena given back.
   void close(std::function<void()> finished);
-  // Stops everything and waits for the threads.
+  // Stops everything, between two steps where it has begun; abandon() also waits for the threads.
+  void stop();
   void abandon();
 
  private:
   std::shared_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
   std::shared_ptr<Arena> arena_;
+  std::shared_ptr<std::atomic<size_t>> weight_bytes_ = std::make_shared<std::atomic<size_t>>(0);
   std::shared_ptr<WorkQueue> runs_;
   std::shared_ptr<WorkQueue> loads_;
 };

@@ -13,11 +13,11 @@ namespace {
 [[noreturn]] void refuse(ErrorCode code, std::string message) { throw Error(code, "plan: " + std::move(message)); }
 
 
-// Elements from a value's first to one past its last, when its leading dimension is `leading`.
-std::optional<int64_t> span_of(const PlanValue& value, int64_t leading) {
+// Elements from a value's first to one past its last, for `count` of its extent.
+std::optional<int64_t> span_of(const PlanValue& value, int64_t count) {
   if (value.shape.empty()) return 1;
   std::vector<int64_t> shape = value.shape;
-  shape[0] = leading;
+  if (value.extent != -1) shape[0] = value.per * count + value.extra;
   const auto n = checked_elements(shape);
   if (!n || *n == 0) return n;
   const int64_t columns = shape.back();
@@ -54,10 +54,10 @@ class Checker {
     v.bytes = *bytes;
     if (v.extent != -1) {
       if (v.extent < 0 || v.extent >= static_cast<int>(plan_.extents.size())) refuse(ErrorCode::argument, name + " names extent " + std::to_string(v.extent));
-      const auto rows = checked_size(plan_.extents[static_cast<size_t>(v.extent)].capacity, v.per);
+      const auto rows = checked_size(plan_.extents[static_cast<size_t>(v.extent)].capacity, v.per, v.extra);
       if (v.shape.empty() || !rows || v.shape[0] != *rows) {
         refuse(ErrorCode::shape, name + " " + text_of(v.shape) + " does not begin with " + std::to_string(v.per) + " rows for each of extent '" +
-                                     plan_.extents[static_cast<size_t>(v.extent)].name + "'");
+                                     plan_.extents[static_cast<size_t>(v.extent)].name + "' and " + std::to_string(v.extra) + " more");
       }
     }
     if (v.kind == ValueKind::weight && !v.alias) check_weight(v, name);
@@ -103,9 +103,9 @@ class Checker {
     if (base.extent != -1 && v.extent != base.extent) refuse(ErrorCode::argument, name + " and " + describe(plan_, of) + " differ in extent");
     const int64_t capacity = v.extent == -1 ? 0 : plan_.extents[static_cast<size_t>(v.extent)].capacity;
     // Both spans are linear in the count from 1 on, so that the ends decide.
-    for (const int64_t n : {std::min<int64_t>(1, capacity), capacity}) {
-      const auto inner = span_of(v, v.extent == -1 ? (v.shape.empty() ? 1 : v.shape[0]) : v.per * n);
-      const auto outer = span_of(base, base.extent == -1 ? (base.shape.empty() ? 1 : base.shape[0]) : base.per * n);
+    for (const int64_t n : {int64_t{0}, std::min<int64_t>(1, capacity), capacity}) {
+      const auto inner = span_of(v, n);
+      const auto outer = span_of(base, n);
       if (v.alias->offset < 0 || !inner || !outer || (*inner > 0 && (v.alias->offset > *outer || *inner > *outer - v.alias->offset))) {
         refuse(ErrorCode::shape, name + " " + text_of(v.shape) + " reaches beyond " + describe(plan_, of) + " " + text_of(base.shape));
       }
@@ -180,7 +180,7 @@ TensorView view_of(const PlanValue& value, Layout layout, int64_t count, void* m
   view.layout = layout;
   view.rank = static_cast<int>(value.shape.size());
   std::copy(value.shape.begin(), value.shape.end(), view.shape.begin());
-  if (value.extent != -1) view.shape[0] = value.per * count;
+  if (value.extent != -1) view.shape[0] = value.per * count + value.extra;
   view.row_stride = value.alias ? value.alias->row_stride : view.columns();
   if (memory) view.data = static_cast<char*>(memory) + static_cast<size_t>(value.root_offset) * size_of(value.dtype);
   return view;

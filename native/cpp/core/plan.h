@@ -31,8 +31,9 @@ struct Alias {
 struct PlanValue {
   DType dtype = DType::float32;
   std::vector<int64_t> shape;  // capacity
-  int extent = -1;             // index into Plan::extents; shape[0] = per * count when run
+  int extent = -1;             // index into Plan::extents; shape[0] = per * count + extra when run
   int64_t per = 0;
+  int64_t extra = 0;
   ValueKind kind = ValueKind::temporary;
   int weight = -1;
   std::optional<Alias> alias;

@@ -151,8 +151,8 @@ uint64_t check_source(const WeightRequest& request, Files& files) {
 
 }  // namespace
 
-std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, const std::vector<WeightRequest>& requests, const Stop& stop,
-                                      const Progress& progress) {
+std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, const std::shared_ptr<std::atomic<size_t>>& usage,
+                                      const std::vector<WeightRequest>& requests, const Stop& stop, const Progress& progress) {
   Files files;
   uint64_t total = 0, loaded = 0, needed = 0;
   for (const WeightRequest& request : requests) {
@@ -162,7 +162,7 @@ std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, con
   if (const size_t limit = device->memory_limit(); limit > 0 && needed > limit) {
     throw Error(ErrorCode::out_of_memory, "the weights need " + std::to_string(needed) + " bytes; the device has " + std::to_string(limit));
   }
-  auto weights = std::make_shared<Weights>(device);
+  auto weights = std::make_shared<Weights>(device, usage);
   for (const WeightRequest& request : requests) {
     stop.check();
     void* memory = weights->add(request.shape);

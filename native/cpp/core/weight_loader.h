@@ -37,7 +37,7 @@ struct WeightRequest {
 using Progress = std::function<void(uint64_t loaded, uint64_t total)>;  // bytes of the sources
 
 // Throws Error(checkpoint) naming the file, Error(argument | shape | dtype) naming the weight, Error(out_of_memory), or what `stop` does.
-std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, const std::vector<WeightRequest>& requests, const Stop& stop,
-                                      const Progress& progress);
+std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, const std::shared_ptr<std::atomic<size_t>>& usage,
+                                      const std::vector<WeightRequest>& requests, const Stop& stop, const Progress& progress);
 
 }  // namespace chiasma::core

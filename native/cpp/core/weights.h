@@ -1,6 +1,7 @@
 // Parameters on a device. They live until the last program that uses them is gone.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -11,11 +12,13 @@ namespace chiasma::core {
 
 class Weights {
  public:
-  explicit Weights(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  // usage: a sum of bytes these add theirs to.
+  Weights(std::shared_ptr<Device> device, std::shared_ptr<std::atomic<size_t>> usage) : device_(std::move(device)), usage_(std::move(usage)) {}
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
   ~Weights() {
     for (size_t i = 0; i < memory_.size(); ++i) device_->release(memory_[i], device_->weight_bytes(shapes_[i]));
+    usage_->fetch_sub(bytes_);
   }
 
   // Makes room for one more and returns its memory, to be filled by Device::prepare_weight.
@@ -28,6 +31,7 @@ class Weights {
     shapes_.push_back(std::move(copy));
     memory_.push_back(memory);
     bytes_ += bytes;
+    usage_->fetch_add(bytes);
     return memory;
   }
 
@@ -38,6 +42,7 @@ class Weights {
 
  private:
   std::shared_ptr<Device> device_;
+  std::shared_ptr<std::atomic<size_t>> usage_;
   std::vector<WeightShape> shapes_;
   std::vector<void*> memory_;
   size_t bytes_ = 0;

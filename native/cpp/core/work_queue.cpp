@@ -31,18 +31,25 @@ void WorkQueue::close() {
   wake_.notify_one();
 }
 
-void WorkQueue::abandon() {
+void WorkQueue::stop() {
   abandoned_.store(true, std::memory_order_relaxed);
   std::deque<Job> left;
-  std::thread thread;
   {
     std::lock_guard lock(mutex_);
     closed_ = true;
     left.swap(jobs_);
-    thread.swap(thread_);
   }
   wake_.notify_one();
   for (auto& job : left) job.finished(std::make_exception_ptr(Error(ErrorCode::disposed, "the device was closed")));
+}
+
+void WorkQueue::abandon() {
+  stop();
+  std::thread thread;
+  {
+    std::lock_guard lock(mutex_);
+    thread.swap(thread_);
+  }
   if (thread.joinable()) thread.join();
 }
 

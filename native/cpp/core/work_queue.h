@@ -46,7 +46,8 @@ class WorkQueue final : public Stoppable, public std::enable_shared_from_this<Wo
   void submit(Job job);
   // Accepts no more jobs; those accepted are done.
   void close();
-  // Stops the running job between two of its steps, takes off the others with Error(disposed), and waits for the thread.
+  // Stops the running job between two of its steps and takes off the others with Error(disposed); abandon() also waits for the thread.
+  void stop();
   void abandon();
   void drop_cancelled() override;
 

@@ -8,7 +8,6 @@
 
 namespace chiasma::cpu {
 
-// threads: the most the stream that runs the kernel will have; sizes the workspace.
-std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, const SimdKernels& simd, int threads);
+std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, const SimdKernels& simd);
 
 }  // namespace chiasma::cpu

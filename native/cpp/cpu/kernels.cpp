@@ -3,8 +3,14 @@
 
 #include <vector>
 
+#include "cpu/attention.h"
+#include "cpu/elementwise.h"
+#include "cpu/gather.h"
 #include "cpu/linear.h"
+#include "cpu/norm.h"
 #include "cpu/patch_embed.h"
+#include "cpu/pool.h"
+#include "cpu/search.h"
 
 namespace chiasma::cpu {
 
@@ -12,7 +18,22 @@ std::span<const KernelEntry> kernel_table() {
   static const std::vector<KernelEntry> table = {
       {"linear", make_linear},
       {"matmul", make_matmul},
+      {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
+      {"layerNorm", make_layer_norm},
+      {"l2Normalize", make_l2_normalize},
+      {"softmax", make_softmax},
+      {"gather", make_gather},
+      {"scatter", make_scatter},
+      {"pickToken", make_pick_token},
+      {"pool", make_pool},
+      {"add", make_binary},
+      {"sub", make_binary},
+      {"mul", make_binary},
+      {"div", make_binary},
+      {"unary", make_unary},
+      {"cast", make_cast},
+      {"cosineTopK", make_cosine_top_k},
   };
   return table;
 }

@@ -22,7 +22,7 @@ constexpr int tile_rows = 8, tile_vectors = 3;
 #elif defined(CHIASMA_VEC_256)
 constexpr int tile_rows = 6, tile_vectors = 2;
 #else
-constexpr int tile_rows = 4, tile_vectors = 1;
+constexpr int tile_rows = 4, tile_vectors = 2;
 #endif
 constexpr int tile_columns = tile_vectors * Vec::lanes;
 constexpr int group_steps = 4;
@@ -35,17 +35,13 @@ CHIASMA_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 CHIASMA_INLINE void prefetch(const float*) {}
 #endif
 
-// A vector of a packed panel: aligned. (The portable load goes element by element and would not become vector code in a tile.)
+// A vector of a packed panel: aligned.
 #if defined(CHIASMA_VEC_512)
 CHIASMA_INLINE Vec load_packed(const float* p) { return {_mm512_load_ps(p)}; }
 #elif defined(CHIASMA_VEC_256)
 CHIASMA_INLINE Vec load_packed(const float* p) { return {_mm256_load_ps(p)}; }
 #else
-CHIASMA_INLINE Vec load_packed(const float* p) {
-  Vec r;
-  memcpy(r.v, p, sizeof r.v);
-  return r;
-}
+CHIASMA_INLINE Vec load_packed(const float* p) { return load(p); }
 #endif
 
 // The even and the odd elements of a vector of pairs of bf16.

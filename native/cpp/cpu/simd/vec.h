@@ -1,7 +1,7 @@
 // One register of floats, spelled alike for every instruction set, and the functions that models need of it (vec_math.h).
 // Included only by simd/*.cpp. Everything has internal linkage, so an object for one set shares nothing with another's.
 // Rows are read in steps of Vec::lanes and end with load_part / store_part, which touch nothing past the end: each element then goes
-// through the same operations wherever it stands. The portable set computes fma as a product and a sum unless the target fuses in hardware.
+// through the same operations wherever it stands.
 #pragma once
 
 #include <math.h>
@@ -28,20 +28,13 @@
 #endif
 #endif
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define CHIASMA_INLINE __forceinline
-#else
 #define CHIASMA_INLINE inline __attribute__((always_inline))
-#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-// Storage types of two bytes; rows of them come from elsewhere as uint16_t.
+// bfloat16 in memory; rows of it come from elsewhere as uint16_t.
 struct Bf16 {
-  uint16_t bits;
-};
-struct F16 {
   uint16_t bits;
 };
 

@@ -1,4 +1,4 @@
-// Vec in one 256-bit register. AVX2, FMA, F16C. Included by vec.h alone.
+// Vec in one 256-bit register: AVX2 and FMA. Included by vec.h alone.
 // Partial loads and stores of types narrower than four bytes go in pieces of 4, 2 and 1 elements, for AVX2 masks only wider ones.
 #pragma once
 
@@ -110,11 +110,9 @@ CHIASMA_INLINE __m128i to_bf16_bits(Vec a) {
   const __m256i kept = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan(a).m)), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1));
 }
-CHIASMA_INLINE __m128i to_f16_bits(Vec a) { return _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 CHIASMA_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
 CHIASMA_INLINE Vec load(const Bf16* p) { return from_bf16_bits(load_halves(p, 8)); }
-CHIASMA_INLINE Vec load(const F16* p) { return {_mm256_cvtph_ps(load_halves(p, 8))}; }
 CHIASMA_INLINE Vec load(const int8_t* p) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_bytes(p, 8)))}; }
 CHIASMA_INLINE Vec load(const uint8_t* p) { return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, 8)))}; }
 CHIASMA_INLINE Vec load(const int32_t* p) { return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
@@ -122,7 +120,6 @@ CHIASMA_INLINE Vec load(const int32_t* p) { return {_mm256_cvtepi32_ps(_mm256_lo
 // The first n lanes, n in [0, lanes]; the others are zero.
 CHIASMA_INLINE Vec load_part(const float* p, int n) { return {_mm256_maskload_ps(p, _mm256_castps_si256(first_lanes(n).m))}; }
 CHIASMA_INLINE Vec load_part(const Bf16* p, int n) { return from_bf16_bits(load_halves(p, n)); }
-CHIASMA_INLINE Vec load_part(const F16* p, int n) { return {_mm256_cvtph_ps(load_halves(p, n))}; }
 CHIASMA_INLINE Vec load_part(const int8_t* p, int n) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_bytes(p, n)))}; }
 CHIASMA_INLINE Vec load_part(const uint8_t* p, int n) { return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p, n)))}; }
 CHIASMA_INLINE Vec load_part(const int32_t* p, int n) {
@@ -131,10 +128,8 @@ CHIASMA_INLINE Vec load_part(const int32_t* p, int n) {
 
 CHIASMA_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
 CHIASMA_INLINE void store(Bf16* p, Vec a) { store_halves(p, to_bf16_bits(a), 8); }
-CHIASMA_INLINE void store(F16* p, Vec a) { store_halves(p, to_f16_bits(a), 8); }
 CHIASMA_INLINE void store_part(float* p, Vec a, int n) { _mm256_maskstore_ps(p, _mm256_castps_si256(first_lanes(n).m), a.v); }
 CHIASMA_INLINE void store_part(Bf16* p, Vec a, int n) { store_halves(p, to_bf16_bits(a), n); }
-CHIASMA_INLINE void store_part(F16* p, Vec a, int n) { store_halves(p, to_f16_bits(a), n); }
 
 }  // namespace
 }  // namespace chiasma::cpu::CHIASMA_ISA

@@ -1,5 +1,5 @@
-// Vec in one 512-bit register. AVX-512 F, BW, DQ, VL; F16C. Included by vec.h alone.
-// bfloat16 is rounded by integer operations, for VCVTNEPS2BF16 takes subnormal numbers as zero.
+// Vec in one 512-bit register: AVX-512 F, BW, DQ, VL. Included by vec.h alone.
+// bfloat16 is rounded by integer operations, for the instruction VCVTNEPS2BF16 takes subnormal numbers as zero.
 #pragma once
 
 namespace chiasma::cpu::CHIASMA_ISA {
@@ -63,7 +63,6 @@ CHIASMA_INLINE __m256i to_bf16_bits(Vec a) {
 
 CHIASMA_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 CHIASMA_INLINE Vec load(const Bf16* p) { return from_bf16_bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
-CHIASMA_INLINE Vec load(const F16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 CHIASMA_INLINE Vec load(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
@@ -75,7 +74,6 @@ CHIASMA_INLINE Vec load(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_lo
 // The first n lanes, n in [0, lanes]; the others are zero.
 CHIASMA_INLINE Vec load_part(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n).m, p)}; }
 CHIASMA_INLINE Vec load_part(const Bf16* p, int n) { return from_bf16_bits(_mm256_maskz_loadu_epi16(first_lanes(n).m, p)); }
-CHIASMA_INLINE Vec load_part(const F16* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n).m, p))}; }
 CHIASMA_INLINE Vec load_part(const int8_t* p, int n) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n).m, p)))};
 }
@@ -86,14 +84,8 @@ CHIASMA_INLINE Vec load_part(const int32_t* p, int n) { return {_mm512_cvtepi32_
 
 CHIASMA_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 CHIASMA_INLINE void store(Bf16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16_bits(a)); }
-CHIASMA_INLINE void store(F16* p, Vec a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
 CHIASMA_INLINE void store_part(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n).m, a.v); }
 CHIASMA_INLINE void store_part(Bf16* p, Vec a, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n).m, to_bf16_bits(a)); }
-CHIASMA_INLINE void store_part(F16* p, Vec a, int n) {
-  _mm256_mask_storeu_epi16(p, first_lanes(n).m, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
 
 }  // namespace
 }  // namespace chiasma::cpu::CHIASMA_ISA

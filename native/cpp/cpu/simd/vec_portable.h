@@ -1,121 +1,128 @@
-// Vec in plain C++ for any processor: short fixed loops that compilers turn into what vectors they have. Included by vec.h alone.
+// Vec for any processor, in the vector types of GCC and Clang, which become SSE2, NEON or what there is. Included by vec.h alone.
+// fma is fused on 64-bit ARM; elsewhere it is a product and a sum, for fmaf without an instruction would take a call per lane.
 #pragma once
+
+#if !defined(__GNUC__)
+#error "chiasma's native code needs the vector types of GCC or Clang (on Windows: clang-cl)"
+#endif
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
+template <typename T, int Lanes>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(Lanes * sizeof(T))));
+};
+using Floats = VectorOf<float, 4>::Type;
+using Ints = VectorOf<int32_t, 4>::Type;
+using Words = VectorOf<uint32_t, 4>::Type;
+using Halves = VectorOf<uint16_t, 4>::Type;
+
 struct Vec {
-  static constexpr int lanes = 8;
-  float v[lanes];
+  static constexpr int lanes = 4;
+  Floats v;
 };
 struct Mask {
-  bool m[Vec::lanes];
+  Ints m;  // all ones or zero
 };
 
+// lane(i) for each lane, for what the vector types lack.
 template <typename F>
 CHIASMA_INLINE Vec make(F&& lane) {
-  Vec r;
-  for (int i = 0; i < Vec::lanes; ++i) r.v[i] = lane(i);
-  return r;
-}
-template <typename F>
-CHIASMA_INLINE Mask make_mask(F&& lane) {
-  Mask r;
-  for (int i = 0; i < Vec::lanes; ++i) r.m[i] = lane(i);
-  return r;
+  return {Floats{lane(0), lane(1), lane(2), lane(3)}};
 }
 
-CHIASMA_INLINE Vec set(float value) { return make([&](int) { return value; }); }
+CHIASMA_INLINE Vec set(float value) { return {Floats{value, value, value, value}}; }
 
-CHIASMA_INLINE Vec operator+(Vec a, Vec b) { return make([&](int i) { return a.v[i] + b.v[i]; }); }
-CHIASMA_INLINE Vec operator-(Vec a, Vec b) { return make([&](int i) { return a.v[i] - b.v[i]; }); }
-CHIASMA_INLINE Vec operator*(Vec a, Vec b) { return make([&](int i) { return a.v[i] * b.v[i]; }); }
-CHIASMA_INLINE Vec operator/(Vec a, Vec b) { return make([&](int i) { return a.v[i] / b.v[i]; }); }
-#if defined(__FP_FAST_FMAF)
-CHIASMA_INLINE Vec fma(Vec a, Vec b, Vec c) { return make([&](int i) { return fmaf(a.v[i], b.v[i], c.v[i]); }); }
-CHIASMA_INLINE Vec fnma(Vec a, Vec b, Vec c) { return make([&](int i) { return fmaf(-a.v[i], b.v[i], c.v[i]); }); }
+CHIASMA_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+CHIASMA_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+CHIASMA_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+CHIASMA_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+#if defined(__aarch64__)
+CHIASMA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {(Floats)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v)}; }
+CHIASMA_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {(Floats)vfmsq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v)}; }
 #else
-CHIASMA_INLINE Vec fma(Vec a, Vec b, Vec c) { return make([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }   // a·b + c
-CHIASMA_INLINE Vec fnma(Vec a, Vec b, Vec c) { return make([&](int i) { return c.v[i] - a.v[i] * b.v[i]; }); }  // c − a·b
+CHIASMA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }   // a·b + c
+CHIASMA_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }  // c − a·b
 #endif
-CHIASMA_INLINE Vec max(Vec a, Vec b) { return make([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-CHIASMA_INLINE Vec min(Vec a, Vec b) { return make([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+CHIASMA_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+CHIASMA_INLINE Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 CHIASMA_INLINE Vec sqrt(Vec a) { return make([&](int i) { return sqrtf(a.v[i]); }); }
-CHIASMA_INLINE Vec abs(Vec a) { return make([&](int i) { return float_of(bits_of(a.v[i]) & 0x7fffffffu); }); }
+CHIASMA_INLINE Vec abs(Vec a) { return {(Floats)((Words)a.v & 0x7fffffffu)}; }
 // a with its sign turned where b's is negative.
-CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return make([&](int i) { return float_of(bits_of(a.v[i]) ^ (bits_of(b.v[i]) & 0x80000000u)); }); }
+CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {(Floats)((Words)a.v ^ ((Words)b.v & 0x80000000u))}; }
 // To the nearest integer, ties to even, for |a| < 2²².
-CHIASMA_INLINE Vec round(Vec a) { return make([&](int i) { return (a.v[i] + 0x1.8p23f) - 0x1.8p23f; }); }
+CHIASMA_INLINE Vec round(Vec a) { return {(a.v + 0x1.8p23f) - 0x1.8p23f}; }
 // a·2^n for integral n in [−160, 160]: in two halves, each a normal number, so that only the second product rounds.
 // n's bits are read from the sum with 1.5·2²³, whose low bits are n's: a NaN is no undefined conversion.
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
-  return make([&](int i) {
-    const uint32_t biased = bits_of(n.v[i] + 0x1.8p23f) - bits_of(0x1.8p23f) + 254;  // n + 254, at least 94
-    const uint32_t first = biased >> 1;
-    return a.v[i] * float_of(first << 23) * float_of((biased - first) << 23);
-  });
+  const Words biased = (Words)(n.v + 0x1.8p23f) - (bits_of(0x1.8p23f) - 254);  // n + 254, at least 94
+  const Words first = biased >> 1;
+  return {a.v * (Floats)(first << 23) * (Floats)((biased - first) << 23)};
 }
 
-CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return make_mask([&](int i) { return a.v[i] < b.v[i]; }); }
-CHIASMA_INLINE Mask is_nan(Vec a) { return make_mask([&](int i) { return a.v[i] != a.v[i]; }); }
-CHIASMA_INLINE Mask first_lanes(int n) { return make_mask([&](int i) { return i < n; }); }  // n in [0, lanes]
-CHIASMA_INLINE Vec select(Mask mask, Vec yes, Vec no) { return make([&](int i) { return mask.m[i] ? yes.v[i] : no.v[i]; }); }
+CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {a.v < b.v}; }
+CHIASMA_INLINE Mask is_nan(Vec a) { return {a.v != a.v}; }
+CHIASMA_INLINE Mask first_lanes(int n) { return {Ints{0, 1, 2, 3} < n}; }  // n in [0, lanes]
+CHIASMA_INLINE Vec select(Mask mask, Vec yes, Vec no) { return {mask.m ? yes.v : no.v}; }
 
-// Lane i with lane i + 4, then + 2, + 1.
-CHIASMA_INLINE float reduce_sum(Vec a) {
-  return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
-}
+// Lane i with lane i + 2, then + 1.
+CHIASMA_INLINE float reduce_sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 // Some lane's value; NaN only if a lane is NaN, but a NaN lane may be passed over.
 CHIASMA_INLINE float reduce_max(Vec a) {
-  float r = a.v[0];
-  for (int i = 1; i < Vec::lanes; ++i) r = a.v[i] > r ? a.v[i] : r;
-  return r;
+  const float even = a.v[0] > a.v[2] ? a.v[0] : a.v[2], odd = a.v[1] > a.v[3] ? a.v[1] : a.v[3];
+  return even > odd ? even : odd;
 }
 
-CHIASMA_INLINE float to_float(F16 value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t rest = value.bits & 0x7fffu;
-  if (rest >= 0x7c00u) return float_of(sign | 0x7f800000u | ((rest & 0x3ffu) << 13) | (rest > 0x7c00u ? 0x400000u : 0u));
-  if (rest < 0x400u) {  // subnormal: rest · 2^−24, exact
-    const float magnitude = static_cast<float>(rest) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  return float_of(sign | ((rest << 13) + (112u << 23)));
+CHIASMA_INLINE Vec widen(Floats values) { return {values}; }
+CHIASMA_INLINE Vec widen(Halves bf16) { return {(Floats)(__builtin_convertvector(bf16, Words) << 16)}; }
+CHIASMA_INLINE Vec widen(Ints values) { return {__builtin_convertvector(values, Floats)}; }
+CHIASMA_INLINE Vec widen(VectorOf<int8_t, 4>::Type values) { return {__builtin_convertvector(values, Floats)}; }
+CHIASMA_INLINE Vec widen(VectorOf<uint8_t, 4>::Type values) { return {__builtin_convertvector(values, Floats)}; }
+CHIASMA_INLINE void narrow(Vec a, Floats& values) { values = a.v; }
+CHIASMA_INLINE void narrow(Vec a, Halves& bf16) {
+  const Words bits = (Words)a.v;
+  const Words rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  const Words quiet = bits | 0x400000u;
+  bf16 = __builtin_convertvector((is_nan(a).m ? quiet : rounded) >> 16, Halves);
 }
-CHIASMA_INLINE F16 to_f16(float value) {
-  const uint32_t sign = (bits_of(value) >> 16) & 0x8000u;
-  const uint32_t bits = bits_of(value) & 0x7fffffffu;
-  if (bits > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u | ((bits >> 13) & 0x3ffu))};
-  if (bits >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // 65520 and more round to infinity
-  if (bits < 0x38800000u) {  // below 2^−14: the sum with 0.5 rounds to a multiple of 2^−24
-    return {static_cast<uint16_t>(sign | (bits_of(float_of(bits) + 0.5f) - bits_of(0.5f)))};
-  }
-  return {static_cast<uint16_t>(sign | ((bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1)) >> 13))};
-}
-CHIASMA_INLINE float to_float(int8_t value) { return static_cast<float>(value); }
-CHIASMA_INLINE float to_float(uint8_t value) { return static_cast<float>(value); }
-CHIASMA_INLINE float to_float(int32_t value) { return static_cast<float>(value); }
+
+template <typename T>
+struct Element {
+  using Number = T;
+};
+template <>
+struct Element<Bf16> {
+  using Number = uint16_t;
+};
 
 template <typename T>
 CHIASMA_INLINE Vec load(const T* p) {
-  return make([&](int i) { return to_float(p[i]); });
+  typename VectorOf<typename Element<T>::Number, Vec::lanes>::Type values;
+  memcpy(&values, p, sizeof values);
+  return widen(values);
 }
 // The first n lanes, n in [0, lanes]; the others are zero.
 template <typename T>
 CHIASMA_INLINE Vec load_part(const T* p, int n) {
-  return make([&](int i) { return i < n ? to_float(p[i]) : 0.0f; });
+  T values[Vec::lanes] = {};
+  for (int i = 0; i < n; ++i) values[i] = p[i];
+  return load(values);
 }
-
-CHIASMA_INLINE void store_lane(float* p, float value) { *p = value; }
-CHIASMA_INLINE void store_lane(Bf16* p, float value) { *p = to_bf16(value); }
-CHIASMA_INLINE void store_lane(F16* p, float value) { *p = to_f16(value); }
 template <typename T>
 CHIASMA_INLINE void store(T* p, Vec a) {
-  for (int i = 0; i < Vec::lanes; ++i) store_lane(p + i, a.v[i]);
+  typename VectorOf<typename Element<T>::Number, Vec::lanes>::Type values;
+  narrow(a, values);
+  memcpy(p, &values, sizeof values);
 }
 template <typename T>
 CHIASMA_INLINE void store_part(T* p, Vec a, int n) {
-  for (int i = 0; i < n; ++i) store_lane(p + i, a.v[i]);
+  T values[Vec::lanes];
+  store(values, a);
+  for (int i = 0; i < n; ++i) p[i] = values[i];
 }
 
 }  // namespace

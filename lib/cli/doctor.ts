@@ -1,0 +1,38 @@
+// chiasma doctor: what this machine offers, and why a device is not used.
+
+import type { Command } from 'commander'
+import { readFile } from 'node:fs/promises'
+import { listDevices } from '../core/device.js'
+import { print } from './console.js'
+
+export function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('list devices and instruction sets, and say why a device is not used')
+    .option('--json', 'print the same as JSON')
+    .action(run)
+}
+
+async function run({ json }: { json?: boolean }): Promise<void> {
+  const devices = await listDevices()
+  const version = await packageVersion()
+  const { platform, arch, version: node } = process
+  if (json) {
+    await print(JSON.stringify({ chiasma: version, node, platform, arch, devices }, undefined, 2))
+    return
+  }
+  await print(`chiasma ${version}, Node ${node}, ${platform}-${arch}`)
+  for (const { id, name, available, reason, memory, isa, computeCapability } of devices) {
+    const details = [
+      isa && `instruction sets ${isa.join(', ')}`,
+      computeCapability && `compute capability ${computeCapability}`,
+      memory && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
+    ].filter(Boolean)
+    await print(`${id}: ${name}${available ? '' : ` - not usable: ${reason}`}`)
+    if (details.length) await print(`  ${details.join('; ')}`)
+  }
+}
+
+async function packageVersion(): Promise<string> {
+  return JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')).version
+}

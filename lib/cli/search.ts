@@ -1,0 +1,55 @@
+// chiasma search: the items of an embedding file that are nearest to a text or an image.
+
+import type { Command } from 'commander'
+import { ArgumentError } from '../core/errors.js'
+import { Embedder } from '../embed/embedder.js'
+import { readEmbeddings } from '../io/embeddings.js'
+import * as ops from '../ops/host.js'
+import { print } from './console.js'
+import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
+
+interface SearchOptions extends ModelOptions {
+  index: string
+  text?: string
+  image?: string
+  topK: number
+  promptName: string
+  json?: boolean
+}
+
+export function addSearch(program: Command): void {
+  withModel(program.command('search'))
+    .description('list the items of an embedding file that are nearest to a text or an image, by cosine similarity')
+    .requiredOption('--index <file>', 'a file written by chiasma embed')
+    .option('--text <text>', 'the query')
+    .option('--image <path>', 'the query')
+    .option('-k, --top-k <n>', 'how many to list', positiveInteger, 10)
+    .option('--prompt-name <name>', "the checkpoint's prompt for the query", 'query')
+    .option('--json', 'print [{item, index, score}] on stdout')
+    .action(run)
+}
+
+async function run(options: SearchOptions): Promise<void> {
+  if ((options.text === undefined) === (options.image === undefined)) {
+    throw new ArgumentError('search takes --text or --image, one of the two', { code: 'ERR_USAGE' })
+  }
+  const { items, embeddings } = await readEmbeddings(options.index)
+  await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
+  const [, dimensions] = embeddings.dims
+  if (items.length && dimensions !== embedder.dimensions) {
+    throw new ArgumentError(`${options.index} has ${dimensions} dimensions and ${options.model} ${embedder.dimensions}; was it written with another model?`, { file: options.index })
+  }
+  const query =
+    options.text !== undefined ? await embedder.embedTexts([options.text], { promptName: options.promptName }) : await embedder.embedImages([options.image!])
+  const k = Math.min(options.topK, items.length)
+  const hits: { item: string; index: number; score: number }[] = []
+  if (k) {
+    const { scores, indices } = await ops.cosineTopK(query, embeddings, k, { device: options.device, dtype: 'f32' })
+    for (let i = 0; i < k; i++) {
+      const index = Number(indices.data[i])
+      hits.push({ item: items[index]!, index, score: Number(scores.data[i]) })
+    }
+  }
+  if (options.json) await print(JSON.stringify(hits))
+  else for (const { item, score } of hits) await print(`${score.toFixed(4)}  ${item}`)
+}

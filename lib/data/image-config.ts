@@ -1,0 +1,207 @@
+// preprocessor_config.json (or the image_processor section of processor_config.json) to rules. The fields decide; for absent ones and null, the
+// class has defaults, those of the reference's Pillow processors (transformers 5: the class whose name ends in Pil).
+
+import * as v from 'valibot'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
+import type { ImagePlan } from '../../typings/addon.js'
+
+export type Filter = ImagePlan['filter']
+
+/** Sizes in pixels. */
+export type ResizeRule =
+  | { readonly kind: 'fixed'; readonly height: number; readonly width: number }
+  /** The shorter edge becomes `shortest`; with `longest`, less if the longer one would exceed that. */
+  | { readonly kind: 'shortest'; readonly shortest: number; readonly longest?: number }
+
+export interface ImageRules {
+  readonly resize?: ResizeRule
+  readonly filter: Filter
+  readonly crop?: { readonly height: number; readonly width: number }
+  /** pixel * rescale, then (x - mean) / std, one of each for a channel. */
+  readonly rescale: number
+  readonly mean: readonly [number, number, number]
+  readonly std: readonly [number, number, number]
+}
+
+const FILTERS: readonly Filter[] = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'] // by Pillow's numbers
+
+const OPENAI = { image_mean: [0.48145466, 0.4578275, 0.40821073], image_std: [0.26862954, 0.26130258, 0.27577711] }
+const HALF = { image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] }
+const IMAGENET = { image_mean: [0.485, 0.456, 0.406], image_std: [0.229, 0.224, 0.225] }
+const CROP_224 = { do_center_crop: true, crop_size: { height: 224, width: 224 } }
+const SHORTEST_224 = { size: { shortest_edge: 224 }, squareSizes: false }
+
+interface Defaults {
+  readonly size?: unknown
+  readonly crop_size?: unknown
+  readonly do_center_crop?: boolean
+  readonly do_resize?: boolean
+  readonly do_rescale?: boolean
+  readonly do_normalize?: boolean
+  readonly resample?: number
+  readonly image_mean?: readonly number[]
+  readonly image_std?: readonly number[]
+  readonly crop_pct?: number
+  /** Whether an integer `size` is both sides, or the shorter one. */
+  readonly squareSizes?: boolean
+}
+
+const CLIP: Defaults = { ...SHORTEST_224, ...CROP_224, ...OPENAI, resample: 3 }
+
+const CLASSES: Readonly<Record<string, Defaults>> = {
+  BeitImageProcessor: { size: { height: 224, width: 224 }, crop_size: CROP_224.crop_size, ...HALF, resample: 3 },
+  BitImageProcessor: CLIP,
+  BlipImageProcessor: { size: { height: 384, width: 384 }, ...OPENAI, resample: 3 },
+  ChineseCLIPImageProcessor: CLIP,
+  CLIPImageProcessor: CLIP,
+  ConvNextImageProcessor: { size: { shortest_edge: 384 }, squareSizes: false, crop_pct: 224 / 256, ...HALF, resample: 3 },
+  DeiTImageProcessor: { size: { height: 256, width: 256 }, ...CROP_224, ...HALF, resample: 3 },
+  MobileNetV2ImageProcessor: { size: { shortest_edge: 256 }, squareSizes: false, ...CROP_224, ...HALF, resample: 2 },
+  PvtImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 3 },
+  SiglipImageProcessor: { size: { height: 224, width: 224 }, squareSizes: false, ...HALF, resample: 3 },
+  ViTImageProcessor: { size: { height: 224, width: 224 }, ...HALF, resample: 2 },
+}
+
+/** Fields that make a processor do more than is done here; each with the values that leave it harmless. */
+const FURTHER_STEPS: Readonly<Record<string, readonly unknown[]>> = {
+  do_align_long_axis: [false],
+  do_convert_grayscale: [false],
+  do_flip_channel_order: [false],
+  do_grayscale: [false],
+  do_image_splitting: [false],
+  do_pad: [false],
+  do_pan_and_scan: [false],
+  do_thumbnail: [false],
+  ensure_multiple_of: [1],
+  include_top: [false],
+  keep_aspect_ratio: [false],
+  max_num_patches: [],
+  max_patches: [],
+  merge_size: [],
+  rescale_offset: [false],
+  size_divisor: [],
+  use_square_size: [false],
+}
+
+/** Classes whose resize or crop follows other rules although their fields look the same. */
+const OTHER_RULES = ['EfficientNetImageProcessor', 'LevitImageProcessor', 'PerceiverImageProcessor', 'PoolFormerImageProcessor', 'Siglip2ImageProcessor', 'ViltImageProcessor']
+
+const side = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16384))
+const sizeSchema = v.union([
+  side,
+  v.tuple([side, side]),
+  v.strictObject({ height: side, width: side }),
+  v.strictObject({ shortest_edge: side }),
+  v.strictObject({ shortest_edge: side, longest_edge: side }),
+])
+const anyNumber = v.pipe(v.number(), v.finite())
+const positive = v.pipe(anyNumber, v.gtValue(0))
+const triple = (number: v.GenericSchema<number, number>) => v.union([number, v.tuple([number, number, number])])
+const flag = described(v.boolean(), 'true or false')
+const SIZES = 'a positive integer, { height, width }, { shortest_edge } or { shortest_edge, longest_edge }'
+
+const schema = v.object({
+  do_resize: flag,
+  size: v.optional(described(sizeSchema, SIZES)),
+  resample: v.optional(described(v.picklist([0, 1, 2, 3, 4, 5]), "Pillow's number of a filter, 0 to 5")),
+  do_center_crop: v.optional(flag, false),
+  crop_size: v.optional(described(v.union([side, v.tuple([side, side]), v.strictObject({ height: side, width: side })]), 'a positive integer or { height, width }')),
+  crop_pct: v.optional(described(v.pipe(positive, v.maxValue(1)), 'a number above 0, at most 1')),
+  do_rescale: flag,
+  rescale_factor: v.optional(described(positive, 'a positive number'), 1 / 255),
+  do_normalize: flag,
+  image_mean: v.optional(described(triple(anyNumber), 'a number or three')),
+  image_std: v.optional(described(triple(positive), 'a positive number or three')),
+})
+
+/** `schema` with one sentence for all that may be wrong. */
+function described<S extends v.GenericSchema>(schema: S, expected: string) {
+  return v.pipe(
+    v.custom<v.InferInput<S>>(input => v.is(schema, input), expected),
+    v.transform(input => v.parse(schema, input)),
+  )
+}
+
+/**
+ * The rules of an image processor's configuration.
+ * @throws CheckpointError naming `file` and the field that is missing or absurd
+ * @throws UnsupportedError for processors that do more than resize, crop, rescale and normalise.
+ */
+export function readImageRules(config: Readonly<Record<string, unknown>>, file: string): ImageRules {
+  const name = classOf(config, file)
+  if (OTHER_RULES.includes(name)) throw new UnsupportedError(`${file}: ${name} is not supported`, { file, field: 'image_processor_type' })
+  // For a class that is not listed, the file must say all.
+  const defaults: Defaults = name in CLASSES ? { do_resize: true, do_rescale: true, do_normalize: true, ...CLASSES[name] } : {}
+  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null && value !== undefined))
+  for (const [field, harmless] of Object.entries(FURTHER_STEPS)) {
+    if (field in given && !harmless.includes(given[field])) {
+      throw new UnsupportedError(`${file}: ${field} is ${show(given[field])}, which ${name || 'this package'} does not support here`, { file, field })
+    }
+  }
+  const result = v.safeParse(schema, { ...defaults, ...given })
+  if (!result.success) {
+    const { issues } = result
+    const problems = issues.map(issue => `${v.getDotPath(issue)} ${issue.input === undefined ? 'is missing' : `is ${show(issue.input)}`}; expected ${expectation(issue)}`)
+    throw new CheckpointError(`${file}: ${problems.join(', and ')}`, { file, field: v.getDotPath(issues[0]!) ?? undefined })
+  }
+  const fields = result.output
+  const needed = <T>(field: string, value: T | undefined): T => {
+    if (value === undefined) throw new CheckpointError(`${file}: ${field} is missing`, { file, field })
+    return value
+  }
+  const normalize = fields.do_normalize
+  const scaling = {
+    rescale: fields.do_rescale ? fields.rescale_factor : 1,
+    mean: normalize ? three(needed('image_mean', fields.image_mean)) : ([0, 0, 0] as const),
+    std: normalize ? three(needed('image_std', fields.image_std)) : ([1, 1, 1] as const),
+  }
+  const crop = fields.do_center_crop ? bothSides(needed('crop_size', fields.crop_size)) : undefined
+  if (!fields.do_resize) return { filter: 'nearest', crop, ...scaling }
+  const filter = FILTERS[needed('resample', fields.resample)]!
+  const resize = resizeRule(needed('size', fields.size), defaults.squareSizes ?? true)
+  if (fields.crop_pct === undefined || name !== 'ConvNextImageProcessor') return { resize, filter, crop, ...scaling }
+
+  // ConvNeXt: below 384 a larger resize and a crop to the size, from there on a plain resize to a square.
+  if (resize.kind !== 'shortest') throw new CheckpointError(`${file}: size is ${show(given['size'])}; ${name} expects { shortest_edge }`, { file, field: 'size' })
+  const { shortest } = resize
+  const square = { height: shortest, width: shortest }
+  if (shortest >= 384) return { resize: { kind: 'fixed', ...square }, filter, crop, ...scaling }
+  if (crop && (crop.height !== shortest || crop.width !== shortest)) {
+    throw new UnsupportedError(`${file}: crop_size is ${show(given['crop_size'])}, a second crop after that of crop_pct`, { file, field: 'crop_size' })
+  }
+  return { resize: { kind: 'shortest', shortest: Math.floor(shortest / fields.crop_pct) }, filter, crop: square, ...scaling }
+}
+
+/** A missing key is valibot's own issue, with a sentence of its own. */
+function expectation({ input, message, path }: v.BaseIssue<unknown>): string {
+  return input === undefined && path?.length === 1 ? 'it, since the class gives no default' : message
+}
+
+/** The reference's class: 'CLIPFeatureExtractor', 'CLIPImageProcessorFast' and 'CLIPImageProcessorPil' are all 'CLIPImageProcessor'. */
+function classOf(config: Readonly<Record<string, unknown>>, file: string): string {
+  const field = config['image_processor_type'] != null ? 'image_processor_type' : 'feature_extractor_type'
+  const name = config[field] ?? ''
+  if (typeof name !== 'string') throw new CheckpointError(`${file}: ${field} is ${show(name)}; expected a string`, { file, field })
+  return name.replace(/(Fast|Pil)$/, '').replace(/FeatureExtractor$/, 'ImageProcessor')
+}
+
+function resizeRule(size: v.InferOutput<typeof sizeSchema>, squareSizes: boolean): ResizeRule {
+  if (typeof size === 'number') return squareSizes ? { kind: 'fixed', height: size, width: size } : { kind: 'shortest', shortest: size }
+  if (Array.isArray(size)) return { kind: 'fixed', height: size[0], width: size[1] }
+  if ('height' in size) return { kind: 'fixed', ...size }
+  return { kind: 'shortest', shortest: size.shortest_edge, longest: 'longest_edge' in size ? size.longest_edge : undefined }
+}
+
+function bothSides(size: number | [number, number] | { height: number; width: number }): { height: number; width: number } {
+  if (typeof size === 'number') return { height: size, width: size }
+  return Array.isArray(size) ? { height: size[0], width: size[1] } : size
+}
+
+function three(value: number | [number, number, number]): [number, number, number] {
+  return typeof value === 'number' ? [value, value, value] : value
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text
+}

@@ -1,0 +1,211 @@
+// The image processor: an image to the pixels of the reference's Pillow processors. sharp decodes, C++ applies the orientation, resizes and
+// crops in one go, and the values are scaled by a table, since there are only 256 of them for each channel.
+// Images are worked on a few at a time for the whole process, and decoded pixels are bounded in bytes: a folder of any size fits.
+
+import type { ImagePlan } from '../../typings/addon.js'
+import { ArgumentError, ChiasmaError, ImageError, ShapeError } from '../core/errors.js'
+import { native } from '../core/native.js'
+import { Tensor } from '../core/tensor.js'
+import { Gate } from './gate.js'
+import { type ImageInput, type ImageOptions, openImage, type Pixels } from './image.js'
+import type { ImageRules, ResizeRule } from './image-config.js'
+
+export interface ProcessorOptions extends ImageOptions {
+  /** 'float32' (default): scaled, [n, 3, H, W], as the reference's `pixel_values`. 'uint8': as cropped, [n, H, W, 3]. */
+  output?: 'float32' | 'uint8'
+}
+
+export interface Picture {
+  /** RGB, [height, width, 3]. */
+  readonly data: Uint8Array
+  readonly width: number
+  readonly height: number
+}
+
+// libuv has four threads unless told otherwise; one more image reads its file meanwhile.
+const AT_ONCE = 1 + (Number(process.env['UV_THREADPOOL_SIZE']) || 4)
+const gate = new Gate(AT_ONCE)
+const decodedGate = new Gate(512 * 1024 * 1024)
+
+/**
+ * Made by `AutoProcessor.fromPretrained`; it is called: `await processor(images)`.
+ *
+ * @example
+ * const processor = await AutoProcessor.fromPretrained('openai/clip-vit-base-patch32')
+ * const { pixel_values } = await processor(['cat.jpg', 'dog.jpg']) // float32 [2, 3, 224, 224]
+ */
+export interface Processor {
+  /**
+   * @returns `pixel_values`: float32 [n, 3, H, W], or uint8 [n, H, W, 3] with `output: 'uint8'`
+   * @throws ImageError, ArgumentError with `index` set to the first image that failed; ShapeError if images come out in different sizes.
+   */
+  (images: ImageInput | readonly ImageInput[], options?: ProcessorOptions): Promise<{ pixel_values: Tensor }>
+  /** The size of every result, unless it depends on the image. */
+  readonly size: { readonly height: number; readonly width: number } | undefined
+  /** What happens to a pixel after the crop: (pixel * rescale - mean) / std. */
+  readonly normalization: Pick<ImageRules, 'rescale' | 'mean' | 'std'>
+  /** One image as cropped: uint8 RGB [height, width, 3]. @internal */
+  process(image: ImageInput, options?: ImageOptions): Promise<Uint8Array>
+}
+
+export function makeProcessor(rules: ImageRules): Processor {
+  const table = scaleTable(rules)
+  const preprocess = async (images: ImageInput | readonly ImageInput[], options: ProcessorOptions = {}): Promise<{ pixel_values: Tensor }> => {
+    const { output = 'float32' } = options
+    if (output !== 'float32' && output !== 'uint8') {
+      throw new ArgumentError(`[processor] output is ${JSON.stringify(output)}; expected 'float32' or 'uint8'`, { field: 'output' })
+    }
+    const list = Array.isArray(images) ? (images as readonly ImageInput[]) : [images as ImageInput]
+    return { pixel_values: await batch(list, rules, output === 'float32' ? table : undefined, options) }
+  }
+  const { rescale, mean, std } = rules
+  return Object.assign(preprocess, {
+    size: fixedSize(rules),
+    normalization: { rescale, mean, std },
+    process: async (image: ImageInput, options: ImageOptions = {}) => (await picture(image, rules, options)).data,
+  })
+}
+
+/** All images as one tensor; scaled if there is a table. */
+async function batch(images: readonly ImageInput[], rules: ImageRules, table: Float32Array | undefined, options: ImageOptions): Promise<Tensor> {
+  let result: Float32Array | Uint8Array = table ? new Float32Array(0) : new Uint8Array(0)
+  let { width, height } = fixedSize(rules) ?? { width: 0, height: 0 }
+  const place = ({ data, ...size }: Picture, index: number): void => {
+    if (result.length === 0) {
+      ;({ width, height } = size)
+      const length = images.length * data.length
+      result = table ? new Float32Array(length) : new Uint8Array(length)
+    } else if (size.width !== width || size.height !== height) {
+      const sizes = `${width} x ${height} and ${size.width} x ${size.height}`
+      throw new ShapeError(`[processor] images of one call come out as ${sizes} pixels; this processor has no fixed size, so pass them one by one`, { index })
+    }
+    if (table) scale(data, table, result as Float32Array, index * data.length)
+    else result.set(data, index * data.length)
+  }
+
+  // Indices are taken in order, so that of several failures the first in the list is known.
+  let next = 0
+  const failures: { index: number; error: unknown }[] = []
+  const work = async (): Promise<void> => {
+    while (next < images.length && failures.length === 0) {
+      const index = next++
+      try {
+        place(await picture(images[index]!, rules, options), index)
+      } catch (error) {
+        failures.push({ index, error })
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, work))
+  options.signal?.throwIfAborted()
+  if (failures.length) throw withIndex(failures.reduce((a, b) => (b.index < a.index ? b : a)))
+  return table
+    ? new Tensor('float32', result, [images.length, 3, height, width])
+    : new Tensor('uint8', result, [images.length, height, width, 3])
+}
+
+function withIndex({ index, error }: { index: number; error: unknown }): unknown {
+  if (error instanceof ChiasmaError) Object.defineProperty(error, 'index', { value: index, enumerable: true })
+  return error
+}
+
+/** One image through all steps. Rejects as soon as `signal` aborts; what is running then ends by itself and is dropped. */
+function picture(image: ImageInput, rules: ImageRules, options: ImageOptions): Promise<Picture> {
+  const { signal } = options
+  const done = gate.run(1, signal, async () => {
+    const opened = await openImage(image, options)
+    return decodedGate.run(opened.decodedBytes, signal, async () => {
+      const pixels = await opened.decode()
+      signal?.throwIfAborted()
+      const plan = planOf(pixels, rules)
+      const data = await native(addon => addon.preprocessImage(pixels.data, plan)).catch(tooLong(opened, plan))
+      return { data, width: plan.cropWidth, height: plan.cropHeight }
+    })
+  })
+  if (!signal) return done
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason)
+    signal.addEventListener('abort', stop, { once: true })
+    done.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
+  })
+}
+
+/** A plan is refused only for the sizes that an extreme image leads to. */
+function tooLong({ name }: { name: string }, { width, height, resizeWidth, resizeHeight }: ImagePlan): (cause: unknown) => never {
+  return cause => {
+    if (!(cause instanceof ArgumentError)) throw cause
+    const sizes = `${width} x ${height} pixels, resized to ${resizeWidth} x ${resizeHeight}`
+    throw new ImageError(`${name} has ${sizes}, which is beyond what can be computed`, { file: name, cause })
+  }
+}
+
+/** What C++ is to do with an image: sizes after orientation, and the crop's place. */
+export function planOf({ width, height, channels, cmyk, orientation }: Pixels, { resize, filter, crop }: ImageRules): ImagePlan {
+  const turned = orientation >= 5
+  const upright = turned ? { width: height, height: width } : { width, height }
+  const resized = resize ? resizedSize(upright, resize) : upright
+  const { width: cropWidth, height: cropHeight } = crop ?? resized
+  return {
+    width,
+    height,
+    channels,
+    cmyk,
+    orientation,
+    resizeWidth: resized.width,
+    resizeHeight: resized.height,
+    filter,
+    // Rounded down, also where the crop is larger than the picture and the rest is zero.
+    cropLeft: Math.floor((resized.width - cropWidth) / 2),
+    cropTop: Math.floor((resized.height - cropHeight) / 2),
+    cropWidth,
+    cropHeight,
+  }
+}
+
+/** The reference's rounding: the longer side is rounded down, also from a shorter one that `longest` has made fractional. */
+function resizedSize({ width, height }: { width: number; height: number }, rule: ResizeRule): { width: number; height: number } {
+  if (rule.kind === 'fixed') return { width: rule.width, height: rule.height }
+  const short = Math.min(width, height)
+  const long = Math.max(width, height)
+  let exact: number = rule.shortest
+  let newShort: number = rule.shortest
+  if (rule.longest !== undefined && (long / short) * newShort > rule.longest) {
+    exact = (rule.longest * short) / long
+    newShort = roundHalfEven(exact)
+  }
+  const newLong = newShort === short ? long : Math.floor((exact * long) / short)
+  return width <= height ? { width: newShort, height: newLong } : { width: newLong, height: newShort }
+}
+
+/** Python's round(). */
+function roundHalfEven(x: number): number {
+  const down = Math.floor(x)
+  if (x - down !== 0.5) return Math.round(x)
+  return down % 2 === 0 ? down : down + 1
+}
+
+/** The scaled values of a channel's 256 levels, [3, 256], in the reference's precisions: the product in double, the rest in single. */
+function scaleTable({ rescale, mean, std }: ImageRules): Float32Array {
+  const table = new Float32Array(3 * 256)
+  for (let channel = 0; channel < 3; channel++) {
+    const [m, s] = [Math.fround(mean[channel]!), Math.fround(std[channel]!)]
+    for (let level = 0; level < 256; level++) {
+      table[channel * 256 + level] = Math.fround(Math.fround(level * rescale) - m) / s
+    }
+  }
+  return table
+}
+
+/** RGB [H, W, 3] to scaled values [3, H, W] at `offset`. */
+function scale(rgb: Uint8Array, table: Float32Array, result: Float32Array, offset: number): void {
+  const plane = rgb.length / 3
+  for (let channel = 0; channel < 3; channel++) {
+    const base = channel * 256
+    const start = offset + channel * plane
+    for (let i = 0, from = channel; i < plane; i++, from += 3) result[start + i] = table[base + rgb[from]!]!
+  }
+}
+
+function fixedSize({ resize, crop }: ImageRules): { readonly height: number; readonly width: number } | undefined {
+  return crop ?? (resize?.kind === 'fixed' ? { height: resize.height, width: resize.width } : undefined)
+}

@@ -1,0 +1,48 @@
+// AutoProcessor: from a checkpoint's folder or Hub id to its image processor.
+
+import { join } from 'node:path'
+import { CheckpointError } from '../core/errors.js'
+import { type SourceOptions, resolveSource } from '../io/hub.js'
+import { readJsonObject } from '../io/json.js'
+import { type ImageRules, readImageRules } from './image-config.js'
+import { makeProcessor, type Processor } from './image-processor.js'
+import { isFile } from './files.js'
+
+export type { Picture, Processor, ProcessorOptions } from './image-processor.js'
+
+export const AutoProcessor = {
+  /**
+   * The image processor of a checkpoint, with the pixels of the reference's Pillow processor.
+   *
+   * @param source a folder or a Hub id
+   * @throws CheckpointError: no preprocessor_config.json, or a field that is missing or absurd
+   * @throws UnsupportedError for a processor that does more than resize, crop, rescale and normalise.
+   */
+  async fromPretrained(source: string, options: SourceOptions = {}): Promise<Processor> {
+    const { folder } = await resolveSource(source, { files: ['processor'], ...options })
+    const rules = await findImageRules(folder)
+    if (rules) return makeProcessor(rules)
+    const file = join(folder, 'preprocessor_config.json')
+    throw new CheckpointError(`${file} is not there, and no processor_config.json with an image_processor either`, { file })
+  },
+}
+
+/** The rules for images that a folder holds; undefined if it holds none. */
+export async function findImageRules(folder: string): Promise<ImageRules | undefined> {
+  const file = join(folder, 'preprocessor_config.json')
+  if (await isFile(file)) return readImageRules(await readJsonObject(file), file)
+  // Newer checkpoints have all processors in one file.
+  const combined = join(folder, 'processor_config.json')
+  const section = (await isFile(combined)) ? (await readJsonObject(combined))['image_processor'] : undefined
+  if (section === undefined) return undefined
+  if (section === null || typeof section !== 'object' || Array.isArray(section)) {
+    throw new CheckpointError(`${combined}: image_processor is no object`, { file: combined, field: 'image_processor' })
+  }
+  return readImageRules(section as Record<string, unknown>, combined)
+}
+
+/** What the reference library takes for a model whose folder says nothing. */
+export function defaultImageRules(modelType: string): ImageRules {
+  const name = modelType.startsWith('clip') ? 'CLIPImageProcessor' : 'ViTImageProcessor'
+  return readImageRules({ image_processor_type: name }, `the defaults of ${name}`)
+}

@@ -1,0 +1,207 @@
+// The files of a tokenizer: tokenizer.json with tokenizer_config.json, or the older vocab.json and merges.txt (CLIP) and vocab.txt (BERT),
+// from which the same description is made as Hugging Face's converters make.
+
+import { join } from 'node:path'
+import { CheckpointError } from '../core/errors.js'
+import { type JsonObject, readJsonObject, readSmallFile } from '../io/json.js'
+import { isFile } from './files.js'
+
+/** A tokenizer's description, in tokenizer.json's form, and its settings. */
+export interface TokenizerFiles {
+  /** The file that errors name. */
+  readonly file: string
+  readonly json: JsonObject
+  /** tokenizer_config.json as it is. */
+  readonly config: JsonObject
+  readonly settings: TokenizerSettings
+}
+
+export interface TokenizerSettings {
+  /** Tokens a text may have; Infinity if no file says. */
+  readonly maxLength: number
+  readonly padToken: string | undefined
+  readonly paddingSide: 'left' | 'right'
+  readonly truncationSide: 'left' | 'right'
+  readonly hasTokenTypes: boolean
+}
+
+/** model_max_length is a huge number where there is no limit. */
+const NO_LIMIT = 1e9
+const MAX_TEXT_FILE = 100_000_000
+const MAX_ID = 2 ** 31 - 1
+/** Models whose positions begin after the padding id, so that there are fewer than max_position_embeddings. */
+const OFFSET_POSITIONS = /^(roberta|xlm-roberta|mpnet|camembert|data2vec-text|longformer)$/
+/** Model types and tokenizer classes with token types in their inputs. */
+const WITH_TYPES = /^(bert|electra|deberta-?v2|lxmert|visual_?bert|vilt)/i
+
+/**
+ * @throws CheckpointError naming the file that is missing or broken, and the field.
+ */
+export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
+  const configFile = join(folder, 'tokenizer_config.json')
+  const modelFile = join(folder, 'config.json')
+  const config = (await readIfThere(configFile)) ?? {}
+  const model = (await readIfThere(modelFile)) ?? {}
+  const tokens = { ...(await readIfThere(join(folder, 'special_tokens_map.json'))), ...config }
+  const file = join(folder, 'tokenizer.json')
+  const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
+  if (!made) throw new CheckpointError(`${file} is not there, and neither vocab.json with merges.txt nor vocab.txt`, { file })
+  checkDescription(made.json, made.file)
+  const padding = (made.json['padding'] ?? {}) as JsonObject
+  const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
+  const names = config['model_input_names']
+  const settings: TokenizerSettings = {
+    maxLength: maxLengthOf(config, configFile) ?? positionsOf(model) ?? Number.POSITIVE_INFINITY,
+    padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
+    paddingSide: sideOf(config, 'padding_side', configFile),
+    truncationSide: sideOf(config, 'truncation_side', configFile),
+    hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
+  }
+  return { ...made, config, settings }
+}
+
+async function readIfThere(file: string): Promise<JsonObject | undefined> {
+  return (await isFile(file)) ? readJsonObject(file) : undefined
+}
+
+function maxLengthOf(config: JsonObject, file: string): number | undefined {
+  const length = config['model_max_length'] ?? undefined
+  if (length === undefined) return undefined
+  if (typeof length !== 'number' || !(length >= 1)) {
+    throw new CheckpointError(`${file}: model_max_length is ${show(length)}; expected a positive number`, { file, field: 'model_max_length' })
+  }
+  return length < NO_LIMIT ? Math.floor(length) : undefined
+}
+
+/** What config.json knows of the longest text. */
+function positionsOf(model: JsonObject): number | undefined {
+  const text = (model['text_config'] ?? model) as JsonObject
+  const positions = text['max_position_embeddings']
+  if (!Number.isSafeInteger(positions) || (positions as number) < 3) return undefined
+  return OFFSET_POSITIONS.test(String(text['model_type'])) ? (positions as number) - 2 : (positions as number)
+}
+
+function sideOf(config: JsonObject, field: string, file: string): 'left' | 'right' {
+  const side = config[field] ?? 'right'
+  if (side !== 'left' && side !== 'right') throw new CheckpointError(`${file}: ${field} is ${show(side)}; expected 'left' or 'right'`, { file, field })
+  return side
+}
+
+/** A token is a string or an object with its content. */
+function contentOf(token: unknown): string | undefined {
+  if (typeof token === 'string') return token
+  const { content } = (token ?? {}) as { content?: unknown }
+  return typeof content === 'string' ? content : undefined
+}
+
+/** What the library takes for granted. */
+function checkDescription(json: JsonObject, file: string): void {
+  const fail = (field: string, problem: string): never => {
+    throw new CheckpointError(`${file}: ${field} ${problem}`, { file, field })
+  }
+  const model = json['model'] as JsonObject | undefined
+  if (model === null || typeof model !== 'object') return fail('model', model === undefined ? 'is missing' : `is ${show(model)}; expected an object`)
+  const vocab = model['vocab']
+  if (vocab === null || typeof vocab !== 'object') return fail('model.vocab', vocab === undefined ? 'is missing' : `is ${show(vocab)}; expected an object`)
+  if (Array.isArray(vocab)) {
+    const wrong = vocab.findIndex(piece => !Array.isArray(piece) || typeof piece[0] !== 'string' || typeof piece[1] !== 'number')
+    if (wrong >= 0) fail(`model.vocab[${wrong}]`, `is ${show(vocab[wrong])}; expected [token, score]`)
+  } else {
+    for (const [token, id] of Object.entries(vocab)) if (!isId(id)) fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
+    const unknown = model['unk_token']
+    if (model['type'] === 'WordPiece' && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
+  }
+  const merges = model['merges']
+  if (model['type'] === 'BPE' && !Array.isArray(merges)) fail('model.merges', merges === undefined ? 'is missing' : `is ${show(merges)}; expected a list`)
+  const added = json['added_tokens'] ?? []
+  if (!Array.isArray(added)) return fail('added_tokens', `is ${show(added)}; expected a list`)
+  added.forEach((token: JsonObject | null, i) => {
+    if (typeof token?.['content'] !== 'string' || token['content'] === '' || !isId(token['id'])) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
+  })
+}
+
+function isId(id: unknown): boolean {
+  return Number.isInteger(id) && (id as number) >= 0 && (id as number) <= MAX_ID
+}
+
+/** CLIP's byte-pair encoding. */
+async function fromMerges(folder: string, tokens: JsonObject): Promise<{ file: string; json: JsonObject } | undefined> {
+  const [file, mergesFile] = [join(folder, 'vocab.json'), join(folder, 'merges.txt')]
+  if (!(await isFile(file)) || !(await isFile(mergesFile))) return undefined
+  const vocab = await readJsonObject(file)
+  const [start, end] = [contentOf(tokens['bos_token']) ?? '<|startoftext|>', contentOf(tokens['eos_token']) ?? '<|endoftext|>']
+  const unknown = contentOf(tokens['unk_token']) ?? end
+  if (!/^CLIP/.test(String(tokens['tokenizer_class'] ?? 'CLIPTokenizer')) || !(start in vocab) || !(end in vocab)) {
+    throw new CheckpointError(`${file} and merges.txt are read for CLIP only; other models need a tokenizer.json`, { file })
+  }
+  const merges = (await readLines(mergesFile)).filter(line => line !== '' && !line.startsWith('#version'))
+  const json = {
+    added_tokens: [special(vocab[start], start, true), special(vocab[end], end, false)],
+    normalizer: { type: 'Sequence', normalizers: [{ type: 'NFC' }, { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' }, { type: 'Lowercase' }] },
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Split', pattern: { Regex: "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+" }, behavior: 'Removed', invert: true },
+        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+      ],
+    },
+    post_processor: { type: 'RobertaProcessing', sep: [end, vocab[end]], cls: [start, vocab[start]], trim_offsets: false, add_prefix_space: false },
+    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: { type: 'BPE', unk_token: unknown, continuing_subword_prefix: '', end_of_word_suffix: '</w>', fuse_unk: false, vocab, merges },
+  }
+  return { file, json }
+}
+
+/** BERT's WordPiece. */
+async function fromVocabulary(folder: string, tokens: JsonObject): Promise<{ file: string; json: JsonObject } | undefined> {
+  const file = join(folder, 'vocab.txt')
+  if (!(await isFile(file))) return undefined
+  const words = await readLines(file)
+  if (words.at(-1) === '') words.pop()
+  const vocab = Object.fromEntries(words.map((word, id) => [word, id]))
+  const [unknown, separator, padding, start, mask] = (
+    [
+      ['unk_token', '[UNK]'],
+      ['sep_token', '[SEP]'],
+      ['pad_token', '[PAD]'],
+      ['cls_token', '[CLS]'],
+      ['mask_token', '[MASK]'],
+    ] as const
+  ).map(([field, usual]) => contentOf(tokens[field]) ?? usual) as [string, string, string, string, string]
+  for (const token of [unknown, separator, start]) if (!(token in vocab)) throw new CheckpointError(`${file} has no ${token}`, { file })
+  const piece = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } })
+  const text = (id: string, type_id: number) => ({ Sequence: { id, type_id } })
+  const json = {
+    added_tokens: [padding, unknown, start, separator, mask].filter(token => token in vocab).map(token => special(vocab[token], token, false)),
+    normalizer: {
+      type: 'BertNormalizer',
+      clean_text: true,
+      handle_chinese_chars: tokens['tokenize_chinese_chars'] ?? true,
+      strip_accents: tokens['strip_accents'] ?? null,
+      lowercase: tokens['do_lower_case'] ?? true,
+    },
+    pre_tokenizer: { type: 'BertPreTokenizer' },
+    post_processor: {
+      type: 'TemplateProcessing',
+      single: [piece(start, 0), text('A', 0), piece(separator, 0)],
+      pair: [piece(start, 0), text('A', 0), piece(separator, 0), text('B', 1), piece(separator, 1)],
+      special_tokens: Object.fromEntries([start, separator].map(token => [token, { id: token, ids: [vocab[token]], tokens: [token] }])),
+    },
+    decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
+    model: { type: 'WordPiece', unk_token: unknown, continuing_subword_prefix: '##', max_input_chars_per_word: 100, vocab },
+  }
+  return { file, json }
+}
+
+function special(id: unknown, content: string, normalized: boolean): JsonObject {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: true }
+}
+
+async function readLines(file: string): Promise<string[]> {
+  return (await readSmallFile(file, MAX_TEXT_FILE)).toString('utf8').split(/\r?\n/)
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text
+}

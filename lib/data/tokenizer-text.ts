@@ -1,0 +1,78 @@
+// Normalising and splitting of text with exactly the characters that Hugging Face's Rust tokenizers take for control, blank, Chinese, marks
+// and punctuation. @huggingface/tokenizers differs in some: Chinese characters beyond 16 bits, a final sigma, no-break marks, and all that
+// is newer than the Rust library's tables. Its parts that agree are used as they are.
+
+import { Tokenizer as Encoder } from '@huggingface/tokenizers'
+import { MARKS, PUNCTUATION } from './unicode-tables.js'
+
+export type Normalize = (text: string) => string
+export type Split = (text: string) => string[]
+
+type Description = Readonly<Record<string, unknown>>
+
+const REMOVED =
+  /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ue000-\uf8ff\ufeff\ufff9-\ufffb\ufffd\u{110bd}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0001}\u{e0020}-\u{e007f}\u{f0000}-\u{ffffd}\u{100000}-\u{10fffd}]/gu
+const BLANK = /[\t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/g
+const CHINESE = /[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu
+const MARK = new RegExp(`[${MARKS}]`, 'gu')
+const BERT_WORD = new RegExp(`[^\\p{White_Space}${PUNCTUATION}]+|[${PUNCTUATION}]`, 'gu')
+const BYTE_LEVEL_WORD = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu
+
+/** The normalizer of a tokenizer.json. */
+export function makeNormalizer(description: unknown): Normalize {
+  const { type, ...options } = (description ?? {}) as Description
+  switch (type) {
+    case undefined:
+      return text => text
+    case 'Sequence': {
+      const steps = ((options['normalizers'] as unknown[] | undefined) ?? []).map(makeNormalizer)
+      return text => steps.reduce((result, step) => step(result), text)
+    }
+    case 'Lowercase':
+      return toLowerCase
+    case 'BertNormalizer':
+      return makeBertNormalizer(options)
+    default: {
+      const { normalizer } = new Encoder({ ...EMPTY, normalizer: description }, {})
+      return text => normalizer!.normalize(text)
+    }
+  }
+}
+
+/** A tokenizer that knows no word: a way to the library's own steps. */
+const EMPTY = {
+  added_tokens: [],
+  normalizer: null,
+  pre_tokenizer: null,
+  post_processor: null,
+  decoder: null,
+  model: { type: 'WordPiece', vocab: {}, unk_token: '', continuing_subword_prefix: '' },
+}
+
+/** As Rust: each character by itself, so that a sigma at a word's end is like any other. */
+function toLowerCase(text: string): string {
+  return text.replaceAll('Σ', 'σ').toLowerCase()
+}
+
+function makeBertNormalizer({ clean_text = true, handle_chinese_chars = true, lowercase = true, strip_accents }: Description): Normalize {
+  const strips = strip_accents ?? lowercase
+  return text => {
+    // In plain text there is nothing to do but lower the case.
+    if (!/^[\x20-\x7e]*$/.test(text)) {
+      if (clean_text) text = text.replace(REMOVED, '').replace(BLANK, ' ')
+      if (handle_chinese_chars) text = text.replace(CHINESE, ' $& ')
+      if (strips) text = text.normalize('NFD').replace(MARK, '')
+    }
+    return lowercase ? toLowerCase(text) : text
+  }
+}
+
+/** BERT's words and punctuation. */
+export const splitBert: Split = text => text.match(BERT_WORD) ?? []
+
+/** Gives a byte-level step of the library, or those in a sequence, the blanks of Rust's \s. */
+export function correctByteLevel(preTokenizer: unknown): void {
+  const step = preTokenizer as { pattern?: RegExp; byte_encoder?: unknown; tokenizers?: unknown[] } | null
+  if (step?.byte_encoder && step.pattern) step.pattern = BYTE_LEVEL_WORD
+  step?.tokenizers?.forEach(correctByteLevel)
+}

@@ -1,0 +1,321 @@
+// Texts to token ids: @huggingface/tokenizers with what it lacks, truncation, padding and batches. A text is tokenised without special tokens
+// and cut, and the special tokens are put round what is left, as Hugging Face's own library does. Long texts are tokenised piece by piece,
+// cut where no token reaches across, and no further than their tokens are kept.
+
+import { Tokenizer as Encoder } from '@huggingface/tokenizers'
+import { ArgumentError, CheckpointError } from '../core/errors.js'
+import { Tensor } from '../core/tensor.js'
+import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { TextPieces } from './text-pieces.js'
+import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
+
+export interface TokenizeOptions {
+  /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
+  padding?: boolean | 'longest' | 'max_length'
+  /** Cut texts to maxLength; default false. Of a pair, the longer one is cut first. */
+  truncation?: boolean
+  /** Tokens of a text with special tokens; default the tokenizer's `maxLength`. */
+  maxLength?: number
+  /** A second text for each, put after the first one. */
+  textPair?: string | readonly string[]
+  /** Default true. */
+  addSpecialTokens?: boolean
+}
+
+export interface EncodeAllOptions {
+  /** Default true; with false a text of more than maxLength tokens is an error. */
+  truncation?: boolean
+  /** Default the tokenizer's `maxLength`. */
+  maxLength?: number
+  signal?: AbortSignal
+  /** Index of the first text in the caller's list, for errors. */
+  firstIndex?: number
+}
+
+export interface Encoded {
+  /** int64 [n, length]. */
+  input_ids: Tensor
+  /** int64 [n, length], 0 where it is padding. */
+  attention_mask: Tensor
+  /** int64 [n, length], where the model takes it: 1 in second texts. */
+  token_type_ids?: Tensor
+}
+
+/**
+ * Made by `AutoTokenizer.fromPretrained`; it is called, and tokenises synchronously.
+ *
+ * @example
+ * const tokenizer = await AutoTokenizer.fromPretrained('sentence-transformers/all-MiniLM-L6-v2')
+ * const { input_ids, attention_mask } = tokenizer(['a cat', 'two dogs and a cat'], { truncation: true })
+ */
+export interface Tokenizer {
+  /** @throws ArgumentError for what is no text (with `index`), an absurd option, and texts of unequal lengths without padding. */
+  (texts: string | readonly string[], options?: TokenizeOptions): Encoded
+  /** Tokens a text may have with its special tokens; Infinity if the checkpoint does not say. */
+  readonly maxLength: number
+  /** Id of the padding token; 0 if the checkpoint has none. */
+  readonly padId: number
+  /** Ids of one text with special tokens, however many. */
+  encode(text: string): number[]
+  /** The text of ids, without special tokens. */
+  decode(ids: ArrayLike<number> | ArrayLike<bigint>): string
+  /**
+   * Ids of many texts with special tokens; the event loop gets its turn every few milliseconds.
+   * @throws ArgumentError with `index` for what is no text, or too long while truncation is false. @internal
+   */
+  encodeAll(texts: readonly string[], options?: EncodeAllOptions): Promise<Int32Array[]>
+}
+
+export const AutoTokenizer = {
+  /**
+   * Loads a checkpoint's tokenizer: tokenizer.json, or vocab.json with merges.txt (CLIP), or vocab.txt (BERT).
+   *
+   * @param source a folder or a Hub id
+   * @throws CheckpointError naming the file that is missing or broken
+   */
+  async fromPretrained(source: string, options: SourceOptions = {}): Promise<Tokenizer> {
+    const { folder } = await resolveSource(source, { files: ['tokenizer', 'config'], ...options })
+    return makeTokenizer(await readTokenizerFiles(folder))
+  },
+}
+
+/** Milliseconds of tokenising before the event loop gets its turn. */
+const SLICE = 4
+/** Tokens read beyond those kept where a piece is cut anywhere, so that the cut has no influence on them. */
+const MARGIN = 16
+const CHARACTERS_PER_TOKEN = 12
+
+/** Special tokens and types round one text, or round two. */
+interface Frame {
+  readonly before: readonly number[]
+  readonly between: readonly number[]
+  readonly after: readonly number[]
+  /** Type of each part: before, first text, between, second text, after; the parts between may be split. */
+  readonly types: (first: number, second: number) => number[]
+}
+
+function makeTokenizer(files: TokenizerFiles): Tokenizer {
+  const { settings } = files
+  const { maxLength } = settings
+  const { encoder, pieces } = makeEncoder(files)
+  const single = frameOf(encoder, files, false)
+  const double = frameOf(encoder, files, true)
+  const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
+
+  const idsOf = (text: string): number[] => encoder.encode(text, { add_special_tokens: false }).ids
+
+  /** The ids of a text, all or at least the first `wanted`. Stops between pieces, so that the caller may let others run. */
+  function* contentIds(text: string, wanted: number): Generator<undefined, number[], undefined> {
+    const ids: number[] = []
+    for (const piece of pieces.of(text)) {
+      const missing = wanted - ids.length
+      for (let length = Math.max(4096, missing * CHARACTERS_PER_TOKEN); ; length *= 2) {
+        // A piece without a place to cut may be long: then its beginning is enough.
+        const found = idsOf(length < piece.length ? piece.slice(0, betweenCharacters(piece, length)) : piece)
+        yield
+        if (length < piece.length && found.length < missing + MARGIN) continue
+        for (const id of found) ids.push(id)
+        break
+      }
+      if (ids.length >= wanted) break
+    }
+    return ids
+  }
+
+  function keep(ids: number[], count: number): number[] {
+    if (ids.length <= count) return ids
+    return settings.truncationSide === 'left' ? ids.slice(ids.length - count) : ids.slice(0, count)
+  }
+
+  /** Tokens left for content. */
+  function roomIn(limit: number, { before, between, after }: Frame): number {
+    const special = before.length + between.length + after.length
+    if (limit < special) throw new ArgumentError(`[tokenizer] maxLength is ${limit}; the special tokens alone are ${special}`, { field: 'maxLength' })
+    return limit - special
+  }
+
+  /** Ids with special tokens, at most `limit` of them. */
+  function* frameText(text: string, limit: number, truncation: boolean, index?: number): Generator<undefined, number[], undefined> {
+    const room = roomIn(limit, single)
+    const wanted = settings.truncationSide === 'left' && truncation ? Number.POSITIVE_INFINITY : room + 1
+    const ids = yield* contentIds(checkText(text, index), wanted)
+    if (ids.length > room && !truncation) {
+      throw new ArgumentError(`[tokenizer] ${textName(index)} has more than the ${limit} tokens that fit`, index === undefined ? {} : { index })
+    }
+    return [...single.before, ...keep(ids, room), ...single.after]
+  }
+
+  function frameTwo(first: string, second: string, limit: number): { ids: number[]; types: number[] } {
+    const [a, b] = [drain(contentIds(first, Number.POSITIVE_INFINITY)), drain(contentIds(second, Number.POSITIVE_INFINITY))]
+    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, double))
+    const { before, between, after, types } = double
+    return { ids: [...before, ...keep(a, keepA), ...between, ...keep(b, keepB), ...after], types: types(keepA, keepB) }
+  }
+
+  function tokenize(texts: string | readonly string[], options: TokenizeOptions = {}): Encoded {
+    const { padding = true, truncation = false, textPair, addSpecialTokens = true } = options
+    const limit = checkLimit(options.maxLength ?? maxLength)
+    const list = typeof texts === 'string' ? [texts] : texts
+    const pairs = typeof textPair === 'string' ? [textPair] : textPair
+    if (!Array.isArray(list)) throw new ArgumentError('[tokenizer] texts is no string and no array of strings', { field: 'texts' })
+    if (pairs && pairs.length !== list.length) {
+      throw new ArgumentError(`[tokenizer] ${pairs.length} second texts for ${list.length} texts`, { field: 'textPair' })
+    }
+    const most = truncation ? limit : Number.POSITIVE_INFINITY
+    const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
+      checkText(text, i)
+      if (pairs) return frameTwo(text, checkText(pairs[i], i), most)
+      return { ids: addSpecialTokens ? drain(frameText(text, most, true, i)) : keep(drain(contentIds(text, most)), most) }
+    })
+    let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
+    if (padding === 'max_length') {
+      if (limit === Number.POSITIVE_INFINITY) throw new ArgumentError("[tokenizer] padding is 'max_length' without maxLength", { field: 'maxLength' })
+      length = Math.max(length, limit)
+    } else if (padding === false && rows.some(({ ids }) => ids.length !== length)) {
+      throw new ArgumentError('[tokenizer] the texts have different numbers of tokens; pad them or give them one by one', { field: 'padding' })
+    }
+    return tensors(rows, length)
+  }
+
+  function tensors(rows: readonly { ids: number[]; types?: number[] }[], length: number): Encoded {
+    const dims = [rows.length, length]
+    const size = rows.length * length
+    const ids = new BigInt64Array(size).fill(BigInt(padId))
+    const mask = new BigInt64Array(size)
+    const types = new BigInt64Array(size)
+    rows.forEach((row, r) => {
+      const begin = r * length + (settings.paddingSide === 'left' ? length - row.ids.length : 0)
+      row.ids.forEach((id, i) => {
+        ids[begin + i] = BigInt(id)
+        mask[begin + i] = 1n
+        types[begin + i] = BigInt(row.types?.[i] ?? 0)
+      })
+    })
+    return {
+      input_ids: new Tensor('int64', ids, dims),
+      attention_mask: new Tensor('int64', mask, dims),
+      ...(settings.hasTokenTypes && { token_type_ids: new Tensor('int64', types, dims) }),
+    }
+  }
+
+  async function encodeAll(texts: readonly string[], options: EncodeAllOptions = {}): Promise<Int32Array[]> {
+    const { truncation = true, signal, firstIndex = 0 } = options
+    const limit = checkLimit(options.maxLength ?? maxLength)
+    signal?.throwIfAborted()
+    const result: Int32Array[] = []
+    let started = performance.now()
+    for (let i = 0; i < texts.length; i++) {
+      const work = frameText(texts[i]!, limit, truncation, firstIndex + i)
+      let step = work.next()
+      for (; !step.done; step = work.next()) {
+        if (performance.now() - started < SLICE) continue
+        await new Promise(resolve => setImmediate(resolve))
+        signal?.throwIfAborted()
+        started = performance.now()
+      }
+      result.push(Int32Array.from(step.value))
+    }
+    return result
+  }
+
+  return Object.assign(tokenize, {
+    maxLength,
+    padId,
+    encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
+    decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
+    encodeAll,
+  })
+}
+
+/** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
+function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
+  try {
+    const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
+    const encoder = new Encoder(complete, config) as Encoder & Record<'normalizer' | 'pre_tokenizer', unknown>
+    const normalize = makeNormalizer(complete.normalizer)
+    // What becomes a special token by normalising is none, but the library compares after it; a blank in front makes the difference.
+    const special = new Set((complete.added_tokens as { content: string; normalized?: boolean }[]).filter(({ normalized }) => !normalized).map(({ content }) => content))
+    encoder.normalizer = (text: string) => {
+      const normal = normalize(text)
+      return special.has(normal) ? ` ${normal}` : normal
+    }
+    if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
+    else correctByteLevel(encoder.pre_tokenizer)
+    return { encoder, pieces: new TextPieces(complete) }
+  } catch (cause) {
+    throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
+  }
+}
+
+/** The special tokens round texts, found by tokenising a letter. */
+function frameOf(encoder: Encoder, { file }: TokenizerFiles, pair: boolean): Frame {
+  const unsupported = (): never => {
+    throw new CheckpointError(`${file}: its post-processor does more than put special tokens round texts, which is not supported`, { file, field: 'post_processor' })
+  }
+  const letter = encoder.encode('a', { add_special_tokens: false }).ids
+  const { ids, token_type_ids: types = ids.map(() => 0) } = encoder.encode('a', { text_pair: pair ? 'a' : null, return_token_type_ids: true })
+  if (!ids.every(Number.isInteger)) return unsupported()
+  const first = find(ids, letter, 0)
+  const second = pair ? find(ids, letter, first + letter.length) : ids.length
+  if (first < 0 || second < 0) return unsupported()
+  const firstEnd = first + letter.length
+  const secondEnd = pair ? second + letter.length : second
+  const around = (count: number, type: number) => new Array<number>(count).fill(type)
+  return {
+    before: ids.slice(0, first),
+    between: pair ? ids.slice(firstEnd, second) : [],
+    after: pair ? ids.slice(secondEnd) : ids.slice(firstEnd),
+    types: (a, b) => [
+      ...types.slice(0, first),
+      ...around(a, types[first] ?? 0),
+      ...types.slice(firstEnd, second),
+      ...around(b, types[second] ?? 0),
+      ...types.slice(secondEnd),
+    ],
+  }
+}
+
+function find(ids: readonly number[], part: readonly number[], from: number): number {
+  for (let at = from; at + part.length <= ids.length; at++) if (part.every((id, i) => ids[at + i] === id)) return at
+  return -1
+}
+
+/** How many tokens two texts of a and b keep in `room`, by Hugging Face's 'longest_first': the shorter one first gets all it has. */
+function shareOut(a: number, b: number, room: number): [number, number] {
+  if (a + b <= room) return [a, b]
+  let short = Math.min(a, b)
+  let long = short > room ? short : Math.max(short, room - short)
+  if (short + long > room) {
+    short = Math.floor(room / 2)
+    long = room - short
+  }
+  return a > b ? [long, short] : [short, long]
+}
+
+/** `length`, or one less if that is within a surrogate pair. */
+function betweenCharacters(text: string, length: number): number {
+  return /[\udc00-\udfff]/.test(text[length]!) ? length - 1 : length
+}
+
+/** Runs a generator to its end. */
+function drain<T>(work: Generator<undefined, T, undefined>): T {
+  for (;;) {
+    const step = work.next()
+    if (step.done) return step.value
+  }
+}
+
+function checkText(text: unknown, index?: number): string {
+  if (typeof text === 'string') return text
+  throw new ArgumentError(`[tokenizer] ${textName(index)} is ${text === null ? 'null' : `a ${typeof text}`}; expected a string`, index === undefined ? {} : { index })
+}
+
+function textName(index: number | undefined): string {
+  return index === undefined ? 'the text' : `text ${index}`
+}
+
+function checkLimit(limit: number): number {
+  if (limit === Number.POSITIVE_INFINITY || (Number.isInteger(limit) && limit >= 1)) return limit
+  throw new ArgumentError(`[tokenizer] maxLength is ${limit}; expected a positive integer`, { field: 'maxLength' })
+}

@@ -1,0 +1,340 @@
+// Embedder: from files and strings to vectors. Decoding and tokenising run ahead of the model by a bounded number of items, so that both
+// overlap and memory does not grow with the input; results come in the order of the input.
+
+import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { Tensor, type TensorLike } from '../core/tensor.js'
+import type { ImageInput } from '../data/image.js'
+import { AutoProcessor, type Processor } from '../data/processor.js'
+import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
+import { resolveSource } from '../io/hub.js'
+import { AutoModel, type LoadOptions } from '../models/auto-model.js'
+import type { Model } from '../models/model.js'
+import { inBatches, mapOrdered } from './ordered.js'
+import { type Precision, normalizeRows, precisions, toPrecision, truncateRows } from './vectors.js'
+import { readPrompts } from './prompts.js'
+
+/** Called while a long call runs: items done so far, and how many there are where that is known. */
+export interface EmbedProgress {
+  readonly done: number
+  readonly total?: number
+}
+
+export interface EmbedOptions {
+  /** L2-normalise each embedding; default true. */
+  normalize?: boolean
+  /** Items given to the model at once; default 32. It changes speed, never results. */
+  batchSize?: number
+  signal?: AbortSignal
+  onProgress?: (progress: EmbedProgress) => void
+}
+
+export interface EmbedImagesOptions extends EmbedOptions {
+  /** Allow http(s) inputs; default false. */
+  allowRemote?: boolean
+}
+
+export interface EmbedTextsOptions extends EmbedOptions {
+  /** Put before every text. */
+  prompt?: string
+  /** The name of one of the checkpoint's `prompts`. */
+  promptName?: string
+  /** Keep this many leading dimensions (Matryoshka), before normalising. */
+  truncateDim?: number
+  precision?: Precision
+  /** Tokens a text may have, at most the checkpoint's own limit. */
+  maxLength?: number
+  /** Cut texts that are longer; with false they are an error. Default true. */
+  truncation?: boolean
+}
+
+export type StreamItem = ImageInput | { text: string } | { image: ImageInput } | { text: string; image: ImageInput }
+export type StreamResult = { index: number; embedding: Float32Array; error?: undefined } | { index: number; error: Error; embedding?: undefined }
+
+type Prepared = { pixels: Uint8Array } | { tokens: Int32Array } | { error: Error }
+
+/** Texts tokenised and run at a time; bounds memory for long lists. */
+const textsAtOnce = 2048
+
+/**
+ * Embeds images and texts with a checkpoint.
+ *
+ * @example
+ * const embedder = await Embedder.fromPretrained('openai/clip-vit-base-patch32')
+ * const images = await embedder.embedImages(['cat.jpg', 'dog.jpg']) // Tensor float32 [2, 512]
+ * const texts = await embedder.embedTexts(['a photo of a cat'])     // Tensor float32 [1, 512]
+ */
+export class Embedder {
+  /** Length of an embedding. */
+  readonly dimensions: number
+  /** Tokens a text may have; longer ones are cut. 0 if the checkpoint embeds no text. */
+  readonly maxLength: number
+  /** The checkpoint's named prompts, empty if it has none. */
+  readonly prompts: Readonly<Record<string, string>>
+  readonly #model: Model
+  readonly #processor: Processor | undefined
+  readonly #tokenizer: Tokenizer | undefined
+  readonly #defaultPrompt: string | undefined
+  #disposed = false
+
+  private constructor(parts: {
+    model: Model
+    processor: Processor | undefined
+    tokenizer: Tokenizer | undefined
+    prompts: Readonly<Record<string, string>>
+    defaultPrompt: string | undefined
+  }) {
+    this.#model = parts.model
+    this.#processor = parts.processor
+    this.#tokenizer = parts.tokenizer
+    this.#defaultPrompt = parts.defaultPrompt
+    this.prompts = parts.prompts
+    const { imageEncoder, textEncoder } = parts.model
+    this.dimensions = (imageEncoder ?? textEncoder)!.dimensions
+    this.maxLength = textEncoder ? Math.min(textEncoder.maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY) : 0
+  }
+
+  /**
+   * Loads a checkpoint from a folder or the Hugging Face Hub.
+   * @throws CheckpointError, UnsupportedError (an architecture that embeds nothing), DeviceError.
+   */
+  static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Embedder> {
+    const { onProgress, ...rest } = options
+    const { folder } = await resolveSource(source, options)
+    const model = await AutoModel.fromPretrained(folder, rest)
+    try {
+      const { imageEncoder, textEncoder } = model
+      if (!imageEncoder && !textEncoder) {
+        throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
+      }
+      const [processor, tokenizer, { prompts, defaultPrompt }] = await Promise.all([
+        imageEncoder ? AutoProcessor.fromPretrained(folder) : undefined,
+        textEncoder ? AutoTokenizer.fromPretrained(folder) : undefined,
+        readPrompts(folder),
+      ])
+      onProgress?.({ status: 'ready', task: 'embedding', model: source })
+      return new Embedder({ model, processor, tokenizer, prompts, defaultPrompt })
+    } catch (error) {
+      await model.dispose()
+      throw error
+    }
+  }
+
+  /** The model beneath, for its raw outputs. */
+  get model(): Model {
+    return this.#model
+  }
+
+  /** The device in use: 'cpu', 'cuda:0', … */
+  get device(): string {
+    return this.#model.device
+  }
+
+  /** The compute dtype in use: 'f32' or 'bf16'. */
+  get dtype(): string {
+    return this.#model.dtype
+  }
+
+  /**
+   * Embeds images, or one uint8 Tensor [n, H, W, 3] of images already at the model's size.
+   * @returns float32 [n, dimensions]
+   * @throws ImageError, ArgumentError with `index` set to the first input that failed.
+   */
+  async embedImages(images: readonly ImageInput[] | TensorLike, options: EmbedImagesOptions = {}): Promise<Tensor> {
+    this.#check()
+    if (!this.#model.imageEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
+    if (!Array.isArray(images) && isTensor(images)) return this.#embedPixels(Tensor.from(images, 'images'), options)
+    const list = images as readonly ImageInput[]
+    if (!Array.isArray(list)) throw new ArgumentError('embedImages takes an array of images or a uint8 tensor [n, H, W, 3]', { field: 'images' })
+    const items = list.map((image) => ({ image }))
+    return this.#collect(items, options)
+  }
+
+  /**
+   * Embeds texts.
+   * @returns float32 [n, dimensions], or what `precision` says
+   * @throws ArgumentError with `index` set to the first text that failed.
+   */
+  async embedTexts(texts: readonly string[], options: EmbedTextsOptions = {}): Promise<Tensor> {
+    this.#check()
+    const { textEncoder } = this.#model
+    if (!textEncoder) throw new UnsupportedError('this checkpoint has no text encoder')
+    if (!Array.isArray(texts)) throw new ArgumentError('embedTexts takes an array of strings', { field: 'texts' })
+    const { precision = 'float32', truncateDim, normalize = true, signal, onProgress } = options
+    if (!precisions.includes(precision)) toPrecision(new Float32Array(0), 0, precision)
+    const columns = truncateDim ?? textEncoder.dimensions
+    if (truncateDim !== undefined) truncateRows(new Float32Array(textEncoder.dimensions), textEncoder.dimensions, truncateDim)
+    const prompt = this.#prompt(options)
+    const result = new Float32Array(texts.length * columns)
+    for (let begin = 0; begin < texts.length; begin += textsAtOnce) {
+      const slice = texts.slice(begin, begin + textsAtOnce)
+      const sequences = await this.#tokenize(slice, begin, prompt, options)
+      const data = truncateRows(await textEncoder.encode(sequences, { signal }), textEncoder.dimensions, columns)
+      if (normalize) normalizeRows(data, columns)
+      result.set(data, begin * columns)
+      onProgress?.({ done: begin + slice.length, total: texts.length })
+    }
+    return toPrecision(result, columns, precision)
+  }
+
+  /**
+   * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
+   * come in the order of the items. Leaving the loop early stops the work.
+   */
+  async *embedStream(
+    items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+    options: EmbedImagesOptions & EmbedTextsOptions = {},
+  ): AsyncGenerator<StreamResult, void, undefined> {
+    this.#check()
+    const { batchSize = 32, normalize = true, signal, onProgress } = options
+    if (!Number.isInteger(batchSize) || batchSize < 1) {
+      throw new ArgumentError(`batchSize is ${batchSize}; expected a positive integer`, { field: 'batchSize' })
+    }
+    const prompt = this.#prompt(options)
+    const prepared = mapOrdered(items, (item, index) => this.#prepare(item, index, prompt, options), 2 * batchSize)
+    let done = 0
+    const encoded = mapOrdered(inBatches(prepared, batchSize), (batch) => this.#encode(batch, normalize, options), 2)
+    for await (const batch of encoded) {
+      signal?.throwIfAborted()
+      for (const result of batch) {
+        yield result instanceof Error ? { index: done++, error: result } : { index: done++, embedding: result }
+      }
+      onProgress?.({ done })
+    }
+  }
+
+  /** One image as the model takes it: uint8 RGB [height, width, 3]. */
+  async preprocess(image: ImageInput, options: { allowRemote?: boolean; signal?: AbortSignal } = {}): Promise<Uint8Array> {
+    if (!this.#processor) throw new UnsupportedError('this checkpoint has no image encoder')
+    return this.#processor.process(image, options)
+  }
+
+  /** Frees the model. Calls under way end with a DisposedError or their result; later ones are refused. */
+  async dispose(): Promise<void> {
+    this.#disposed = true
+    await this.#model.dispose()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+
+  #check(): void {
+    if (this.#disposed) throw new DisposedError('this Embedder was disposed of')
+  }
+
+  #prompt(options: EmbedTextsOptions): string {
+    const { prompt, promptName } = options
+    if (prompt !== undefined) return prompt
+    if (promptName !== undefined) {
+      const named = this.prompts[promptName]
+      if (named !== undefined) return named
+      // 'query' and 'document' may be asked of any checkpoint: one without prompts treats both alike.
+      if (promptName === 'query' || promptName === 'document') return ''
+      throw new ArgumentError(`promptName is '${promptName}'; this checkpoint has ${listed(Object.keys(this.prompts))}`, { field: 'promptName' })
+    }
+    return this.#defaultPrompt ?? ''
+  }
+
+  async #tokenize(texts: readonly string[], begin: number, prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
+    texts.forEach((text, i) => {
+      if (typeof text !== 'string') throw new ArgumentError(`text ${begin + i} is ${typeof text}; expected a string`, { index: begin + i })
+    })
+    const { maxLength = this.maxLength, truncation = true, signal } = options
+    if (!Number.isInteger(maxLength) || maxLength < 1) {
+      throw new ArgumentError(`maxLength is ${maxLength}; expected a positive integer`, { field: 'maxLength' })
+    }
+    const prompted = prompt ? texts.map((text) => prompt + text) : texts
+    return this.#tokenizer!.encodeAll(prompted, { truncation, maxLength: Math.min(maxLength, this.maxLength), signal, firstIndex: begin })
+  }
+
+  async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
+    const encoder = this.#model.imageEncoder!
+    const { height, width } = encoder.size
+    const [n = 0, h, w, channels] = images.dims
+    if (images.type !== 'uint8' || images.dims.length !== 4 || h !== height || w !== width || channels !== 3) {
+      throw new ShapeError(`images are ${images.type} [${images.dims}]; expected uint8 [n, ${height}, ${width}, 3]`, { shapes: [images.dims] })
+    }
+    const { normalize = true, signal, onProgress } = options
+    const data = await encoder.encode(images.data as Uint8Array, n, { signal })
+    if (normalize) normalizeRows(data, encoder.dimensions)
+    onProgress?.({ done: n, total: n })
+    return new Tensor('float32', data, [n, encoder.dimensions])
+  }
+
+  async #collect(items: readonly StreamItem[], options: EmbedImagesOptions): Promise<Tensor> {
+    const result = new Float32Array(items.length * this.dimensions)
+    const { onProgress, ...rest } = options
+    options.signal?.throwIfAborted()
+    for await (const { index, embedding, error } of this.embedStream(items, rest)) {
+      if (error) throw withIndex(error, index)
+      result.set(embedding, index * this.dimensions)
+      onProgress?.({ done: index + 1, total: items.length })
+    }
+    return new Tensor('float32', result, [items.length, this.dimensions])
+  }
+
+  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedImagesOptions & EmbedTextsOptions): Promise<Prepared> {
+    try {
+      options.signal?.throwIfAborted()
+      const { image, text } = split(item)
+      if (image !== undefined && text !== undefined) {
+        throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
+      }
+      if (text !== undefined) {
+        if (!this.#tokenizer) throw new UnsupportedError('this checkpoint has no text encoder')
+        return { tokens: (await this.#tokenize([text], index, prompt, options))[0]! }
+      }
+      return { pixels: await this.preprocess(image!, { allowRemote: options.allowRemote, signal: options.signal }) }
+    } catch (error) {
+      if (options.signal?.aborted) throw options.signal.reason
+      return { error: error as Error }
+    }
+  }
+
+  async #encode(batch: readonly Prepared[], normalize: boolean, options: EmbedImagesOptions & EmbedTextsOptions): Promise<(Float32Array | Error)[]> {
+    const { signal, truncateDim } = options
+    const results: (Float32Array | Error)[] = batch.map((item) => ('error' in item ? item.error : noVector))
+    const place = (where: number[], rows: Float32Array, dimensions: number): void => {
+      const columns = truncateDim ?? dimensions
+      const kept = truncateRows(rows, dimensions, columns)
+      if (normalize) normalizeRows(kept, columns)
+      where.forEach((at, row) => (results[at] = kept.slice(row * columns, (row + 1) * columns)))
+    }
+    const imagesAt = batch.flatMap((item, i) => ('pixels' in item ? [i] : []))
+    if (imagesAt.length) {
+      const encoder = this.#model.imageEncoder!
+      const size = encoder.size.height * encoder.size.width * 3
+      const pixels = new Uint8Array(imagesAt.length * size)
+      imagesAt.forEach((at, i) => pixels.set((batch[at] as { pixels: Uint8Array }).pixels, i * size))
+      place(imagesAt, await encoder.encode(pixels, imagesAt.length, { signal }), encoder.dimensions)
+    }
+    const textsAt = batch.flatMap((item, i) => ('tokens' in item ? [i] : []))
+    if (textsAt.length) {
+      const encoder = this.#model.textEncoder!
+      const sequences = textsAt.map((at) => (batch[at] as { tokens: Int32Array }).tokens)
+      place(textsAt, await encoder.encode(sequences, { signal }), encoder.dimensions)
+    }
+    return results
+  }
+}
+
+const noVector = new Float32Array(0)
+
+function isTensor(value: unknown): value is TensorLike {
+  return value !== null && typeof value === 'object' && 'type' in value && 'data' in value && 'dims' in value
+}
+
+function split(item: StreamItem): { image?: ImageInput; text?: string } {
+  if (item !== null && typeof item === 'object' && ('text' in item || 'image' in item)) return item as { image?: ImageInput; text?: string }
+  return { image: item as ImageInput }
+}
+
+function withIndex(error: Error, index: number): Error {
+  Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
+  error.message = `input ${index}: ${error.message}`
+  return error
+}
+
+function listed(names: readonly string[]): string {
+  return names.length ? names.map((name) => `'${name}'`).join(', ') : 'no prompts'
+}

@@ -1,0 +1,140 @@
+// The Hub's local cache, shared with Python's huggingface_hub: models--org--name/{blobs,snapshots,refs,.no_exist}. Blobs are named by
+// their hash, snapshots/<commit> has symbolic links to them, refs/<branch> the commit, .no_exist/<commit> empty files for what the repository
+// does not have. See https://huggingface.co/docs/hub/local-cache.
+// A blob being downloaded is a part file that one process owns: abandoned ones are claimed by renaming, which only one process can win.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { copyFile, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { homedir, hostname } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { isFile } from './entry.js'
+import { checkInside } from './paths.js'
+
+/** `~/.cache/huggingface`, or where HF_HOME says. */
+export function hubHome(): string {
+  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache')
+  return process.env['HF_HOME'] || join(cache, 'huggingface')
+}
+
+/** HF_HUB_CACHE, else `hub` in HF_HOME. */
+export function hubCacheFolder(given?: string): string {
+  return given ?? (process.env['HF_HUB_CACHE'] || process.env['HUGGINGFACE_HUB_CACHE'] || join(hubHome(), 'hub'))
+}
+
+/** Whether a revision is a commit itself, and no branch or tag. */
+export const isCommit = (revision: string) => /^[0-9a-f]{40}$/.test(revision)
+/** What a server may call a commit: it becomes the name of a folder. */
+export const isCommitName = (commit: string) => /^[\w-]{4,64}$/.test(commit)
+const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+
+export class HubCache {
+  readonly folder: string
+
+  constructor(
+    cacheDir: string,
+    id: string,
+    readonly revision: string,
+  ) {
+    checkInside(revision, 'revision', revision)
+    this.folder = join(cacheDir, `models--${id.split('/').join('--')}`)
+  }
+
+  /** The commit that the revision was at when it was last fetched. */
+  async commit(): Promise<string | undefined> {
+    if (isCommit(this.revision)) return this.revision
+    const commit = (await readFile(join(this.folder, 'refs', this.revision), 'utf8').catch(() => '')).trim()
+    return isCommitName(commit) ? commit : undefined
+  }
+
+  snapshot(commit: string): string {
+    return join(this.folder, 'snapshots', commit)
+  }
+
+  /** Whether the snapshot has the file, or is known not to. */
+  async lookUp(commit: string, path: string): Promise<'there' | 'absent' | 'unknown'> {
+    if (await isFile(join(this.snapshot(commit), path))) return 'there'
+    return (await isFile(join(this.folder, '.no_exist', commit, path))) ? 'absent' : 'unknown'
+  }
+
+  blob(hash: string): string {
+    return join(this.folder, 'blobs', hash)
+  }
+
+  /** Makes the snapshot of a commit: links to blobs, marks for what is not there, and last the branch's name for it. */
+  async publish(commit: string, files: ReadonlyMap<string, string>, absent: Iterable<string>): Promise<string> {
+    const snapshot = this.snapshot(commit)
+    for (const [path, blob] of files) await link(blob, join(snapshot, path))
+    for (const path of absent) {
+      const mark = join(this.folder, '.no_exist', commit, path)
+      await mkdir(dirname(mark), { recursive: true })
+      await writeFile(mark, '')
+    }
+    if (!isCommit(this.revision)) {
+      const ref = join(this.folder, 'refs', this.revision)
+      await mkdir(dirname(ref), { recursive: true })
+      const temporary = temporaryName(ref)
+      await writeFile(temporary, commit)
+      await rename(temporary, ref)
+    }
+    return snapshot
+  }
+
+  /** A part file of the blob that only this call writes to; it may have content already, from a download that broke off. */
+  async claimPart(hash: string): Promise<string> {
+    const own = `${this.blob(hash)}.${host}-${process.pid}-${randomBytes(4).toString('hex')}.incomplete`
+    await mkdir(dirname(own), { recursive: true })
+    for (const left of await this.abandonedParts(hash)) {
+      // Another process may be faster; then the name is gone.
+      if (await rename(left, own).then(() => true, () => false)) break
+    }
+    return own
+  }
+
+  /** Leaves a part that is not complete for the next attempt. */
+  async releasePart(hash: string, part: string): Promise<void> {
+    const size = await stat(part).then(stats => stats.size, () => 0)
+    if (size === 0) await rm(part, { force: true })
+    else await rename(part, `${this.blob(hash)}.incomplete`)
+  }
+
+  /** A part whose content has been verified becomes the blob. */
+  async finishPart(hash: string, part: string): Promise<void> {
+    await rename(part, this.blob(hash))
+    for (const left of await this.abandonedParts(hash)) await rm(left, { force: true })
+  }
+
+  /** Parts that nobody writes to: released ones, and those of processes on this machine that are gone. */
+  private async abandonedParts(hash: string): Promise<string[]> {
+    const names = await readdir(join(this.folder, 'blobs')).catch(() => [])
+    const abandoned = names.filter(name => {
+      if (name === `${hash}.incomplete`) return true
+      const [, blob, owner, pid] = /^([0-9a-f]+)\.([0-9a-f]{8})-(\d+)-[0-9a-f]+\.incomplete$/.exec(name) ?? []
+      return blob === hash && owner === host && !isAlive(Number(pid))
+    })
+    return abandoned.map(name => join(this.folder, 'blobs', name))
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+const temporaryName = (path: string) => `${path}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`
+
+/** A relative link, put in place at once; a copy where the system has no links (Windows without developer mode). */
+async function link(blob: string, path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true })
+  const temporary = temporaryName(path)
+  try {
+    await symlink(relative(dirname(path), blob), temporary)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+    await copyFile(blob, temporary)
+  }
+  await rename(temporary, path)
+}

@@ -1,0 +1,114 @@
+// AutoModel: from a folder or Hub repository to a Model. config.json is read first and the architecture built from it; then all its
+// parameters are matched with the checkpoint at once, and only then is anything loaded.
+
+import { join } from 'node:path'
+import { compile } from '../core/compile.js'
+import { Device, type Weights } from '../core/device.js'
+import { UnsupportedError } from '../core/errors.js'
+import { parameter } from '../core/value.js'
+import { defaultImageRules, findImageRules } from '../data/processor.js'
+import { type Checkpoint, matchParameters, openCheckpoint } from '../io/checkpoint.js'
+import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { readJsonObject } from '../io/json.js'
+import { type ComputeType, type PixelScale, Scope } from '../nn/index.js'
+import { unary } from '../ops/index.js'
+import type { Config } from './config.js'
+import type { Architecture } from './encoder.js'
+import { Model } from './model.js'
+import { buildArchitecture } from './registry.js'
+import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
+
+export interface LoadOptions extends Omit<SourceOptions, 'files'> {
+  /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
+  device?: string | undefined
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; transformers.js's spellings too. */
+  dtype?: string | undefined
+  /** Cores to use at most. */
+  threads?: number | undefined
+  /** Caps the CPU's instruction set, for tests and measurements. @internal */
+  isa?: string | undefined
+}
+
+interface Built {
+  architecture: Architecture
+  /** Parameters by the checkpoint they are in; the encoder's first. */
+  parts: { checkpoint: Checkpoint; scope: Scope }[]
+}
+
+export const AutoModel = {
+  /**
+   * Loads a model.
+   *
+   * @example
+   * await using model = await AutoModel.fromPretrained('sentence-transformers/all-MiniLM-L6-v2', { dtype: 'f32' })
+   * @param source a folder with config.json and weights, or a Hub repository id
+   * @throws CheckpointError for a file that is missing or broken, naming it and the field; UnsupportedError for an architecture that is
+   *   not there; DeviceError for a device that is not there
+   */
+  async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
+    const { signal } = options
+    signal?.throwIfAborted()
+    const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
+    const device = await Device.open(options)
+    try {
+      const modules = await readSentenceModules(folder)
+      const encoderFolder = modules?.encoder ?? folder
+      const file = join(encoderFolder, 'config.json')
+      const config = { json: Object.freeze(await readJsonObject(file)), file }
+      const checkpoint = await openCheckpoint(encoderFolder, { signal })
+      const built = await build(config, checkpoint, modules, device.computeType)
+      const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
+      const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
+      const model = new Model({
+        config: config.json,
+        device,
+        weights,
+        architecture: built.architecture,
+        folder,
+        scale: built.architecture.images && (await readPixelScale(folder, modelKind(config.json))),
+        logitScale: await readLogitScale(built.architecture, device, weights),
+        unusedTensors: matched.flatMap(({ unused }) => unused),
+        file: encoderFolder,
+      })
+      options.onProgress?.({ status: 'ready', task: 'feature-extraction', model: source })
+      return model
+    } catch (error) {
+      await device.dispose()
+      throw error
+    }
+  },
+}
+
+async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, computeType: ComputeType): Promise<Built> {
+  const scope = Scope.root(checkpoint, computeType)
+  const architecture = buildArchitecture(config, scope)
+  const parts = [{ checkpoint, scope }]
+  if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
+  const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
+  return { architecture: { texts: sentence.tower }, parts: [...parts, ...sentence.parts] }
+}
+
+/**
+ * How uint8 pixels become numbers: what the folder's processor says, or the class's defaults where there is none. A processor that is not
+ * supported leaves float32 pixels, which the caller makes.
+ */
+async function readPixelScale(folder: string, modelType: string): Promise<PixelScale | UnsupportedError> {
+  try {
+    return (await findImageRules(folder)) ?? defaultImageRules(modelType)
+  } catch (error) {
+    if (error instanceof UnsupportedError) return error
+    throw error
+  }
+}
+
+/** model_type, or the class that stands for it: 'clip…', 'vit…'. */
+function modelKind({ model_type: type, architectures }: Config): string {
+  return String(type ?? (architectures as string[])[0]).toLowerCase()
+}
+
+/** The factor of image-text cosines. */
+async function readLogitScale({ logitScale }: Architecture, device: Device, weights: Weights): Promise<number | undefined> {
+  if (!logitScale) return undefined
+  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp') }), {}, device, weights)
+  return (await program.run({})).scale!.data[0] as number
+}

@@ -1,0 +1,165 @@
+// BERT (Devlin et al., arXiv:1810.04805): the sum of token, type and position embeddings, normalised, through post-norm blocks.
+// BertEncoder serves every encoder of this form; its relatives (DistilBERT, MPNet, RoBERTa) differ in names and positions only.
+
+import * as v from 'valibot'
+import { UnsupportedError } from '../core/errors.js'
+import { constant, type Parameter, parameter, type Value } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, TransformerBlock } from '../nn/index.js'
+import { add, gather, pickToken } from '../ops/index.js'
+import { poolTokens } from './encoder.js'
+import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
+import type { Architecture, TextTower, TokenInputs, Traced } from './encoder.js'
+
+export interface BertOptions {
+  vocabulary: number
+  /** Rows of the token type table; 0: there is none. */
+  tokenTypes: number
+  /** Rows of the position table. */
+  positions: number
+  /** Tokens a text may have; default: as many as there are positions. */
+  maxLength?: number
+  /** Position of each column of a row of ids; default: its number. */
+  positionIds?: (ids: Int32Array) => Int32Array
+  takesPositionIds?: boolean
+  width: number
+  layers: number
+  heads: number
+  hidden: number
+  activation: Activation
+  eps: number
+  /** Checkpoint path of the list of layers, and names below each. */
+  layerPath: string
+  names: BlockOptions['names']
+  /** Bias of the scores by distance: the table's name, and for each of the 2L − 1 distances its row. */
+  relative?: { name: string; buckets: number; rows: Int32Array }
+}
+
+export class BertEncoder implements TextTower {
+  readonly prefix = ''
+  readonly absent: Record<string, string> = {}
+  readonly vocabulary: number
+  readonly tokenTypes: number
+  readonly positions: number
+  readonly maxLength: number
+  readonly takesPositionIds: boolean
+  readonly relativePositions: boolean
+  readonly readsFirst = ['pooler_output']
+  private readonly words: Embedding
+  private readonly places: Embedding
+  private readonly types?: Embedding
+  private readonly norm: LayerNorm
+  private readonly layers: TransformerBlock[]
+  private readonly pooler?: Linear
+  private readonly relativeTable?: Parameter
+
+  constructor(
+    scope: Scope,
+    private readonly options: BertOptions,
+  ) {
+    const { width, eps, relative } = options
+    this.vocabulary = options.vocabulary
+    this.tokenTypes = options.tokenTypes
+    this.positions = options.positions
+    this.maxLength = options.maxLength ?? options.positions
+    this.takesPositionIds = options.takesPositionIds ?? true
+    this.relativePositions = relative !== undefined
+    const embeddings = scope.at('embeddings')
+    this.words = new Embedding(embeddings.at('word_embeddings'), options.vocabulary, width)
+    this.places = new Embedding(embeddings.at('position_embeddings'), options.positions, width)
+    if (options.tokenTypes > 0) this.types = new Embedding(embeddings.at('token_type_embeddings'), options.tokenTypes, width)
+    this.norm = new LayerNorm(embeddings.at('LayerNorm'), width, eps)
+    this.layers = Array.from({ length: options.layers }, (_, i) => new TransformerBlock(scope.at(options.layerPath, i), { ...options, order: 'post' }))
+    if (relative) this.relativeTable = scope.parameter(relative.name, [relative.buckets, options.heads])
+    if (scope.has('pooler.dense.weight')) this.pooler = new Linear(scope.at('pooler.dense'), width, width)
+    else this.absent['pooler_output'] = scope.nameOf('pooler.dense.weight')
+  }
+
+  positionIds(ids: Int32Array): Int32Array {
+    return this.options.positionIds?.(ids) ?? ids.map((_, i) => i)
+  }
+
+  trace({ ids, positions, types, sequences }: TokenInputs): Traced {
+    const words = this.words.forward(ids)
+    const typed = this.types && types ? add(words, this.types.forward(types)) : words
+    const embedded = this.norm.forward(add(typed, this.places.forward(positions)), { dtype: 'float32' })
+    const states = hiddenStates(this.layers, embedded, sequences, { relativeBias: this.relativeBias() })
+    const last = states.at(-1)!
+    const first = pickToken(last, { which: 'first', cuSeqlens: sequences.cuSeqlens })
+    return {
+      outputs: {
+        last_hidden_state: last,
+        ...(this.pooler && { pooler_output: this.pooler.forward(first, { activation: 'tanh', dtype: 'float32' }) }),
+      },
+      hiddenStates: states,
+      embedding: poolTokens(last, sequences, 'mean'),
+    }
+  }
+
+  private relativeBias(): Value | undefined {
+    if (!this.relativeTable) return undefined
+    const { rows } = this.options.relative!
+    return gather(parameter(this.relativeTable), constant(new Tensor('int32', rows, [rows.length])), { dtype: 'float32' })
+  }
+}
+
+const schema = v.object({
+  vocab_size: tableRows(),
+  hidden_size: width(),
+  num_hidden_layers: layerCount(),
+  num_attention_heads: headCount(),
+  intermediate_size: width(),
+  max_position_embeddings: tableRows(),
+  type_vocab_size: v.nullish(integer(0, 1000), 2),
+  pad_token_id: v.nullish(integer(0, 10_000_000)),
+  hidden_act: activation('gelu'),
+  layer_norm_eps: epsilon(1e-12),
+  position_embedding_type: v.nullish(v.string('a name'), 'absolute'),
+  is_decoder: flag(false),
+})
+export type BertConfig = v.InferOutput<typeof schema>
+
+/** Reads the fields that BERT and RoBERTa share. */
+export function readBertConfig(file: ConfigFile): BertConfig {
+  const config = readConfig(schema, file)
+  checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
+  if (config.position_embedding_type !== 'absolute') {
+    throw new UnsupportedError(`${file.file}: position_embedding_type '${config.position_embedding_type}' is not supported; only 'absolute' is`, {
+      file: file.file,
+      field: 'position_embedding_type',
+    })
+  }
+  if (config.is_decoder) throw new UnsupportedError(`${file.file}: is_decoder is true; only encoders are supported`, { file: file.file, field: 'is_decoder' })
+  return config
+}
+
+/** What BERT's and RoBERTa's checkpoints share. */
+export function bertOptions(config: BertConfig): BertOptions {
+  return {
+    vocabulary: config.vocab_size,
+    tokenTypes: config.type_vocab_size,
+    positions: config.max_position_embeddings,
+    width: config.hidden_size,
+    layers: config.num_hidden_layers,
+    heads: config.num_attention_heads,
+    hidden: config.intermediate_size,
+    activation: config.hidden_act,
+    eps: config.layer_norm_eps,
+    layerPath: 'encoder.layer',
+    names: {
+      attention: { query: 'attention.self.query', key: 'attention.self.key', value: 'attention.self.value', out: 'attention.output.dense' },
+      norm1: 'attention.output.LayerNorm',
+      mlp: { in: 'intermediate.dense', out: 'output.dense' },
+      norm2: 'output.LayerNorm',
+    },
+  }
+}
+
+/** The place of the encoder in a checkpoint, below one of the prefixes that models with heads have, or at the root. */
+export function encoderScope(scope: Scope, ...prefixes: string[]): Scope {
+  return scope.firstWith('embeddings.word_embeddings.weight', ['', ...prefixes])
+}
+
+export function buildBert(file: ConfigFile, scope: Scope): Architecture {
+  return { texts: new BertEncoder(encoderScope(scope, 'bert'), bertOptions(readBertConfig(file))) }
+}

@@ -1,0 +1,239 @@
+// CLIP (Radford et al., arXiv:2103.00020): a picture tower and a causal text tower, both pre-norm, projected into one space.
+// A text is read at its end token: the largest id where config.json is old (eos_token_id 2, which is no token of CLIP's), else the
+// first eos_token_id. CLIPModel, and each tower alone with or without its projection.
+
+import * as v from 'valibot'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
+import type { Value } from '../core/value.js'
+import { Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
+import { add, gather, l2Normalize, pickToken } from '../ops/index.js'
+import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
+import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+
+// Some releases of the reference library save of a tower's configuration only what differs from the class's defaults.
+const towerFields = {
+  hidden_size: v.nullish(width()),
+  intermediate_size: v.nullish(width()),
+  num_attention_heads: v.nullish(headCount()),
+  num_hidden_layers: v.nullish(layerCount()),
+  projection_dim: v.nullish(width(), 512),
+  hidden_act: activation('quick_gelu'),
+  layer_norm_eps: epsilon(1e-5),
+}
+const visionSchema = v.object({
+  ...towerFields,
+  image_size: v.nullish(sides(16384), 224),
+  patch_size: v.nullish(sides(1024), 32),
+  num_channels: threeChannels(),
+})
+const textSchema = v.object({
+  ...towerFields,
+  vocab_size: v.nullish(tableRows(), 49408),
+  max_position_embeddings: v.nullish(tableRows(), 77),
+  eos_token_id: v.nullish(integer(0, 10_000_000), 2),
+})
+const jointSchema = v.object({ projection_dim: v.nullish(width(), 512) })
+
+interface TowerSizes {
+  hidden_size: number
+  intermediate_size: number
+  num_attention_heads: number
+}
+type TowerConfig<S extends v.GenericSchema> = Omit<v.InferOutput<S>, keyof TowerSizes> & TowerSizes
+
+/** Sizes that only the configuration knows come all or none, so that a forgotten field is no silent default. */
+function readTower<S extends typeof visionSchema | typeof textSchema>(schema: S, file: ConfigFile, section: string | undefined, defaults: TowerSizes): TowerConfig<S> {
+  const config = readConfig(schema, withOlderSpelling(file, section), section)
+  const fields = Object.keys(defaults) as (keyof TowerSizes)[]
+  const given = fields.filter(field => config[field] != null)
+  const path = (field: string) => (section === undefined ? field : `${section}.${field}`)
+  if (given.length > 0 && given.length < fields.length) {
+    const field = path(fields.find(name => !given.includes(name))!)
+    throw new CheckpointError(`${file.file}: ${field} is missing; expected it beside ${path(given[0]!)}`, { file: file.file, field })
+  }
+  const sizes = given.length > 0 ? (config as TowerSizes) : defaults
+  checkHeads(file.file, path('num_attention_heads'), sizes.num_attention_heads, sizes.hidden_size)
+  return { ...config, ...sizes } as TowerConfig<S>
+}
+
+/** Older files repeat a section as `text_config_dict`, which then counts. */
+function withOlderSpelling(file: ConfigFile, section: string | undefined): ConfigFile {
+  const older = section === undefined ? undefined : file.json[`${section}_dict`]
+  if (older === undefined || older === null || typeof older !== 'object') return file
+  return { ...file, json: { ...file.json, [section!]: { ...(file.json[section!] as object), ...older } } }
+}
+
+const BLOCK_NAMES = {
+  norm1: 'layer_norm1',
+  attention: { query: 'self_attn.q_proj', key: 'self_attn.k_proj', value: 'self_attn.v_proj', out: 'self_attn.out_proj' },
+  norm2: 'layer_norm2',
+  mlp: { in: 'mlp.fc1', out: 'mlp.fc2' },
+}
+
+const DEFAULT_LAYERS = 12
+
+function makeLayers(scope: Scope, config: TowerConfig<typeof visionSchema | typeof textSchema>, causal: boolean): TransformerBlock[] {
+  const length = config.num_hidden_layers ?? DEFAULT_LAYERS
+  if (config.num_hidden_layers == null && scope.has(`encoder.layers.${DEFAULT_LAYERS}.layer_norm1.weight`)) {
+    throw new CheckpointError(`num_hidden_layers of ${scope.path} is missing, and the weights have more than the usual ${DEFAULT_LAYERS} layers`, { field: 'num_hidden_layers' })
+  }
+  const options = {
+    order: 'pre' as const,
+    width: config.hidden_size,
+    heads: config.num_attention_heads,
+    hidden: config.intermediate_size,
+    activation: config.hidden_act,
+    eps: config.layer_norm_eps,
+    causal,
+    names: BLOCK_NAMES,
+  }
+  return Array.from({ length }, (_, i) => new TransformerBlock(scope.at('encoder.layers', i), options))
+}
+
+/** Where a tower stands: in a CLIPModel its outputs are prefixed and its embedding is normalised; alone, neither. */
+interface Place {
+  joint: boolean
+  /** Width of the projection; 0: there is none. */
+  projection: number
+}
+
+class ClipVision implements ImageTower {
+  readonly prefix: string
+  readonly absent = {}
+  readonly imageSize
+  private readonly tokens: number
+  private readonly embeddings: PatchEmbed
+  private readonly preNorm: LayerNorm
+  private readonly layers: TransformerBlock[]
+  private readonly postNorm: LayerNorm
+  private readonly projection?: Linear
+
+  constructor(
+    root: Scope,
+    config: TowerConfig<typeof visionSchema>,
+    patch: number,
+    private readonly place: Place,
+  ) {
+    this.prefix = place.joint ? 'vision_' : ''
+    this.imageSize = config.image_size
+    const scope = root.at('vision_model')
+    const { hidden_size: width, layer_norm_eps: eps } = config
+    this.tokens = Math.floor(this.imageSize.height / patch) * Math.floor(this.imageSize.width / patch) + 1
+    this.embeddings = new PatchEmbed(scope.at('embeddings'), {
+      width,
+      patch,
+      tokens: this.tokens,
+      names: { weight: 'patch_embedding.weight', classToken: 'class_embedding', positions: 'position_embedding.weight' },
+    })
+    this.preNorm = new LayerNorm(scope.at('pre_layrnorm'), width, eps) // the reference's spelling
+    this.layers = makeLayers(scope, config, false)
+    this.postNorm = new LayerNorm(scope.at('post_layernorm'), width, eps)
+    if (place.projection > 0) this.projection = new Linear(root.at('visual_projection'), width, place.projection, { bias: false })
+  }
+
+  trace(pixels: Value, scale: PixelScale): Traced {
+    const embedded = this.preNorm.forward(this.embeddings.forward(pixels, scale), { dtype: 'float32' })
+    const states = hiddenStates(this.layers, embedded, { length: this.tokens })
+    const last = states.at(-1)!
+    const pooled = this.postNorm.forward(pickToken(last, { which: 'first', length: this.tokens }), { dtype: 'float32' })
+    const tokens = { [`${this.prefix}last_hidden_state`]: last, [`${this.prefix}pooler_output`]: pooled }
+    return { ...projected('image_embeds', tokens, pooled, this.projection, this.place), hiddenStates: states }
+  }
+}
+
+class ClipText implements TextTower {
+  readonly prefix: string
+  readonly absent = {}
+  readonly vocabulary: number
+  readonly tokenTypes = 0
+  readonly positions: number
+  readonly maxLength: number
+  readonly takesPositionIds = true
+  readonly relativePositions = false
+  readonly readsFirst = []
+  private readonly endToken: number
+  private readonly tokenEmbedding: Embedding
+  private readonly positionEmbedding: Embedding
+  private readonly layers: TransformerBlock[]
+  private readonly finalNorm: LayerNorm
+  private readonly projection?: Linear
+
+  constructor(
+    root: Scope,
+    config: TowerConfig<typeof textSchema>,
+    private readonly place: Place,
+  ) {
+    this.prefix = place.joint ? 'text_' : ''
+    this.vocabulary = config.vocab_size
+    this.positions = this.maxLength = config.max_position_embeddings
+    this.endToken = config.eos_token_id
+    const scope = root.at('text_model')
+    const { hidden_size: width } = config
+    this.tokenEmbedding = new Embedding(scope.at('embeddings.token_embedding'), this.vocabulary, width)
+    this.positionEmbedding = new Embedding(scope.at('embeddings.position_embedding'), this.positions, width)
+    this.layers = makeLayers(scope, config, true)
+    this.finalNorm = new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps)
+    if (place.projection > 0) this.projection = new Linear(root.at('text_projection'), width, place.projection, { bias: false })
+  }
+
+  positionIds(ids: Int32Array): Int32Array {
+    return ids.map((_, i) => i)
+  }
+
+  endOf(ids: Int32Array): number {
+    if (this.endToken !== 2) return Math.max(0, ids.indexOf(this.endToken))
+    let end = 0
+    for (let i = 1; i < ids.length; i++) if (ids[i]! > ids[end]!) end = i
+    return end
+  }
+
+  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
+    const embedded = add(this.tokenEmbedding.forward(ids), this.positionEmbedding.forward(positions))
+    const states = hiddenStates(this.layers, embedded, sequences)
+    const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
+    const pooled = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
+    const tokens = { [`${this.prefix}last_hidden_state`]: last, [`${this.prefix}pooler_output`]: pooled }
+    return { ...projected('text_embeds', tokens, pooled, this.projection, this.place), hiddenStates: states }
+  }
+}
+
+/** Adds the projected embedding. Normalised in a CLIPModel; a tower alone gives it as it is, as the reference does. */
+function projected(name: string, tokens: Record<string, Value>, pooled: Value, projection: Linear | undefined, place: Place): Omit<Traced, 'hiddenStates'> {
+  if (!projection) return { outputs: tokens, embedding: pooled }
+  const embedding = projection.forward(pooled, { dtype: 'float32' })
+  const embeds = place.joint ? l2Normalize(embedding, { dtype: 'float32' }) : embedding
+  return { outputs: { ...tokens, [name]: embeds, [`${name}_unnormalized`]: embedding }, embedding }
+}
+
+const VISION_DEFAULTS: TowerSizes = { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 }
+const TEXT_DEFAULTS: TowerSizes = { hidden_size: 512, intermediate_size: 2048, num_attention_heads: 8 }
+
+function buildVision(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): ImageTower {
+  const config = readTower(visionSchema, file, section, VISION_DEFAULTS)
+  return new ClipVision(scope, config, squarePatch(file.file, config.patch_size, config.image_size), place)
+}
+
+function buildText(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): TextTower {
+  return new ClipText(scope, readTower(textSchema, file, section, TEXT_DEFAULTS), place)
+}
+
+/** @param architecture the reference's class, say 'CLIPVisionModelWithProjection' */
+export function buildClip(file: ConfigFile, scope: Scope, architecture: string): Architecture {
+  const { projection_dim } = readConfig(jointSchema, file)
+  const alone = /^CLIP(Vision|Text)Model(WithProjection)?$/.exec(architecture)
+  if (alone) {
+    const section = (name: string) => (file.json['model_type'] === 'clip' ? name : undefined)
+    const place = { joint: false, projection: alone[2] ? projection_dim : 0 }
+    if (alone[1] === 'Vision') return { images: buildVision(file, scope, section('vision_config'), place) }
+    return { texts: buildText(file, scope, section('text_config'), place) }
+  }
+  if (architecture !== 'CLIPModel') {
+    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of CLIP there are CLIPModel and its towers alone`, { file: file.file, field: 'architectures' })
+  }
+  const place = { joint: true, projection: projection_dim }
+  return {
+    images: buildVision(file, scope, 'vision_config', place),
+    texts: buildText(file, scope, 'text_config', place),
+    logitScale: scope.parameter('logit_scale', []),
+  }
+}

@@ -1,0 +1,100 @@
+// Runs an image tower on any number of pictures, a few at a time.
+
+import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
+import { Tensor } from '../core/tensor.js'
+import type { Value, ValueType } from '../core/value.js'
+import type { PixelScale } from '../nn/index.js'
+import type { ImageTower } from './encoder.js'
+import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+
+const MAX_IMAGES = 32
+/** For float32 pixels, which are taken as they are. */
+const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
+
+/** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
+export type Pixels = { readonly type: 'uint8'; readonly data: Uint8Array; readonly count: number } | { readonly type: 'float32'; readonly data: Float32Array; readonly count: number }
+
+export class ImageRunner {
+  readonly kinds: ReadonlyMap<string, OutputKind>
+
+  constructor(
+    readonly tower: ImageTower,
+    private readonly programs: Programs,
+    /** Or why there is none: then only float32 pixels are taken. */
+    private readonly scale: PixelScale | UnsupportedError,
+  ) {
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) })
+  }
+
+  /** @throws DTypeError, ShapeError unless `tensor` holds pictures of the tower's size. */
+  read(tensor: Tensor): Pixels {
+    const { type, dims } = tensor
+    if (type !== 'uint8' && type !== 'float32') throw new DTypeError(`[forward] pixel_values is ${type}; expected uint8 or float32`, { field: 'pixel_values' })
+    if (type === 'uint8' && this.scale instanceof Error) throw this.scale
+    const expected = this.spec(type, dims[0] ?? 0).shape
+    if (dims.length !== 4 || expected.some((dim, i) => dim !== dims[i])) {
+      const sizes = expected.slice(1).join(', ')
+      throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected [n, ${sizes}]`, { field: 'pixel_values', shapes: [dims] })
+    }
+    return { type, data: tensor.data, count: dims[0]! } as Pixels
+  }
+
+  /**
+   * @param want names of outputs
+   * @returns for each, [n, C] or [n, tokens, C]
+   * @throws ArgumentError naming the picture that holds NaN or infinity
+   */
+  async run({ type, data, count }: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+    const kinds = want.map(name => this.kinds.get(name)!)
+    const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
+    const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
+    const bytesIn = pixels * data.BYTES_PER_ELEMENT
+    const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
+    const most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
+    let first = 0
+    const next = (): Promise<void> | undefined => {
+      if (first >= count) return undefined
+      const from = first
+      const images = Math.min(most, count - from)
+      first += images
+      const slice = data.subarray(from * pixels, (from + images) * pixels)
+      if (type === 'float32') checkFinite(slice as Float32Array, pixels, from)
+      return this.runSome(type, new Tensor(type, slice, this.spec(type, images).shape), want, signal).then(outputs => {
+        want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
+      })
+    }
+    await pipeline(next)
+    const dims = ({ rows, width }: OutputKind) => (rows === 1 ? [count, width] : [count, rows, width])
+    return Object.fromEntries(want.map((name, i) => [name, new Tensor('float32', results[i]!, dims(kinds[i]!))]))
+  }
+
+  private runSome(type: Pixels['type'], pixels: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    const capacity = bucket(pixels.dims[0]!)
+    const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
+    const program = this.programs.get(
+      JSON.stringify(['images', type, capacity, want]),
+      ({ pixels }) => pick(this.trace(pixels!)),
+      { pixels: this.spec(type, capacity) },
+    )
+    return program.run({ pixels }, { signal })
+  }
+
+  private trace(pixels: Value): Record<string, Value> {
+    const scale = this.scale instanceof Error ? UNSCALED : this.scale
+    return namedValues(this.tower.trace(pixels, scale), this.tower.prefix)
+  }
+
+  private spec(type: Pixels['type'], count: number): ValueType {
+    const { height, width } = this.tower.imageSize
+    return { shape: type === 'uint8' ? [count, height, width, 3] : [count, 3, height, width], dtype: type, extent: { name: 'images', per: 1 } }
+  }
+}
+
+function checkFinite(data: Float32Array, pixels: number, first: number): void {
+  let sum = 0
+  for (let i = 0; i < data.length; i++) sum += data[i]! * 0 // NaN as soon as one is not finite
+  if (sum === 0) return
+  const at = data.findIndex(value => !Number.isFinite(value))
+  const index = first + Math.floor(at / pixels)
+  throw new ArgumentError(`[forward] pixel_values of picture ${index} hold ${data[at]} at element ${at % pixels}; expected finite numbers`, { field: 'pixel_values', index })
+}

@@ -1,0 +1,369 @@
+// Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
+
+import type { Program } from '../core/compile.js'
+import type { Device, Weights } from '../core/device.js'
+import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
+import { Tensor, type TensorLike } from '../core/tensor.js'
+import type { PixelScale } from '../nn/index.js'
+import { matmul } from '../ops/index.js'
+import type { Config } from './config.js'
+import { type Architecture, EMBEDDING } from './encoder.js'
+import { ImageRunner } from './image-runner.js'
+import { bucket, type OutputKind, Programs } from './programs.js'
+import { TEXT_INPUTS, TextInputs } from './text-inputs.js'
+import { TextRunner } from './text-runner.js'
+
+export interface ForwardOptions {
+  /** Names of the outputs wanted; nothing else is computed. Default: all that the inputs allow. */
+  outputs?: readonly string[] | undefined
+  /** Adds hidden_state_0 (the embeddings) to hidden_state_N, with the sub-model's prefix. */
+  outputHiddenStates?: boolean | undefined
+  /** The promise rejects with its reason. */
+  signal?: AbortSignal | undefined
+}
+
+/** Pictures to embeddings. */
+export interface ImageEncoder {
+  /** Of the pictures it takes. */
+  readonly size: { readonly height: number; readonly width: number }
+  readonly dimensions: number
+  /** pixels: uint8 [n, height, width, 3] -> float32 [n, dimensions], not normalised */
+  encode(pixels: Uint8Array, count: number, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** Token ids to embeddings. */
+export interface TextEncoder {
+  readonly dimensions: number
+  /** Tokens a text may have. */
+  readonly maxLength: number
+  /** sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised */
+  encode(sequences: readonly Int32Array[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** Pictures to scores of the classes that a checkpoint was trained on. */
+export interface Classifier {
+  readonly labels: readonly string[]
+  /** pixels: uint8 [n, height, width, 3] -> float32 [n, labels], before softmax */
+  logits(pixels: Uint8Array, count: number, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** @internal */
+export interface ModelParts {
+  readonly config: Config
+  readonly device: Device
+  readonly weights: Weights
+  readonly architecture: Architecture
+  /** How uint8 pixels become numbers, or why they cannot. */
+  readonly scale: PixelScale | UnsupportedError | undefined
+  /** The factor of image-text cosines. */
+  readonly logitScale: number | undefined
+  /** Where everything of the model is. */
+  readonly folder: string
+  readonly unusedTensors: readonly string[]
+  readonly file: string
+}
+
+const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
+/** Rows and columns of logits in one run. */
+const LOGITS_BLOCK = 512
+
+interface Wanted {
+  images: string[]
+  texts: string[]
+  joint: string[]
+}
+
+/**
+ * A model on a device.
+ *
+ * @example
+ * const model = await AutoModel.fromPretrained('openai/clip-vit-base-patch32')
+ * const { text_embeds } = await model.forward({ input_ids })
+ * await model.dispose()
+ */
+export class Model {
+  /** config.json as it is. */
+  readonly config: Config
+  /** 'cpu', 'cuda:0', … */
+  readonly device: string
+  /** What matrix products are computed in: 'f32' or 'bf16'. */
+  readonly dtype: string
+  /** The folder it was loaded from: the source, or its snapshot in the Hub's cache. */
+  readonly folder: string
+  /** Tensors of the checkpoint that nothing here reads. */
+  readonly unusedTensors: readonly string[]
+  readonly imageEncoder: ImageEncoder | undefined
+  readonly textEncoder: TextEncoder | undefined
+  readonly classifier: Classifier | undefined
+  /** The factor that turns cosines of images and texts into logits, of models that have one. */
+  readonly logitScale: number | undefined
+  private readonly programs: Programs
+  private readonly images: ImageRunner | undefined
+  private readonly texts: TextRunner | undefined
+  private disposed = false
+
+  /** @internal */
+  constructor(private readonly parts: ModelParts) {
+    const { architecture, device, weights } = parts
+    this.config = parts.config
+    this.device = device.id
+    this.dtype = device.dtype
+    this.folder = parts.folder
+    this.unusedTensors = parts.unusedTensors
+    this.logitScale = parts.logitScale
+    this.programs = new Programs(device, weights)
+    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
+    this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
+    this.imageEncoder = this.images && this.makeImageEncoder(this.images)
+    this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
+    this.classifier = this.images && architecture.labels && this.makeClassifier(this.images, architecture.labels)
+  }
+
+  /**
+   * Runs the model.
+   *
+   * Inputs, by the reference's names: `pixel_values` uint8 [n, H, W, 3] or float32 [n, 3, H, W] (as the processor makes them);
+   * `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
+   * enough for its outputs. Outputs are float32. Positions whose mask is 0 are not computed and come back as zeros, as does
+   * everything of a text whose mask is 0 throughout.
+   *
+   * @example
+   * const { last_hidden_state } = await model.forward({ input_ids, attention_mask }, { outputs: ['last_hidden_state'] })
+   * @throws ArgumentError for an unknown input or output, a token id or pixel out of range, a text that is too long; ShapeError and
+   *   DTypeError for tensors that do not fit; CheckpointError for an output whose tensors the checkpoint lacks; DisposedError
+   */
+  async forward(inputs: Readonly<Record<string, TensorLike>>, options: ForwardOptions = {}): Promise<Record<string, Tensor>> {
+    const { signal } = options
+    this.checkAlive()
+    signal?.throwIfAborted()
+    const given = this.readInputs(inputs)
+    const pixels = given['pixel_values'] && this.images!.read(given['pixel_values'])
+    const tokens = given['input_ids'] && new TextInputs(this.texts!.tower, given)
+    const wanted = this.resolve({ images: pixels !== undefined, texts: tokens !== undefined }, options)
+    const joint = wanted.joint.length > 0
+    const withEmbeds = (names: string[], embeds: string) => (joint && !names.includes(embeds) ? [...names, embeds] : names)
+    const results: Record<string, Tensor> = {}
+    const ofImages = withEmbeds(wanted.images, 'image_embeds')
+    if (ofImages.length > 0) Object.assign(results, await this.images!.run(pixels!, ofImages, signal))
+    const ofTexts = withEmbeds(wanted.texts, 'text_embeds')
+    if (ofTexts.length > 0) Object.assign(results, await this.runTexts(tokens!, ofTexts, signal))
+    if (joint) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
+    return Object.fromEntries([...wanted.images, ...wanted.texts, ...wanted.joint].map(name => [name, results[name]!]))
+  }
+
+  /** Frees weights and plans when the last run that uses them ends. */
+  async dispose(): Promise<void> {
+    if (this.disposed) return
+    this.disposed = true
+    this.programs.dispose()
+    this.parts.weights.dispose()
+    await this.parts.device.dispose()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+
+  private checkAlive(): void {
+    if (this.disposed) throw new DisposedError('the model has been disposed of')
+  }
+
+  private readInputs(inputs: Readonly<Record<string, TensorLike>>): Record<string, Tensor> {
+    const known = [...(this.images ? ['pixel_values'] : []), ...(this.texts ? TEXT_INPUTS : [])]
+    const given: Record<string, Tensor> = {}
+    for (const [name, value] of Object.entries(inputs)) {
+      if (value === undefined) continue
+      if (!known.includes(name)) throw new ArgumentError(`[forward] there is no input '${name}'; expected ${known.join(', ')}`, { field: name })
+      given[name] = Tensor.from(value, `[forward] ${name}`)
+    }
+    if (given['pixel_values'] || given['input_ids']) return given
+    const needed = [...(this.images ? ['pixel_values'] : []), ...(this.texts ? ['input_ids'] : [])]
+    throw new ArgumentError(`[forward] ${needed.join(' and ')} ${needed.length > 1 ? 'are' : 'is'} missing`, { field: needed[0]! })
+  }
+
+  /** Which tower gives each output. */
+  private resolve(present: { images: boolean; texts: boolean }, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
+    const joint = this.logitScale !== undefined ? JOINT_OUTPUTS : []
+    const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
+    const names = (runner: ImageRunner | TextRunner | undefined) => [...(runner?.kinds.keys() ?? [])].filter(name => name !== EMBEDDING)
+    const ofImages = names(this.images)
+    const ofTexts = names(this.texts)
+    const wanted: Wanted = { images: [], texts: [], joint: [] }
+    if (!outputs) {
+      wanted.images = present.images ? ofImages.filter(name => !isState(name)) : []
+      wanted.texts = present.texts ? ofTexts.filter(name => !isState(name)) : []
+      wanted.joint = present.images && present.texts ? joint : []
+    }
+    const need = (name: string, input: string, there: boolean) => {
+      if (!there) throw new ArgumentError(`[forward] the output '${name}' needs ${input}`, { field: input })
+    }
+    for (const name of new Set(outputs)) {
+      if (ofImages.includes(name)) {
+        need(name, 'pixel_values', present.images)
+        wanted.images.push(name)
+      } else if (ofTexts.includes(name)) {
+        need(name, 'input_ids', present.texts)
+        wanted.texts.push(name)
+      } else if (joint.includes(name)) {
+        need(name, 'pixel_values', present.images)
+        need(name, 'input_ids', present.texts)
+        wanted.joint.push(name)
+      } else throw this.noOutput(name, [...ofImages, ...ofTexts, ...joint])
+    }
+    if (outputHiddenStates) {
+      if (present.images) wanted.images = [...new Set([...wanted.images, ...ofImages.filter(isState)])]
+      if (present.texts) wanted.texts = [...new Set([...wanted.texts, ...ofTexts.filter(isState)])]
+    }
+    return wanted
+  }
+
+  private noOutput(name: string, known: string[]): Error {
+    const { images, texts } = this.parts.architecture
+    const tensor = images?.absent[name] ?? texts?.absent[name]
+    if (tensor !== undefined) {
+      return new CheckpointError(`[forward] the output '${name}' needs the tensor ${tensor}, which ${this.parts.file} does not have`, {
+        file: this.parts.file,
+        field: name,
+        missing: [tensor],
+      })
+    }
+    return new ArgumentError(`[forward] there is no output '${name}'; expected ${known.join(', ')}`, { field: name })
+  }
+
+  private async runTexts(inputs: TextInputs, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    const { tower, kinds } = this.texts!
+    const { count, length } = inputs
+    const kindOf = (name: string): OutputKind => kinds.get(name)!
+    const results = Object.fromEntries(
+      want.map(name => {
+        const { per, width } = kindOf(name)
+        const dims = per === 'texts' ? [count, width] : [count, length, width]
+        return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b)), dims)]
+      }),
+    )
+    const pooled = want.some(name => kindOf(name).per === 'texts')
+    const needs = {
+      end: tower.endOf !== undefined && pooled,
+      onlyEnd: tower.endOf !== undefined && want.every(name => kindOf(name).per === 'texts'),
+      first: want.some(name => tower.readsFirst.includes(name)),
+    }
+    const placeOf = new Map<number, { columns: readonly number[]; firstIsMasked?: boolean }>()
+    const read = (index: number) => {
+      const tokens = inputs.read(index, needs)
+      if (tokens) placeOf.set(index, tokens)
+      return tokens
+    }
+    await this.texts!.run(
+      count,
+      read,
+      want,
+      ({ texts, offsets, outputs }) => {
+        for (const name of want) {
+          const { per, width } = kindOf(name)
+          const from = outputs[name]!.data as Float32Array
+          const to = results[name]!.data as Float32Array
+          texts.forEach((text, i) => {
+            if (per === 'texts') to.set(from.subarray(i * width, (i + 1) * width), text * width)
+            else placeTokens(from.subarray(offsets[i]! * width, offsets[i + 1]! * width), to.subarray(text * length * width), placeOf.get(text)!, width)
+          })
+        }
+        for (const text of texts) placeOf.delete(text)
+      },
+      signal,
+    )
+    return results
+  }
+
+  /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
+  private async logits(images: Tensor, texts: Tensor, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    const [rows, width] = images.dims as [number, number]
+    const columns = texts.dims[0]!
+    const perImage = new Float32Array(rows * columns)
+    const perText = new Float32Array(rows * columns)
+    for (let c = 0; c < columns; c += LOGITS_BLOCK) {
+      const textCount = Math.min(LOGITS_BLOCK, columns - c)
+      const padded = new Float32Array(bucket(textCount) * width)
+      padded.set((texts.data as Float32Array).subarray(c * width, (c + textCount) * width))
+      for (let r = 0; r < rows; r += LOGITS_BLOCK) {
+        const imageCount = Math.min(LOGITS_BLOCK, rows - r)
+        const a = new Tensor('float32', images.data.subarray(r * width, (r + imageCount) * width) as Float32Array, [imageCount, width])
+        const b = new Tensor('float32', padded, [bucket(textCount), width])
+        const { logits } = await this.logitsProgram(bucket(imageCount), bucket(textCount), width).run({ images: a, texts: b }, { signal })
+        for (let i = 0; i < imageCount; i++) {
+          for (let j = 0; j < textCount; j++) {
+            const value = logits!.data[i * bucket(textCount) + j] as number
+            perImage[(r + i) * columns + c + j] = value
+            perText[(c + j) * rows + r + i] = value
+          }
+        }
+      }
+    }
+    return { logits_per_image: new Tensor('float32', perImage, [rows, columns]), logits_per_text: new Tensor('float32', perText, [columns, rows]) }
+  }
+
+  private logitsProgram(images: number, texts: number, width: number): Program {
+    return this.programs.get(
+      JSON.stringify(['logits', images, texts]),
+      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale!, dtype: 'float32' }) }),
+      {
+        images: { shape: [images, width], dtype: 'float32', extent: { name: 'images', per: 1 } },
+        texts: { shape: [texts, width], dtype: 'float32' },
+      },
+    )
+  }
+
+  private makeImageEncoder(runner: ImageRunner): ImageEncoder {
+    return {
+      size: runner.tower.imageSize,
+      dimensions: runner.kinds.get(EMBEDDING)!.width,
+      encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
+    }
+  }
+
+  private makeClassifier(runner: ImageRunner, labels: readonly string[]): Classifier {
+    return { labels, logits: (pixels, count, options) => this.fromPixels(runner, 'logits', pixels, count, options?.signal) }
+  }
+
+  private async fromPixels(runner: ImageRunner, name: string, pixels: Uint8Array, count: number, signal?: AbortSignal): Promise<Float32Array> {
+    this.checkAlive()
+    const { height, width } = runner.tower.imageSize
+    const results = await runner.run(runner.read(new Tensor('uint8', pixels, [count, height, width, 3])), [name], signal)
+    return results[name]!.data as Float32Array
+  }
+
+  private makeTextEncoder(runner: TextRunner): TextEncoder {
+    const { tower } = runner
+    const { width } = runner.kinds.get(EMBEDDING)!
+    const read = (ids: Int32Array, index: number) => {
+      if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
+      const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : ids
+      if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
+      const wrong = cut.findIndex(id => id < 0 || id >= tower.vocabulary)
+      if (wrong >= 0) {
+        throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
+      }
+      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length) }
+    }
+    return {
+      dimensions: width,
+      maxLength: tower.maxLength,
+      encode: async (sequences, { signal } = {}) => {
+        this.checkAlive()
+        const results = new Float32Array(sequences.length * width)
+        await runner.run(
+          sequences.length,
+          index => read(sequences[index]!, index),
+          [EMBEDDING],
+          ({ texts, outputs }) => results.set(outputs[EMBEDDING]!.data as Float32Array, texts[0]! * width), // none is left out
+          signal,
+        )
+        return results
+      },
+    }
+  }
+}
+
+/** Copies packed rows to the columns they come from. */
+function placeTokens(from: Float32Array, to: Float32Array, { columns, firstIsMasked }: { columns: readonly number[]; firstIsMasked?: boolean }, width: number): void {
+  for (let t = firstIsMasked ? 1 : 0; t < columns.length; t++) to.set(from.subarray(t * width, (t + 1) * width), columns[t]! * width)
+}

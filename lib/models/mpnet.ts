@@ -1,0 +1,79 @@
+// MPNet (Song et al., arXiv:2004.09297): BERT without token types, positions counted from the padding id 1, and a bias of the
+// attention scores by distance: one learned number per head and bucket, shared by all layers.
+
+import * as v from 'valibot'
+import type { Scope } from '../nn/index.js'
+import { BertEncoder, encoderScope } from './bert.js'
+import { CheckpointError } from '../core/errors.js'
+import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
+import type { Architecture } from './encoder.js'
+import { positionsFromPadding } from './xlm-roberta.js'
+
+const schema = v.object({
+  vocab_size: tableRows(),
+  hidden_size: width(),
+  num_hidden_layers: layerCount(),
+  num_attention_heads: headCount(),
+  intermediate_size: width(),
+  max_position_embeddings: tableRows(),
+  relative_attention_num_buckets: v.nullish(integer(4, 4096), 32),
+  hidden_act: activation('gelu'),
+  layer_norm_eps: epsilon(1e-12),
+})
+
+const PADDING = 1 // whatever pad_token_id says, as in the reference
+const MAX_DISTANCE = 128
+
+/**
+ * The bucket of a distance key − query: half of the buckets for keys behind, half for keys ahead; of each half, the first half one
+ * bucket per distance, the rest in logarithmic steps up to MAX_DISTANCE.
+ */
+export function distanceBucket(distance: number, buckets: number): number {
+  const half = buckets >> 1
+  const exact = half >> 1
+  const ahead = distance > 0 ? half : 0
+  const far = Math.abs(distance)
+  if (far < exact) return ahead + far
+  // In float32 step by step: a distance on a border must fall where the reference puts it.
+  const steps = Math.fround(Math.fround(Math.fround(Math.log(far / exact)) / Math.fround(Math.log(MAX_DISTANCE / exact))) * (half - exact))
+  return ahead + Math.min(half - 1, exact + Math.trunc(steps))
+}
+
+export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
+  const config = readConfig(schema, file)
+  checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
+  const maxLength = config.max_position_embeddings - PADDING - 1
+  if (maxLength < 1) {
+    throw new CheckpointError(`${file.file}: max_position_embeddings is ${config.max_position_embeddings}; expected at least ${PADDING + 2}`, {
+      file: file.file,
+      field: 'max_position_embeddings',
+    })
+  }
+  const buckets = config.relative_attention_num_buckets
+  const texts = new BertEncoder(encoderScope(scope, 'mpnet'), {
+    vocabulary: config.vocab_size,
+    tokenTypes: 0,
+    positions: config.max_position_embeddings,
+    maxLength,
+    positionIds: ids => positionsFromPadding(ids, PADDING),
+    width: config.hidden_size,
+    layers: config.num_hidden_layers,
+    heads: config.num_attention_heads,
+    hidden: config.intermediate_size,
+    activation: config.hidden_act,
+    eps: config.layer_norm_eps,
+    layerPath: 'encoder.layer',
+    names: {
+      attention: { query: 'attention.attn.q', key: 'attention.attn.k', value: 'attention.attn.v', out: 'attention.attn.o' },
+      norm1: 'attention.LayerNorm',
+      mlp: { in: 'intermediate.dense', out: 'output.dense' },
+      norm2: 'output.LayerNorm',
+    },
+    relative: {
+      name: 'encoder.relative_attention_bias.weight',
+      buckets,
+      rows: Int32Array.from({ length: 2 * maxLength - 1 }, (_, i) => distanceBucket(i - maxLength + 1, buckets)),
+    },
+  })
+  return { texts }
+}

@@ -1,0 +1,64 @@
+// Which architecture a config.json means: by model_type, else by the class in `architectures`.
+
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
+import type { Scope } from '../nn/index.js'
+import { buildBert } from './bert.js'
+import { buildClip } from './clip.js'
+import type { ConfigFile } from './config.js'
+import { buildDistilBert } from './distilbert.js'
+import type { Architecture } from './encoder.js'
+import { buildMpnet } from './mpnet.js'
+import { buildViT } from './vit.js'
+import { buildRoberta } from './xlm-roberta.js'
+
+interface Entry {
+  readonly build: (file: ConfigFile, scope: Scope, architecture: string) => Architecture
+  /** The reference's classes begin with this. */
+  readonly classes: string
+  /** The class that is meant where config.json names none. */
+  readonly usual: string
+}
+
+const entries: Readonly<Record<string, Entry>> = {
+  clip: { build: buildClip, classes: 'CLIP', usual: 'CLIPModel' },
+  clip_vision_model: { build: buildClip, classes: 'CLIPVision', usual: 'CLIPVisionModel' },
+  clip_text_model: { build: buildClip, classes: 'CLIPText', usual: 'CLIPTextModel' },
+  vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
+  bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
+  distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
+  mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
+  'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
+  roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
+  camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },
+}
+
+/** model_type of the architectures there are. */
+export const supportedModels: readonly string[] = Object.keys(entries)
+
+/**
+ * Builds the modules that a config.json describes; they ask `scope` for their parameters.
+ * @throws CheckpointError for a field that is missing or absurd, UnsupportedError for an architecture that is not there
+ */
+export function buildArchitecture(file: ConfigFile, scope: Scope): Architecture {
+  const { model_type: type, architectures } = file.json
+  if (type != null && typeof type !== 'string') {
+    throw new CheckpointError(`${file.file}: model_type is ${JSON.stringify(type)}; expected a name`, { file: file.file, field: 'model_type' })
+  }
+  const named: unknown = Array.isArray(architectures) ? architectures[0] : undefined
+  const architecture = typeof named === 'string' ? named : undefined
+  if (type == null && architecture === undefined) {
+    throw new CheckpointError(`${file.file}: model_type is missing; expected one of ${supportedModels.join(', ')}`, { file: file.file, field: 'model_type' })
+  }
+  const entry = type != null ? (Object.hasOwn(entries, type) ? entries[type] : undefined) : byClass(architecture!)
+  if (!entry) {
+    const what = type != null ? `model_type '${type}'${architecture ? ` (${architecture})` : ''}` : `architecture '${architecture}'`
+    throw new UnsupportedError(`${file.file}: ${what} is not supported; supported are ${supportedModels.join(', ')}`, { file: file.file, field: 'model_type' })
+  }
+  return entry.build(file, scope, architecture ?? entry.usual)
+}
+
+/** The longest prefix counts: CLIPVision before CLIP. */
+function byClass(architecture: string): Entry | undefined {
+  const fitting = Object.values(entries).filter(({ classes }) => architecture.startsWith(classes) && /^(Model|For|$|Vision|Text)/.test(architecture.slice(classes.length)))
+  return fitting.sort((a, b) => b.classes.length - a.classes.length)[0]
+}

@@ -1,0 +1,165 @@
+// Runs a text tower on any number of texts. Tokens that count are packed one text after the other up to a budget, so that padding is
+// never computed; texts are read only when their turn comes, so that a large batch is no long pause.
+
+import { Tensor } from '../core/tensor.js'
+import type { Value, ValueType } from '../core/value.js'
+import type { TextTower, TokenInputs } from './encoder.js'
+import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+
+/** Tokens in one run, unless a single text has more. */
+const MAX_TOKENS = 2048
+const MIN_CAPACITY = 64
+/** A plan has room for one text in so many tokens. */
+const TOKENS_PER_TEXT = 4
+
+/** The tokens of one text that are computed. */
+export interface TextTokens {
+  readonly ids: Int32Array
+  readonly positions: Int32Array
+  readonly types?: Int32Array | undefined
+  /** The first one is masked: it is read, but the others do not see it. */
+  readonly firstIsMasked?: boolean
+  /** Where among them the end token is; for towers with `endOf`. */
+  readonly end?: number
+}
+
+/** One finished run: texts `texts` have rows offsets[i] to offsets[i + 1] of the outputs per token. */
+export interface TextPiece {
+  readonly texts: readonly number[]
+  readonly offsets: Int32Array
+  readonly outputs: Readonly<Record<string, Tensor>>
+}
+
+interface Batch {
+  index: number[]
+  texts: TextTokens[]
+  tokens: number
+}
+
+export class TextRunner {
+  readonly kinds: ReadonlyMap<string, OutputKind>
+
+  constructor(
+    readonly tower: TextTower,
+    private readonly programs: Programs,
+  ) {
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false))
+  }
+
+  /**
+   * @param count texts there are
+   * @param read the tokens of text i; undefined or none: it is left out
+   * @param want names of outputs
+   * @param place takes each run's results
+   */
+  async run(
+    count: number,
+    read: (index: number) => TextTokens | undefined,
+    want: readonly string[],
+    place: (piece: TextPiece) => void,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
+    const budget = Math.min(MAX_TOKENS, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
+    let at = 0
+    let left: { index: number; text: TextTokens } | undefined
+    const takeText = () => {
+      while (!left && at < count) {
+        const index = at++
+        const text = read(index)
+        if (text && text.ids.length > 0) left = { index, text }
+      }
+      return left
+    }
+    const next = (): Promise<void> | undefined => {
+      const batch: Batch = { index: [], texts: [], tokens: 0 }
+      for (let taken = takeText(); taken; taken = takeText()) {
+        const tokens = batch.tokens + taken.text.ids.length
+        if (batch.texts.length > 0 && (tokens > budget || (batch.texts.length + 1) * TOKENS_PER_TEXT > budget)) break
+        batch.index.push(taken.index)
+        batch.texts.push(taken.text)
+        batch.tokens = tokens
+        left = undefined
+      }
+      return batch.texts.length === 0 ? undefined : this.runBatch(batch, want, signal).then(place)
+    }
+    await pipeline(next)
+  }
+
+  private async runBatch({ index, texts, tokens }: Batch, want: readonly string[], signal: AbortSignal | undefined): Promise<TextPiece> {
+    const capacity = bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
+    const ends = texts[0]!.end !== undefined
+    const keyed = texts.some(text => text.firstIsMasked)
+    const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
+    const program = this.programs.get(
+      JSON.stringify(['texts', capacity, ends, keyed, want]),
+      inputs => pick(namedValues(this.trace(inputs), this.tower.prefix)),
+      this.specs(capacity, capacity / TOKENS_PER_TEXT, ends, keyed),
+    )
+    const offsets = cumulative(texts.map(text => text.ids.length))
+    const joined = (field: (text: TextTokens) => Int32Array) => vector(concatenate(texts.map(field), tokens))
+    const outputs = await program.run(
+      {
+        ids: joined(text => text.ids),
+        positions: joined(text => text.positions),
+        ...(this.tower.tokenTypes > 0 && { types: joined(text => text.types ?? new Int32Array(text.ids.length)) }),
+        cuSeqlens: vector(offsets),
+        ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
+        ...(keyed && keysOf(texts, offsets)),
+      },
+      { signal },
+    )
+    return { texts: index, offsets, outputs }
+  }
+
+  private trace(inputs: Record<string, Value>) {
+    const { ids, positions, types, cuSeqlens, ends, keyRows, cuKeys } = inputs as Record<string, Value | undefined>
+    const keys = keyRows && cuKeys && { rows: keyRows, cuSeqlens: cuKeys }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends }
+    return this.tower.trace(tokens)
+  }
+
+  private specs(tokens: number, texts: number, ends: boolean, keyed: boolean): Record<string, ValueType> {
+    const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
+    const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
+    return {
+      ids: perToken,
+      positions: perToken,
+      ...(this.tower.tokenTypes > 0 && { types: perToken }),
+      cuSeqlens: lengths,
+      ...(ends && { ends: { shape: [texts], dtype: 'int32', extent: { name: 'texts', per: 1 } } as ValueType }),
+      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, cuKeys: lengths }),
+    }
+  }
+}
+
+function vector(data: Int32Array): Tensor {
+  return new Tensor('int32', data, [data.length])
+}
+
+function cumulative(lengths: readonly number[]): Int32Array {
+  const offsets = new Int32Array(lengths.length + 1)
+  lengths.forEach((length, i) => (offsets[i + 1] = offsets[i]! + length))
+  return offsets
+}
+
+function concatenate(parts: readonly Int32Array[], length: number): Int32Array {
+  const all = new Int32Array(length)
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}
+
+/** The rows that may be attended to: all but masked first ones. */
+function keysOf(texts: readonly TextTokens[], offsets: Int32Array): { keyRows: Tensor; cuKeys: Tensor } {
+  const rows: number[] = []
+  const lengths = texts.map((text, i) => {
+    const skipped = text.firstIsMasked ? 1 : 0
+    for (let row = offsets[i]! + skipped; row < offsets[i + 1]!; row++) rows.push(row)
+    return text.ids.length - skipped
+  })
+  return { keyRows: vector(Int32Array.from(rows)), cuKeys: vector(cumulative(lengths)) }
+}

@@ -1,0 +1,79 @@
+// Loops over one row in registers, and the choice of a loop by element types. Included by simd/rows_*.cpp.
+#pragma once
+
+#include "cpu/simd/rows.h"
+#include "cpu/simd/vec.h"
+
+namespace chiasma::cpu::CHIASMA_ISA {
+namespace {
+
+// How many lanes a step of a row has: all of them, or an int at its end. A type of its own, so that whole steps are compiled apart.
+struct AllLanes {};
+
+template <typename T>
+CHIASMA_INLINE Vec load_lanes(const T* p, AllLanes) {
+  return load(p);
+}
+template <typename T>
+CHIASMA_INLINE Vec load_lanes(const T* p, int n) {
+  return load_part(p, n);
+}
+template <typename T>
+CHIASMA_INLINE void store_lanes(T* p, Vec a, AllLanes) {
+  store(p, a);
+}
+template <typename T>
+CHIASMA_INLINE void store_lanes(T* p, Vec a, int n) {
+  store_part(p, a, n);
+}
+// a where the row has elements, else b.
+CHIASMA_INLINE Vec within(Vec a, Vec, AllLanes) { return a; }
+CHIASMA_INLINE Vec within(Vec a, Vec b, int n) { return select_first(n, a, b); }
+
+// step(column, lanes) over a row.
+template <typename F>
+CHIASMA_INLINE void for_columns(int64_t columns, F&& step) {
+  int64_t c = 0;
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) step(c, AllLanes{});
+  if (c < columns) step(c, static_cast<int>(columns - c));
+}
+
+// acc = step(acc, column, lanes) over a row in four accumulators that all start at `start`, joined by join(a, b) pairwise.
+template <typename F, typename J>
+CHIASMA_INLINE Vec accumulate(int64_t columns, Vec start, F&& step, J&& join) {
+  Vec a = start, b = start, c = start, d = start;
+  int64_t i = 0;
+  for (; i + 4 * Vec::lanes <= columns; i += 4 * Vec::lanes) {
+    a = step(a, i, AllLanes{});
+    b = step(b, i + Vec::lanes, AllLanes{});
+    c = step(c, i + 2 * Vec::lanes, AllLanes{});
+    d = step(d, i + 3 * Vec::lanes, AllLanes{});
+  }
+  for (; i + Vec::lanes <= columns; i += Vec::lanes) a = step(a, i, AllLanes{});
+  if (i < columns) b = step(b, i, static_cast<int>(columns - i));
+  return join(join(a, b), join(c, d));
+}
+template <typename F>
+CHIASMA_INLINE float sum_columns(int64_t columns, F&& step) {
+  return reduce_sum(accumulate(columns, zero(), step, [](Vec a, Vec b) { return a + b; }));
+}
+
+// body(x, out) with pointers of the element types of a float input and an output.
+template <typename F>
+CHIASMA_INLINE void with_types(InRows x, OutRows out, F&& body) {
+  const auto with_output = [&](auto* from) {
+    if (out.type == RowType::float32) {
+      body(from, static_cast<float*>(out.data));
+    } else {
+      body(from, static_cast<Bf16*>(out.data));
+    }
+  };
+  if (x.type == RowType::float32) {
+    with_output(static_cast<const float*>(x.data));
+  } else {
+    with_output(static_cast<const Bf16*>(x.data));
+  }
+}
+
+}  // namespace
+}  // namespace chiasma::cpu::CHIASMA_ISA

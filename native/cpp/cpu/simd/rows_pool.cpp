@@ -1,0 +1,73 @@
+// pool: a sequence's rows into one, a strip of columns at a time that stays in registers while the rows pass.
+// Sums are taken over 32 rows, then over these sums, so that their error grows little with the sequence.
+#include "cpu/simd/row_loops.h"
+
+namespace chiasma::cpu::CHIASMA_ISA {
+
+namespace {
+
+constexpr int64_t group_rows = 32;
+
+// Strips of 4 registers, then of 1, the last one partial. strip(column, lanes, integral constant: registers).
+template <int Registers>
+struct Strip {
+  static constexpr int registers = Registers;
+};
+template <typename F>
+CHIASMA_INLINE void for_strips(int64_t columns, F&& strip) {
+  int64_t c = 0;
+  for (; c + 4 * Vec::lanes <= columns; c += 4 * Vec::lanes) strip(c, AllLanes{}, Strip<4>{});
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) strip(c, AllLanes{}, Strip<1>{});
+  if (c < columns) strip(c, static_cast<int>(columns - c), Strip<1>{});
+}
+
+template <typename In, typename Out>
+void sum_rows(const In* x, int64_t stride, Out* out, int64_t rows, int64_t columns, float divisor) {
+  for_strips(columns, [=](int64_t c, auto lanes, auto strip) {
+    constexpr int n = decltype(strip)::registers;
+    Vec total[n];
+    for (int i = 0; i < n; ++i) total[i] = zero();
+    for (int64_t begin = 0; begin < rows; begin += group_rows) {
+      const int64_t end = begin + group_rows < rows ? begin + group_rows : rows;
+      Vec sum[n];
+      for (int i = 0; i < n; ++i) sum[i] = zero();
+      for (int64_t r = begin; r < end; ++r) {
+        for (int i = 0; i < n; ++i) sum[i] = sum[i] + load_lanes(x + r * stride + c + i * Vec::lanes, lanes);
+      }
+      for (int i = 0; i < n; ++i) total[i] = total[i] + sum[i];
+    }
+    for (int i = 0; i < n; ++i) store_lanes(out + c + i * Vec::lanes, total[i] / set(divisor), lanes);
+  });
+}
+
+template <typename In, typename Out>
+void max_rows(const In* x, int64_t stride, Out* out, int64_t rows, int64_t columns) {
+  for_strips(columns, [=](int64_t c, auto lanes, auto strip) {
+    constexpr int n = decltype(strip)::registers;
+    Vec most[n];
+    for (int i = 0; i < n; ++i) most[i] = load_lanes(x + c + i * Vec::lanes, lanes);
+    for (int64_t r = 1; r < rows; ++r) {
+      for (int i = 0; i < n; ++i) most[i] = max_nan(load_lanes(x + r * stride + c + i * Vec::lanes, lanes), most[i]);
+    }
+    for (int i = 0; i < n; ++i) store_lanes(out + c + i * Vec::lanes, most[i], lanes);
+  });
+}
+
+}  // namespace
+
+void pool_rows(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns) {
+  with_types(x, out, [=](auto* from, auto* to) {
+    const float length = static_cast<float>(rows);
+    if (rows == 0) return for_columns(columns, [=](int64_t c, auto lanes) { store_lanes(to + c, zero(), lanes); });
+    switch (mode) {
+      case PoolMode::mean:
+        return sum_rows(from, x.stride, to, rows, columns, length);
+      case PoolMode::mean_sqrt_len:
+        return sum_rows(from, x.stride, to, rows, columns, sqrtf(length));
+      case PoolMode::max:
+        return max_rows(from, x.stride, to, rows, columns);
+    }
+  });
+}
+
+}  // namespace chiasma::cpu::CHIASMA_ISA

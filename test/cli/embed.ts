@@ -1,0 +1,139 @@
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { readEmbeddings } from '../../lib/io/embeddings.js'
+import { cli, startCli } from '../support/cli.js'
+import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
+
+const { folder, remove } = await temporaryFolder()
+t.teardown(remove)
+const model = await writeTinyClip(folder)
+const pictures = await writePictures(folder, 24)
+
+t.test('every format holds the same rows, and search reads them', async (t) => {
+  const tables = []
+  for (const extension of ['safetensors', 'npy', 'jsonl', 'arrow', 'parquet']) {
+    const out = join(folder, `photos.${extension}`)
+    const { code, stderr, stdout } = await cli('embed', join(folder, 'images'), '--model', model, '--out', out, '--dtype', 'f32')
+    t.equal(code, 0, stderr)
+    t.equal(stdout, '', 'nothing on stdout')
+    const table = await readEmbeddings(out)
+    t.same(table.items, pictures, `${extension}: items in order`)
+    t.same(table.embeddings.dims, [24, 20])
+    tables.push(table)
+    const found = await cli('search', '--index', out, '--image', pictures[7]!, '--model', model, '--top-k', '3', '--json', '--dtype', 'f32')
+    t.equal(found.code, 0, found.stderr)
+    const hits = JSON.parse(found.stdout)
+    t.equal(hits.length, 3)
+    t.match(hits[0], { item: pictures[7], index: 7 })
+    t.ok(Math.abs(hits[0].score - 1) < 1e-5, 'a picture is nearest to itself')
+  }
+  for (const { embeddings } of tables.slice(1)) t.same(embeddings.data, tables[0]!.embeddings.data, 'the same bits in every format')
+})
+
+t.test('an interrupted run goes on to the same file', async (t) => {
+  const many = await writePictures(join(folder, 'many'), 400)
+  const whole = join(folder, 'whole.safetensors')
+  const resumed = join(folder, 'resumed.safetensors')
+  const args = ['embed', join(folder, 'many/images'), '--model', model, '--dtype', 'f32', '--batch-size', '4', '--out']
+  t.equal((await cli(...args, whole)).code, 0)
+
+  const { child, result } = startCli([...args, resumed])
+  while (child.exitCode === null && (await lines(`${resumed}.part.jsonl`)) < 20) await new Promise((resolve) => setTimeout(resolve, 2))
+  child.kill('SIGKILL')
+  t.equal((await result).signal, 'SIGKILL', 'it was killed in mid-run')
+  // What a crash may leave: half a line, and a row without its line.
+  const journal = `${resumed}.part.jsonl`
+  const text = await readFile(journal, 'utf8')
+  await writeFile(journal, text.slice(0, -9))
+  const again = await cli(...args, resumed)
+  t.equal(again.code, 0, again.stderr)
+  t.match(again.stderr, /going on after \d+ of 400 items/)
+  t.same(await readFile(resumed), await readFile(whole), 'the embeddings are the same')
+  t.same(await readFile(`${resumed}.items.jsonl`), await readFile(`${whole}.items.jsonl`), 'so are the items')
+  t.equal(await lines(journal), 0, 'the journal is gone')
+  t.equal((await readEmbeddings(resumed)).items.length, many.length)
+})
+
+t.test('one broken file is reported and skipped', async (t) => {
+  const broken = join(folder, 'images', '00010b.jpg')
+  await writeFile(broken, 'this is no picture')
+  t.teardown(() => rm(broken))
+  const out = join(folder, 'skipped.jsonl')
+  const { code, stderr, stdout } = await cli('embed', join(folder, 'images'), '--model', model, '--out', out, '--json')
+  t.equal(code, 0, stderr)
+  t.match(stderr, new RegExp(`skipped .*00010b.jpg`))
+  t.match(JSON.parse(stdout), { embedded: 24, skipped: 1, dimensions: 20 })
+  t.same((await readEmbeddings(out)).items, pictures)
+})
+
+t.test('texts', async (t) => {
+  const file = join(folder, 'texts.txt')
+  await writeFile(file, 'a cat\n\nthe dog\nsome birds\n')
+  const out = join(folder, 'texts.npy')
+  const { code, stderr } = await cli('embed', '--texts', file, '--model', model, '--out', out)
+  t.equal(code, 0, stderr)
+  t.same((await readEmbeddings(out)).items, ['a cat', 'the dog', 'some birds'])
+  const found = await cli('search', '--index', out, '--text', 'the dog', '--model', model, '--json')
+  t.equal(JSON.parse(found.stdout)[0].item, 'the dog', found.stderr)
+})
+
+t.test('wrong usage and wrong input', async (t) => {
+  const out = join(folder, 'never.npy')
+  const usage: [string[], RegExp][] = [
+    [['embed', '--model', model, '--out', out], /image paths or --texts/],
+    [['embed', 'x', '--out', out], /--model/],
+    [['embed', 'x', '--model', model, '--out', out, '--batch-size', '0'], /positive integer/],
+    [['embed', 'x', '--model', model, '--out', out, '--nonsense'], /unknown option/],
+    [['nonsense'], /unknown command/],
+    [['search', '--index', out, '--model', model], /--text or --image/],
+  ]
+  for (const [args, message] of usage) {
+    const { code, stderr, stdout } = await cli(...args)
+    t.equal(code, 2, `${args.join(' ')}: ${stderr}`)
+    t.match(stderr, message)
+    t.equal(stdout, '')
+  }
+  const failures: [string[], RegExp][] = [
+    [['embed', join(folder, 'absent'), '--model', model, '--out', out], /absent: no such file or folder/],
+    [['embed', pictures[0]!, '--model', join(folder, 'absent'), '--out', out], /absent/],
+    [['embed', pictures[0]!, '--model', model, '--out', join(folder, 'x.csv')], /x\.csv: unknown format/],
+    [['embed', pictures[0]!, '--model', model, '--out', join(folder, 'no', 'folder.npy')], /folder\.npy/],
+    [['embed', pictures[0]!, '--model', model, '--out', out, '--device', 'cuda:7'], /cuda:7/],
+    [['embed', pictures[0]!, '--model', model, '--out', out, '--dtype', 'f16'], /f16/],
+    [['search', '--index', out, '--text', 'a', '--model', model], /never\.npy/],
+  ]
+  for (const [args, message] of failures) {
+    const { code, stderr, stdout } = await cli(...args)
+    t.equal(code, 1, `${args.join(' ')}: ${stderr}`)
+    t.match(stderr, message)
+    t.notMatch(stderr, /\n {4}at /, 'no stack trace')
+    t.equal(stdout, '')
+  }
+})
+
+t.test('help and version', async (t) => {
+  const help = await cli('embed', '--help')
+  t.equal(help.code, 0)
+  t.match(help.stdout, /--batch-size/)
+  t.match((await cli('--version')).stdout, /^\d+\.\d+\.\d+/)
+  t.match((await cli('doctor')).stdout, /cpu: .+\n\s+instruction sets portable/)
+  const doctor = JSON.parse((await cli('doctor', '--json')).stdout)
+  t.match(doctor.devices[0], { id: 'cpu', available: true })
+})
+
+t.test('classify', async (t) => {
+  const { code, stdout, stderr } = await cli('classify', ...pictures.slice(0, 3), '--model', model, '--labels', 'cat, dog,bird', '--json')
+  t.equal(code, 0, stderr)
+  const results = JSON.parse(stdout)
+  t.same(results.map(({ item }: { item: string }) => item), pictures.slice(0, 3))
+  for (const { labels } of results) {
+    t.same(labels.map(({ label }: { label: string }) => label).sort(), ['bird', 'cat', 'dog'])
+    const sum = labels.reduce((total: number, { score }: { score: number }) => total + score, 0)
+    t.ok(Math.abs(sum - 1) < 1e-6, 'scores are probabilities')
+  }
+})
+
+async function lines(file: string): Promise<number> {
+  return (await readFile(file, 'utf8').catch(() => '')).split('\n').length - 1
+}

@@ -1,0 +1,124 @@
+// Every op, in every mixture of dtypes, on every device and instruction set of this machine, against the float64 references.
+// Buffers have guard bytes around them, and memory that was not written reads as NaN.
+
+import t from 'tap'
+import { Device, listDevices } from '../lib/core/device.js'
+import { type OpName, opTable } from '../lib/ops/index.js'
+import { opCases, tolerances } from './op-cases.js'
+import { batches } from './op-batches.js'
+import { bitsOf, mismatch, normals, numbersOf, runOp, titleOf, type Variant, variantsOf } from './op-runner.js'
+import { type RefArray, references, rowsOf } from './reference/index.js'
+import { cosines } from './reference/search.js'
+
+const names = Object.keys(opTable) as OpName[]
+const devices = (await listDevices()).filter(({ available }) => available)
+
+t.test('every op has cases for odd sizes, nothing, and NaN', (t) => {
+  for (const name of names) {
+    const cases = opCases[name]
+    t.ok(cases.length >= 5, `${name} has ${cases.length} cases`)
+    t.ok(cases.some(({ title }) => /NaN/.test(title)), `${name} is tried with NaN`)
+    t.equal(new Set(cases.map((each) => each.title + JSON.stringify(each.attributes))).size, cases.length, `${name}'s titles differ`)
+  }
+  t.end()
+})
+
+for (const info of devices) {
+  for (const isa of info.isa ?? [undefined]) {
+    t.test([info.id, isa].filter(Boolean).join(' '), async (t) => {
+      const device = await Device.open({ device: info.id, dtype: 'f32', isa })
+      t.teardown(() => device.dispose())
+      if (isa) t.equal(device.isa, isa)
+      for (const name of names) {
+        await t.test(name, async (t) => {
+          for (const opCase of opCases[name]) {
+            for (const variant of variantsOf(name, opCase)) {
+              const title = titleOf(name, opCase, variant)
+              try {
+                const run = await runOp(name, opCase, variant, device)
+                const expected = references[name](run.inputs, run.attributes)
+                const allowed = opCase.allowed ?? allowance(name, variant)
+                const wrong =
+                  name === 'cosineTopK'
+                    ? wrongTopK(run.inputs, run.outputs, expected, allowed)
+                    : run.outputs.map((output, i) => mismatch(output, expected[i]!, allowed)).find((text) => text)
+                if (wrong) t.fail(title, { wrong })
+                else t.pass(title)
+              } catch (error) {
+                t.fail(title, { error: String(error) })
+              }
+            }
+          }
+        })
+      }
+    })
+  }
+}
+
+for (const info of devices) {
+  for (const isa of info.isa ?? [undefined]) {
+    t.test(['same bits on', info.id, isa].filter(Boolean).join(' '), async (t) => {
+      const all = await Device.open({ device: info.id, dtype: 'f32', isa })
+      const one = await Device.open({ device: info.id, dtype: 'f32', isa, threads: 1 })
+      t.teardown(() => Promise.all([all.dispose(), one.dispose()]))
+      for (const name of names) {
+        for (const batch of batches[name]) {
+          for (const type of ['float32', 'bfloat16'] as const) {
+            const variant = { input: type, weight: type, output: type }
+            const bits = async (order: readonly number[], device = all) => {
+              const { outputs } = await runOp(name, batch.build(order), variant, device, false)
+              return bitsOf(outputs, order.map(batch.rows))
+            }
+            const everyone = Array.from({ length: batch.items }, (_, item) => item)
+            const expected = await bits(everyone)
+            const wrong: string[] = []
+            const compare = (what: string, order: readonly number[], got: readonly string[]) =>
+              order.forEach((item, place) => got[place] !== expected[item] && wrong.push(`item ${item} ${what}`))
+            compare('on one thread', everyone, await bits(everyone, one))
+            for (const seed of [1, 2]) {
+              const order = shuffled(everyone, seed)
+              compare(`in permutation ${seed}`, order, await bits(order))
+            }
+            for (const order of [everyone.slice(0, 2), everyone.slice(3), [...everyone.slice(5), ...everyone]]) compare(`in a batch of ${order.length}`, order, await bits(order))
+            for (const item of everyone.slice(0, 12)) compare('alone', [item], await bits([item]))
+            t.same(wrong, [], `${name} ${type} ${batch.title}`)
+          }
+        }
+      }
+    })
+  }
+}
+
+function shuffled(items: readonly number[], seed: number): number[] {
+  const next = normals(seed)
+  return items.map((item) => ({ item, key: next() })).sort((a, b) => a.key - b.key).map(({ item }) => item)
+}
+
+function allowance(name: OpName, variant: Variant): number {
+  return tolerances[name][variant.input === 'bfloat16' || variant.weight === 'bfloat16' ? 'bfloat16' : 'float32']
+}
+
+/** Scores as the reference's; where indices differ from it, what they point at scores as well; ties are in order. */
+function wrongTopK(inputs: readonly (RefArray | undefined)[], outputs: readonly any[], expected: readonly RefArray[], allowed: number): string | undefined {
+  const wrong = mismatch(outputs[0], expected[0]!, allowed)
+  if (wrong) return `scores: ${wrong}`
+  const [queries, corpus, inverseNorms] = inputs
+  const all = cosines(rowsOf(queries!), rowsOf(corpus!), inverseNorms?.data)
+  const k = expected[1]!.shape[1]!
+  const indices = numbersOf(outputs[1])
+  const scores = numbersOf(outputs[0])
+  for (let m = 0; m < all.length; ++m) {
+    const row = indices.subarray(m * k, (m + 1) * k)
+    const filled = row.filter((index) => index >= 0)
+    if (new Set(filled).size !== filled.length) return `query ${m} has an index twice: ${row}`
+    for (let i = 0; i < k; ++i) {
+      const at = m * k + i
+      if (row[i]! < 0 !== expected[1]!.data[at]! < 0) return `query ${m}, place ${i} is ${row[i]}, expected ${expected[1]!.data[at]}`
+      if (row[i]! < 0) continue
+      const [score, reference] = [scores[at]!, all[m]![row[i]!]!]
+      if (!Object.is(score, reference) && !(Math.abs(score - reference) <= allowed * (1 + Math.abs(reference)))) return `query ${m}, row ${row[i]} scores ${reference}, not ${score}`
+      if (i > 0 && row[i - 1]! > row[i]! && Object.is(scores[at - 1], scores[at])) return `query ${m} has a tie out of order: ${row}`
+    }
+  }
+  return undefined
+}

@@ -1,0 +1,40 @@
+// The references of all ops: plain float64 TypeScript, written from docs/ops.md and not from the kernels.
+
+import type { OpName } from '../../lib/ops/index.js'
+import { fromRows, type Reference, rowsOf } from './array.js'
+import { attention } from './attention.js'
+import { add, cast, div, mul, sub, unary } from './elementwise.js'
+import { linear, matmul, patchEmbed } from './linear.js'
+import { l2Normalize, layerNorm, softmax } from './norm.js'
+import { gather, pickToken, pool, scatter } from './rows.js'
+import { cosineTopK } from './search.js'
+
+const reshape: Reference = ([x], { shape }) => [{ ...x!, shape }]
+const columns: Reference = ([x], { begin, end }) => [
+  fromRows([...x!.shape.slice(0, -1), end - begin], rowsOf(x!).map((row) => row.subarray(begin, end))),
+]
+
+export const references: Readonly<Record<OpName, Reference>> = {
+  linear,
+  matmul,
+  attention,
+  patchEmbed,
+  layerNorm,
+  gather,
+  scatter,
+  pickToken,
+  pool,
+  l2Normalize,
+  softmax,
+  add,
+  sub,
+  mul,
+  div,
+  unary,
+  cast,
+  cosineTopK,
+  reshape,
+  columns,
+}
+
+export * from './array.js'

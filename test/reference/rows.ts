@@ -1,0 +1,34 @@
+import { columnsOf, fill, fromRows, type Reference, rowsOf, sequences } from './array.js'
+
+export const gather: Reference = ([table, indices]) => {
+  const rows = rowsOf(table!)
+  return [fromRows([indices!.shape[0]!, columnsOf(table!)], [...indices!.data].map((i) => rows[i]!))]
+}
+
+export const scatter: Reference = ([x, indices], { rows: count }) => {
+  const result = fill([count, columnsOf(x!)], () => 0)
+  rowsOf(x!).forEach((row, t) => result.data.set(row, indices!.data[t]! * columnsOf(x!)))
+  return [result]
+}
+
+export const pickToken: Reference = ([x, cuSeqlens], { which, length }) => {
+  const rows = rowsOf(x!)
+  const picked = sequences(cuSeqlens, length, x!.shape[0]!).map(({ begin, length: n }) => {
+    if (n === 0) return new Float64Array(columnsOf(x!))
+    return rows[which === 'first' ? begin : begin + n - 1]!
+  })
+  return [fromRows([picked.length, columnsOf(x!)], picked)]
+}
+
+export const pool: Reference = ([x, cuSeqlens], { mode, length }) => {
+  const rows = rowsOf(x!)
+  const pooled = sequences(cuSeqlens, length, x!.shape[0]!).map(({ begin, length: n }) =>
+    Array.from({ length: columnsOf(x!) }, (_, c) => {
+      if (n === 0) return 0
+      const values = rows.slice(begin, begin + n).map((row) => row[c]!)
+      if (mode === 'max') return values.reduce((most, value) => Math.max(most, value), -Infinity)
+      return values.reduce((total, value) => total + value, 0) / (mode === 'mean' ? n : Math.sqrt(n))
+    }),
+  )
+  return [fromRows([pooled.length, columnsOf(x!)], pooled)]
+}

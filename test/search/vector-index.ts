@@ -1,0 +1,90 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { ArgumentError, CheckpointError, DisposedError, ShapeError, Tensor, VectorIndex } from '../../lib/index.js'
+import { temporaryFolder } from '../support/tiny-clip.js'
+
+const { folder, remove } = await temporaryFolder()
+t.teardown(remove)
+
+/** Rows of numbers that any machine makes alike. */
+function rows(n: number, d: number, seed = 1): Tensor {
+  let state = seed
+  const data = Float32Array.from({ length: n * d }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 2 ** 31 - 1
+  })
+  return new Tensor('float32', data, [n, d])
+}
+
+/** Cosines in float64, best first, ties to the lower index. */
+function nearest(query: Float32Array, corpus: Float32Array, d: number, k: number): { index: number; score: number }[] {
+  const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, x, i) => sum + x * b[i]!, 0)
+  const scores = Array.from({ length: corpus.length / d }, (_, index) => {
+    const row = corpus.subarray(index * d, (index + 1) * d)
+    return { index, score: dot(query, row) / Math.sqrt(dot(query, query) * dot(row, row)) }
+  })
+  return scores.sort((a, b) => b.score - a.score || a.index - b.index).slice(0, k)
+}
+
+for (const [dtype, tolerance] of [['f32', 1e-5], ['bf16', 0.01], ['int8', 0.02]] as const) {
+  t.test(`${dtype}: added in pieces, searched, saved and loaded`, async (t) => {
+    const d = 48
+    const corpus = rows(1000, d)
+    await using index = await VectorIndex.create({ dimensions: d, dtype })
+    const piece = (from: number, to: number) => new Tensor('float32', (corpus.data as Float32Array).slice(from * d, to * d), [to - from, d])
+    const ids = Array.from({ length: 1000 }, (_, i) => `item ${i}`)
+    for (const [from, to] of [[0, 1], [1, 1], [1, 700], [700, 1000]] as const) {
+      await index.add(piece(from, to), ids.slice(from, to))
+      // Searching between, so that the last segment is uploaded more than once.
+      t.equal((await index.search(piece(0, 1), 1))[0]![0]!.index, 0)
+    }
+    t.equal(index.size, 1000)
+    const queries = rows(5, d, 7)
+    const found = await index.search(queries, 10)
+    for (const [q, hits] of found.entries()) {
+      const expected = nearest((queries.data as Float32Array).subarray(q * d, (q + 1) * d), corpus.data as Float32Array, d, 10)
+      t.equal(hits.length, 10)
+      for (const [i, hit] of hits.entries()) {
+        t.ok(Math.abs(hit.score - expected[i]!.score) < tolerance, `score ${hit.score} is near ${expected[i]!.score}`)
+        t.equal(hit.id, `item ${hit.index}`)
+        if (dtype === 'f32') t.equal(hit.index, expected[i]!.index)
+      }
+    }
+    const path = join(folder, `${dtype}.index`)
+    await index.save(path)
+    await using loaded = await VectorIndex.load(path)
+    t.match(loaded, { size: 1000, dimensions: d, dtype })
+    t.same(await loaded.search(queries, 10), found, 'a loaded index gives the same bits')
+    const [alone] = await loaded.search(new Tensor('float32', (queries.data as Float32Array).slice(2 * d, 3 * d), [1, d]), 10)
+    t.same(alone, found[2], 'so does a query on its own')
+  })
+}
+
+t.test('edges', async (t) => {
+  await using index = await VectorIndex.create({ dimensions: 3 })
+  t.same(await index.search(rows(2, 3), 5), [[], []], 'an empty index has no hits')
+  await index.add(new Tensor('float32', new Float32Array([1, 0, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0]), [4, 3]))
+  const [hits] = await index.search(new Tensor('float32', new Float32Array([3, 0, 0]), [1, 3]), 10)
+  t.same(hits, [{ index: 0, score: 1 }, { index: 2, score: 1 }, { index: 3, score: 1 }, { index: 1, score: 0 }], 'ties go to the lower index, a zero row scores 0')
+  t.same(await index.search(new Tensor('float32', new Float32Array(0), [0, 3]), 1), [])
+  const both = await Promise.all([index.add(rows(10, 3)), index.search(rows(1, 3), 20), index.add(rows(10, 3))])
+  t.equal(both[1][0]!.length, 14, 'a search sees the additions before it, whole')
+})
+
+t.test('wrong input', async (t) => {
+  await t.rejects(VectorIndex.create({ dimensions: 0 }), ArgumentError)
+  await t.rejects(VectorIndex.create({ dimensions: 3, dtype: 'f64' as 'f32' }), ArgumentError)
+  const index = await VectorIndex.create({ dimensions: 3 })
+  await t.rejects(index.add(rows(2, 4)), ShapeError)
+  await t.rejects(index.add(rows(2, 3), ['one']), ArgumentError)
+  await t.rejects(index.add(new Tensor('float32', new Float32Array([0, Number.NaN, 0]), [1, 3])), { name: 'ArgumentError', index: 0 })
+  await t.rejects(index.search(rows(1, 3), 0), ArgumentError)
+  t.equal(index.size, 0, 'nothing was added')
+  await writeFile(join(folder, 'broken.index'), 'no index')
+  await t.rejects(VectorIndex.load(join(folder, 'broken.index')), CheckpointError)
+  await t.rejects(VectorIndex.load(join(folder, 'absent.index')), CheckpointError)
+  await index.dispose()
+  await t.rejects(index.search(rows(1, 3), 1), DisposedError)
+  await index.dispose()
+})
