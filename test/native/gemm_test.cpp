@@ -320,7 +320,7 @@ TEST("linear: the same bits in any company") {
 #ifdef CHIASMA_HAS_avx512_bf16
 // The device uses one of the two ways, as the processor has it; here both are tested.
 TEST("linear: bf16 by dot products and widened") {
-  if (isas().back() != "avx512_bf16") return;
+  if (isas().back() != "avx512_bf16") SKIP("no AVX512_BF16 here");
   for (const cpu::GemmFunctions* functions = cpu::avx512_bf16::kernels.gemm; functions; functions = functions->widened) {
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 40, 31}, {9, 70, 100}, {29, 33, 129}}) {
       std::mt19937 random(5);
