@@ -2,7 +2,7 @@
 
 import t, { type Test } from 'tap'
 import { compile, type TracedFunction, trace } from '../lib/core/compile.js'
-import { Device, type Weights } from '../lib/core/device.js'
+import { Device, memoryUsage, type Weights } from '../lib/core/device.js'
 import { TraceError } from '../lib/core/errors.js'
 import { formatGraph, lower } from '../lib/core/graph.js'
 import { rewrite, type Rule, rules } from '../lib/core/rewrite.js'
@@ -380,4 +380,37 @@ t.test('stopping', async (t) => {
   await t.rejects(program.run({ x }, { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
   program.dispose()
   small.dispose()
+})
+
+t.test('loading weights', async (t) => {
+  const p: Parameter = { name: 'p', shape: [3, 2], dtype: 'float32', role: 'plain' }
+  const entries = [{ parameter: p, source: random(3, 2) }]
+  const before = device.memoryUsage().weights
+  const seen: number[][] = []
+  const loaded = await device.loadWeights(entries, { onProgress: (done, total) => void seen.push([done, total]) })
+  t.ok(seen.length > 0 && seen.at(-1)![0] === seen.at(-1)![1], 'progress ends at the total')
+  t.ok(loaded.bytes >= 24)
+  t.equal(device.memoryUsage().weights, before + loaded.bytes)
+  loaded.dispose()
+  t.equal(device.memoryUsage().weights, before)
+  await t.rejects(device.loadWeights(entries, { signal: AbortSignal.abort(new Error('not now')) }), { message: 'not now' })
+  const thrown = new Error('from the callback')
+  await t.rejects(device.loadWeights(entries, { onProgress: () => { throw thrown } }), thrown)
+  t.equal(device.memoryUsage().weights, before, 'nothing is left of a load that failed')
+})
+
+t.test('memory is accounted for', async (t) => {
+  const before = memoryUsage()['cpu']!.total
+  const own = await Device.open({ device: 'cpu', dtype: 'f32' })
+  const loaded = await own.loadWeights(parameters)
+  const program = compile(({ x }) => ({ y: ops.linear(x!, w) }), { x: f32(2, 8) }, own, loaded)
+  await program.run({ x: random(2, 8) })
+  t.equal(own.memoryUsage().weights, loaded.bytes)
+  t.ok(own.memoryUsage().arena >= program.arenaBytes)
+  t.equal(memoryUsage()['cpu']!.total, before + own.memoryUsage().total)
+  const running = program.run({ x: random(2, 8) })
+  await own.dispose()
+  t.same((await running)['y']!.dims, [2, 12], 'a run that was begun ends')
+  t.equal(memoryUsage()['cpu']!.total, before)
+  await t.rejects(program.run({ x: random(2, 8) }), { code: 'ERR_DISPOSED' })
 })

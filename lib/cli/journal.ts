@@ -17,6 +17,7 @@ export class Journal {
   /** What the journal holds, in order. */
   readonly entries: JournalEntry[] = []
   #rows = 0
+  #lineBytes = 0
   readonly #rowsFile: FileHandle
   readonly #linesFile: FileHandle
 
@@ -67,7 +68,7 @@ export class Journal {
     journal.#rows = rows
     await rowsFile.truncate(rows * rowBytes)
     await linesFile.truncate(0)
-    await linesFile.write(kept, 0)
+    await journal.#writeLines(kept)
     return journal
   }
 
@@ -79,10 +80,16 @@ export class Journal {
   /** Appends entries with their rows (none for an entry with an error). */
   async append(added: readonly { entry: JournalEntry; row?: Float32Array }[]): Promise<void> {
     const rows = added.flatMap(({ row }) => (row ? [Buffer.from(row.buffer, row.byteOffset, row.byteLength)] : []))
-    await this.#rowsFile.write(Buffer.concat(rows), 0, undefined, this.#rows * this.dimensions * 4)
-    await this.#linesFile.appendFile(added.map(({ entry }) => `${JSON.stringify(entry)}\n`).join(''))
+    await writeAll(this.#rowsFile, Buffer.concat(rows), this.#rows * this.dimensions * 4)
+    await this.#writeLines(added.map(({ entry }) => `${JSON.stringify(entry)}\n`).join(''))
     this.#rows += rows.length
     for (const { entry } of added) this.entries.push(entry)
+  }
+
+  async #writeLines(lines: string): Promise<void> {
+    const bytes = Buffer.from(lines)
+    await writeAll(this.#linesFile, bytes, this.#lineBytes)
+    this.#lineBytes += bytes.length
   }
 
   /** The finished rows, read back a block at a time. */
@@ -109,6 +116,13 @@ export class Journal {
   async remove(): Promise<void> {
     await this.close()
     await Promise.all([rm(`${this.file}.part`, { force: true }), rm(`${this.file}.part.jsonl`, { force: true })])
+  }
+}
+
+/** One write may take less than it is given, when the disk is nearly full. */
+async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
   }
 }
 

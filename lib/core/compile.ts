@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import type { Device, Weights } from './device.js'
 import { dataView } from './dtype.js'
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js'
-import { actualShape, capacityOf, formatGraph, type Lowered, lower } from './graph.js'
+import { actualShape, capacityOf, type Lowered, lower } from './graph.js'
 import { abortable, native } from './native.js'
 import type { PlanEntry } from './plan-cache.js'
 import { rewrite } from './rewrite.js'
@@ -63,11 +63,6 @@ export function trace(fn: TracedFunction, specs: Readonly<Record<string, ValueTy
     if (!(value instanceof Value)) throw new ArgumentError(`[compile] output '${name}' is no Value; expected the result of an op`, { field: name })
   }
   return outputs as Record<string, Value>
-}
-
-/** The graph of `fn` after the rewrite rules, as text. */
-export function explain(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>): string {
-  return formatGraph(rewrite(trace(fn, specs)))
 }
 
 function weightIndex(parameter: Parameter, weights: Weights | undefined): number {

@@ -146,9 +146,19 @@ export class Device {
       index.set(parameter, i)
       return weightSpec(parameter, source)
     })
+    // A callback that throws stops the load, which then rejects with what it threw.
+    const failed = new AbortController()
+    const { onProgress } = options
+    const report = onProgress && ((done: number, total: number) => {
+      try {
+        onProgress(done, total)
+      } catch (error) {
+        failed.abort(error)
+      }
+    })
     const loaded = await abortable(
-      options.signal,
-      (task) => native(() => this.native.loadWeights(specs, task, options.onProgress)),
+      options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal,
+      (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
     )
     return new Weights(loaded, index, (weights) => this.plans.forget(weights.id))

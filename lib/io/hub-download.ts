@@ -11,6 +11,11 @@ import { CheckpointError } from '../core/errors.js'
 import type { HubCache } from './hub-cache.js'
 import { type HubClient, HubUnreachable, RangeIgnored } from './hub-client.js'
 
+/** Size or hash are not those of the listing. */
+export class WrongContent extends CheckpointError {
+  override name = 'CheckpointError' // to the user it is one
+}
+
 export interface BlobInfo {
   path: string
   /** Hexadecimal: 64 digits of sha256 or 40 of git's sha1. It is the blob's name. */
@@ -119,7 +124,7 @@ class Download {
       await handle.truncate(0)
       if (before > 0) continue
       const what = end === size ? `has the hash ${got}` : `has more than ${size} bytes`
-      throw new CheckpointError(`${path} of ${this.client.id} ${what}; the Hub's listing says ${size} bytes and ${hash}`, { file: path })
+      throw new WrongContent(`${path} of ${this.client.id} ${what}; the Hub's listing says ${size} bytes and ${hash}`, { file: path })
     }
   }
 

@@ -8,7 +8,7 @@ import { CheckpointError } from '../core/errors.js'
 import type { ProgressEvent, SourceOptions } from './hub.js'
 import { type HubCache, isCommit, isCommitName } from './hub-cache.js'
 import { HubClient, hubEndpoint, hubToken } from './hub-client.js'
-import { fetchBlob } from './hub-download.js'
+import { WrongContent, fetchBlob } from './hub-download.js'
 import { type FileGroup, type FileStore, gather } from './hub-files.js'
 import { checkInside } from './paths.js'
 
@@ -39,7 +39,9 @@ export async function fetchRepository(
       if (!client.moved) return { folder: await cache.publish(commit, repository.blobs, repository.absent), revision: commit }
     } catch (error) {
       options.signal?.throwIfAborted()
-      throw systemError(cache, error)
+      // A file that is not as listed may be that of a newer commit; another listing shows it.
+      const mayHaveMoved = !isCommit(cache.revision) && (client.moved || (error instanceof WrongContent && restart === 0))
+      if (!mayHaveMoved || restart === RESTARTS) throw systemError(cache, error)
     } finally {
       ended.abort()
     }

@@ -2,37 +2,29 @@
 // parameters are matched with the checkpoint at once, and only then is anything loaded.
 
 import { join } from 'node:path'
-import { Device } from '../core/device.js'
-import { fromBfloat16, fromFloat16 } from '../core/dtype.js'
-import type { Tensor } from '../core/tensor.js'
+import { compile } from '../core/compile.js'
+import { Device, type Weights } from '../core/device.js'
+import { UnsupportedError } from '../core/errors.js'
+import { parameter } from '../core/value.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
-import { matchParameters, type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
-import { readTensor } from '../io/entry.js'
-import { type ProgressEvent, resolveSource } from '../io/hub.js'
+import { type Checkpoint, matchParameters, openCheckpoint } from '../io/checkpoint.js'
+import { resolveSource, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
-import { type ComputeType, Scope } from '../nn/index.js'
+import { type ComputeType, type PixelScale, Scope } from '../nn/index.js'
+import { unary } from '../ops/index.js'
+import type { Config } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { buildArchitecture } from './registry.js'
 import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
 
-export interface LoadOptions {
+export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
   device?: string | undefined
   /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; transformers.js's spellings too. */
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
-  /** Where Hub files are kept; default HF_HUB_CACHE, else `hub` in HF_HOME. */
-  cacheDir?: string | undefined
-  /** Branch, tag or commit on the Hub; default 'main'. */
-  revision?: string | undefined
-  /** Only what is in the cache. */
-  localFilesOnly?: boolean | undefined
-  /** Stops downloads and loading; the promise rejects with its reason. */
-  signal?: AbortSignal | undefined
-  /** transformers.js's statuses: initiate, download, progress, done, ready. */
-  onProgress?: ((event: ProgressEvent) => void) | undefined
   /** Caps the CPU's instruction set, for tests and measurements. @internal */
   isa?: string | undefined
 }
@@ -54,9 +46,9 @@ export const AutoModel = {
    *   not there; DeviceError for a device that is not there
    */
   async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
-    const { signal, cacheDir, revision, localFilesOnly, onProgress } = options
+    const { signal } = options
     signal?.throwIfAborted()
-    const { folder } = await resolveSource(source, { files: ['config', 'weights', 'processor'], cacheDir, revision, localFilesOnly, signal, onProgress })
+    const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
     const device = await Device.open(options)
     try {
       const modules = await readSentenceModules(folder)
@@ -67,20 +59,18 @@ export const AutoModel = {
       const built = await build(config, checkpoint, modules, device.computeType)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
       const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
-      const { images, logitScale } = built.architecture
-      const stored = logitScale && checkpoint.tensors.get(logitScale.name)
       const model = new Model({
         config: config.json,
-        folder,
         device,
         weights,
         architecture: built.architecture,
-        scale: (images && (await findImageRules(folder))) ?? defaultImageRules(String(config.json['model_type'])),
-        logitScale: stored && Math.exp(toNumber(await readTensor(stored))),
+        folder,
+        scale: built.architecture.images && (await readPixelScale(folder, modelKind(config.json))),
+        logitScale: await readLogitScale(built.architecture, device, weights),
         unusedTensors: matched.flatMap(({ unused }) => unused),
         file: encoderFolder,
       })
-      onProgress?.({ status: 'ready', task: 'embedding', model: source })
+      options.onProgress?.({ status: 'ready', task: 'feature-extraction', model: source })
       return model
     } catch (error) {
       await device.dispose()
@@ -89,18 +79,36 @@ export const AutoModel = {
   },
 }
 
-/** The one element of a float tensor. */
-function toNumber({ type, data }: Tensor): number {
-  const [value] = data
-  if (type === 'bfloat16') return fromBfloat16(Number(value))
-  return type === 'float16' ? fromFloat16(Number(value)) : Number(value)
-}
-
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, computeType: ComputeType): Promise<Built> {
   const scope = Scope.root(checkpoint, computeType)
   const architecture = buildArchitecture(config, scope)
   const parts = [{ checkpoint, scope }]
   if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
   const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
-  return { architecture: { texts: sentence.tower }, parts: [...parts, ...sentence.parts] }
+  return { architecture: { texts: sentence.tower, textLength: modules.maxLength }, parts: [...parts, ...sentence.parts] }
+}
+
+/**
+ * How uint8 pixels become numbers: what the folder's processor says, or the class's defaults where there is none. A processor that is not
+ * supported leaves float32 pixels, which the caller makes.
+ */
+async function readPixelScale(folder: string, modelType: string): Promise<PixelScale | UnsupportedError> {
+  try {
+    return (await findImageRules(folder)) ?? defaultImageRules(modelType)
+  } catch (error) {
+    if (error instanceof UnsupportedError) return error
+    throw error
+  }
+}
+
+/** model_type, or the class that stands for it: 'clip…', 'vit…'. */
+function modelKind({ model_type: type, architectures }: Config): string {
+  return String(type ?? (architectures as string[])[0]).toLowerCase()
+}
+
+/** The factor of image-text cosines. */
+async function readLogitScale({ logitScale }: Architecture, device: Device, weights: Weights): Promise<number | undefined> {
+  if (!logitScale) return undefined
+  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp') }), {}, device, weights)
+  return (await program.run({})).scale!.data[0] as number
 }

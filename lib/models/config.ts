@@ -27,7 +27,7 @@ export function readConfig<S extends v.GenericSchema>(schema: S, { json, file }:
   const result = v.safeParse(schema, value)
   if (result.success) return result.output
   const fields = result.issues.map(issue => [section, v.getDotPath(issue)].filter(Boolean).join('.'))
-  const problems = result.issues.map((issue, i) => `${fields[i]} ${issue.input === undefined ? 'is missing' : `is ${show(issue.input)}`}; expected ${issue.message}`)
+  const problems = result.issues.map(({ input, message }, i) => `${fields[i]} ${input === undefined ? 'is missing' : `is ${show(input)}; expected ${message}`}`)
   throw new CheckpointError(`${file}: ${problems.join(', and ')}`, { file, field: fields[0] })
 }
 

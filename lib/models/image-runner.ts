@@ -1,13 +1,15 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
-import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
+import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import type { ValueType } from '../core/value.js'
+import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import type { ImageTower } from './encoder.js'
 import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
+/** For float32 pixels, which are taken as they are. */
+const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 
 /** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
 export type Pixels = { readonly type: 'uint8'; readonly data: Uint8Array; readonly count: number } | { readonly type: 'float32'; readonly data: Float32Array; readonly count: number }
@@ -18,15 +20,17 @@ export class ImageRunner {
   constructor(
     readonly tower: ImageTower,
     private readonly programs: Programs,
-    private readonly scale: PixelScale,
+    /** Or why there is none: then only float32 pixels are taken. */
+    private readonly scale: PixelScale | UnsupportedError,
   ) {
-    this.kinds = outputKinds(({ pixels }) => namedValues(tower.trace(pixels!, scale), tower.prefix), { pixels: this.spec('uint8', 1) })
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) })
   }
 
   /** @throws DTypeError, ShapeError unless `tensor` holds pictures of the tower's size. */
   read(tensor: Tensor): Pixels {
     const { type, dims } = tensor
     if (type !== 'uint8' && type !== 'float32') throw new DTypeError(`[forward] pixel_values is ${type}; expected uint8 or float32`, { field: 'pixel_values' })
+    if (type === 'uint8' && this.scale instanceof Error) throw this.scale
     const expected = this.spec(type, dims[0] ?? 0).shape
     if (dims.length !== 4 || expected.some((dim, i) => dim !== dims[i])) {
       const sizes = expected.slice(1).join(', ')
@@ -66,14 +70,18 @@ export class ImageRunner {
 
   private runSome(type: Pixels['type'], pixels: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
     const capacity = bucket(pixels.dims[0]!)
-    const { tower, scale } = this
-    const pick = (values: ReturnType<typeof namedValues>) => Object.fromEntries(want.map(name => [name, values[name]!]))
+    const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
       JSON.stringify(['images', type, capacity, want]),
-      ({ pixels }) => pick(namedValues(tower.trace(pixels!, scale), tower.prefix)),
-      { pixels: { ...this.spec(type, capacity), extent: { name: 'images', per: 1 } } },
+      ({ pixels }) => pick(this.trace(pixels!)),
+      { pixels: this.spec(type, capacity) },
     )
     return program.run({ pixels }, { signal })
+  }
+
+  private trace(pixels: Value): Record<string, Value> {
+    const scale = this.scale instanceof Error ? UNSCALED : this.scale
+    return namedValues(this.tower.trace(pixels, scale), this.tower.prefix)
   }
 
   private spec(type: Pixels['type'], count: number): ValueType {

@@ -1,12 +1,11 @@
 // Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
 
-import { type Program } from '../core/compile.js'
+import type { Program } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
-import { ArgumentError, CheckpointError, DisposedError } from '../core/errors.js'
+import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import { parameter } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
-import { matmul, mul, unary } from '../ops/index.js'
+import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
@@ -51,13 +50,15 @@ export interface Classifier {
 /** @internal */
 export interface ModelParts {
   readonly config: Config
-  readonly folder: string
-  readonly logitScale: number | undefined
   readonly device: Device
   readonly weights: Weights
   readonly architecture: Architecture
-  /** How uint8 pixels become numbers. */
-  readonly scale: PixelScale
+  /** How uint8 pixels become numbers, or why they cannot. */
+  readonly scale: PixelScale | UnsupportedError | undefined
+  /** The factor of image-text cosines. */
+  readonly logitScale: number | undefined
+  /** Where everything of the model is. */
+  readonly folder: string
   readonly unusedTensors: readonly string[]
   readonly file: string
 }
@@ -87,15 +88,15 @@ export class Model {
   readonly device: string
   /** What matrix products are computed in: 'f32' or 'bf16'. */
   readonly dtype: string
-  /** Where the checkpoint's files are. */
+  /** The folder it was loaded from: the source, or its snapshot in the Hub's cache. */
   readonly folder: string
-  /** Dual encoders: the factor of image-text cosines before the softmax. */
-  readonly logitScale: number | undefined
   /** Tensors of the checkpoint that nothing here reads. */
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
   readonly classifier: Classifier | undefined
+  /** The factor that turns cosines of images and texts into logits, of models that have one. */
+  readonly logitScale: number | undefined
   private readonly programs: Programs
   private readonly images: ImageRunner | undefined
   private readonly texts: TextRunner | undefined
@@ -105,13 +106,13 @@ export class Model {
   constructor(private readonly parts: ModelParts) {
     const { architecture, device, weights } = parts
     this.config = parts.config
-    this.folder = parts.folder
-    this.logitScale = parts.logitScale
     this.device = device.id
     this.dtype = device.dtype
+    this.folder = parts.folder
     this.unusedTensors = parts.unusedTensors
+    this.logitScale = parts.logitScale
     this.programs = new Programs(device, weights)
-    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale)
+    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
@@ -182,7 +183,7 @@ export class Model {
 
   /** Which tower gives each output. */
   private resolve(present: { images: boolean; texts: boolean }, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
-    const joint = this.parts.architecture.logitScale ? JOINT_OUTPUTS : []
+    const joint = this.logitScale !== undefined ? JOINT_OUTPUTS : []
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
     const names = (runner: ImageRunner | TextRunner | undefined) => [...(runner?.kinds.keys() ?? [])].filter(name => name !== EMBEDDING)
     const ofImages = names(this.images)
@@ -273,7 +274,7 @@ export class Model {
     return results
   }
 
-  /** exp(scale) · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
+  /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
   private async logits(images: Tensor, texts: Tensor, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
     const [rows, width] = images.dims as [number, number]
     const columns = texts.dims[0]!
@@ -301,10 +302,9 @@ export class Model {
   }
 
   private logitsProgram(images: number, texts: number, width: number): Program {
-    const scale = this.parts.architecture.logitScale!
     return this.programs.get(
       JSON.stringify(['logits', images, texts]),
-      inputs => ({ logits: mul(matmul(inputs['images']!, inputs['texts']!, { dtype: 'float32' }), unary(parameter(scale), 'exp')) }),
+      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale!, dtype: 'float32' }) }),
       {
         images: { shape: [images, width], dtype: 'float32', extent: { name: 'images', per: 1 } },
         texts: { shape: [texts, width], dtype: 'float32' },
@@ -346,7 +346,7 @@ export class Model {
     }
     return {
       dimensions: width,
-      maxLength: tower.maxLength,
+      maxLength: Math.min(tower.maxLength, this.parts.architecture.textLength ?? tower.maxLength),
       encode: async (sequences, { signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)

@@ -16,8 +16,8 @@ import { l2Normalize } from './norm.js'
 import { patchEmbed as patchEmbedOp } from './patch-embed.js'
 import { cosineTopK as cosineTopKOp } from './search.js'
 
-/** Bytes that one run may copy in and out; copying them takes a millisecond or two. */
-const CHUNK_BYTES = 8 << 20
+/** Bytes that one run may copy in and out. Fresh memory costs about a millisecond a megabyte, most of it page faults. */
+const CHUNK_BYTES = 2 << 20
 
 export interface OpsOptions {
   /** Default 'auto'. */

@@ -183,35 +183,57 @@ CHIASMA_INLINE Vec weight(Vec x) {
   return select(x < least, zero(), exp(max(least, x)));
 }
 
-// Turns a row's scores of n > 0 keys into weights p = exp(score − greatest so far) and brings the row's state to the new greatest.
-void soften(float* scores, int64_t n, const float* bias, float& most, float& sum, float* out, int64_t out_columns) {
+// What a row of the online softmax carries from block to block.
+struct Row {
+  float* scores;
+  const float* bias;  // of the block's first key, or null
+  float* most;
+  float* sum;
+  float* out;
+};
+
+// Turns the scores of R rows with n > 0 keys each into weights p = exp(score − greatest so far) and brings the rows' state to the new
+// greatest. Several rows at once only hide the latency of their sums.
+template <int R>
+void soften(const Row (&row)[R], int64_t n, int64_t out_columns) {
   const Vec least = set(-INFINITY);
-  Vec greatest = least;
+  Vec greatest[R];
+  for (int i = 0; i < R; ++i) greatest[i] = least;
   for (int64_t j = 0; j < n; j += lanes) {
     const int count = static_cast<int>(smaller(lanes, n - j));
-    Vec score = load(scores + j);
-    if (count < lanes) score = select_first(count, score, least);
-    if (bias) score = score + (count < lanes ? load_part(bias + j, count) : load(bias + j));
-    if (bias || count < lanes) store(scores + j, score);
-    greatest = max(score, greatest);
+    for (int i = 0; i < R; ++i) {
+      Vec score = load(row[i].scores + j);
+      if (row[i].bias) score = score + (count < lanes ? load_part(row[i].bias + j, count) : load(row[i].bias + j));
+      if (count < lanes) score = select_first(count, score, least);
+      if (row[i].bias || count < lanes) store(row[i].scores + j, score);
+      greatest[i] = max(score, greatest[i]);
+    }
   }
-  // A NaN score may be passed over here: its weight is NaN whatever is subtracted.
-  const float block_most = reduce_max(greatest);
-  const float new_most = block_most > most ? block_most : most;
-  // Where all scores so far are −infinity the weights are zeros, and so is their sum: the row ends as 0 / 0, unless a later block has more.
-  const float shift = new_most == -INFINITY ? 0.0f : new_most;
-  Vec total = zero();
+  Vec shift[R], total[R];
+  float faded[R];
+  for (int i = 0; i < R; ++i) {
+    // A NaN score may be passed over here: its weight is NaN whatever is subtracted.
+    const float block_most = reduce_max(greatest[i]);
+    const float new_most = block_most > *row[i].most ? block_most : *row[i].most;
+    // Where all scores so far are −infinity the weights are zeros, and so is their sum: the row ends as 0 / 0, unless a later block has more.
+    shift[i] = set(new_most == -INFINITY ? 0.0f : new_most);
+    faded[i] = 1.0f;
+    if (new_most != *row[i].most && *row[i].most != -INFINITY) store_part(&faded[i], weight(set(*row[i].most) - shift[i]), 1);
+    *row[i].most = new_most;
+    total[i] = zero();
+  }
   for (int64_t j = 0; j < n; j += lanes) {
-    const Vec p = weight(load(scores + j) - set(shift));
-    store(scores + j, p);
-    total = total + p;
+    for (int i = 0; i < R; ++i) {
+      const Vec p = weight(load(row[i].scores + j) - shift[i]);
+      store(row[i].scores + j, p);
+      total[i] = total[i] + p;
+    }
   }
-  float faded;
-  store_part(&faded, weight(set(most - shift)), 1);
-  sum = sum * faded + reduce_sum(total);
-  most = new_most;
-  if (faded == 1.0f) return;
-  for (int64_t d = 0; d < out_columns; d += lanes) store(out + d, load(out + d) * set(faded));
+  for (int i = 0; i < R; ++i) {
+    *row[i].sum = *row[i].sum * faded[i] + reduce_sum(total[i]);
+    if (faded[i] == 1.0f) continue;
+    for (int64_t d = 0; d < out_columns; d += lanes) store(row[i].out + d, load(row[i].out + d) * set(faded[i]));
+  }
 }
 
 // out [rows, padded(D)] += p [rows, seen[r]] · v. `seen` does not decrease from row to row.
@@ -292,10 +314,18 @@ void run_attention(const AttentionRun& run, void* memory) {
       if (seen[rows - 1] == 0) continue;
       float* const out = scratch.out + first * columns;
       compute_scores(scratch.q + first * head_size, rows, head_size, scratch.k, keys, seen[rows - 1], scratch.scores, scores_stride);
-      for (int64_t r = 0; r < rows; ++r) {
-        if (seen[r] == 0) continue;
+      const auto row = [&](int64_t r) {
         const float* bias = run.bias ? run.bias + begin - (first + r) : nullptr;
-        soften(scratch.scores + r * scores_stride, seen[r], bias, scratch.most[first + r], scratch.sum[first + r], out + r * columns, columns);
+        return Row{scratch.scores + r * scores_stride, bias, scratch.most + first + r, scratch.sum + first + r, out + r * columns};
+      };
+      for (int64_t r = 0; r < rows;) {
+        if (r + 4 <= rows && seen[r] == seen[r + 3] && seen[r] > 0) {
+          soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, seen[r], columns);
+          r += 4;
+        } else {
+          if (seen[r] > 0) soften<1>({row(r)}, seen[r], columns);
+          r += 1;
+        }
       }
       add_values(scratch.scores, scores_stride, seen, rows, scratch.v, columns, out);
     }

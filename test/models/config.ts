@@ -1,0 +1,158 @@
+// config.json: what is missing, absurd or unknown gives an error that names the file and the field; both spellings and the defaults of
+// the reference are read.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { CheckpointError, UnsupportedError } from '../../lib/core/errors.js'
+import type { ConfigFile } from '../../lib/models/config.js'
+import { distanceBucket } from '../../lib/models/mpnet.js'
+import { buildArchitecture } from '../../lib/models/registry.js'
+import { positionsFromPadding } from '../../lib/models/xlm-roberta.js'
+import { Scope } from '../../lib/nn/index.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
+import { fixture, temporary, variant } from '../support/models.js'
+
+type Json = Record<string, any>
+
+function read(name: string): Json {
+  return JSON.parse(readFileSync(join(fixture(name), 'config.json'), 'utf8')) as Json
+}
+
+function build(json: Json, names: Iterable<string> = []) {
+  const scope = Scope.root(new Set(names), 'float32')
+  const file: ConfigFile = { json, file: 'folder/config.json' }
+  return { architecture: buildArchitecture(file, scope), scope }
+}
+
+t.test('fields that are missing or absurd', t => {
+  const cases: [string, (config: Json) => void, string, RegExp][] = [
+    ['bert-v5', c => delete c['hidden_size'], 'hidden_size', /folder\/config\.json: hidden_size is missing/],
+    ['bert-v5', c => delete c['num_attention_heads'], 'num_attention_heads', /num_attention_heads is missing/],
+    ['bert-v5', c => (c['hidden_size'] = 0), 'hidden_size', /hidden_size is 0; expected an integer from 1 to 65536/],
+    ['bert-v5', c => (c['hidden_size'] = 1e12), 'hidden_size', /hidden_size is 1000000000000/],
+    ['bert-v5', c => (c['num_hidden_layers'] = -1), 'num_hidden_layers', /num_hidden_layers is -1/],
+    ['bert-v5', c => (c['num_hidden_layers'] = 2.5), 'num_hidden_layers', /num_hidden_layers is 2\.5/],
+    ['bert-v5', c => (c['vocab_size'] = '120'), 'vocab_size', /vocab_size is "120"; expected an integer/],
+    ['bert-v5', c => (c['num_attention_heads'] = 5), 'num_attention_heads', /num_attention_heads is 5, which does not divide the width 32/],
+    ['bert-v5', c => (c['hidden_act'] = 'gelux'), 'hidden_act', /hidden_act is "gelux"; expected one of gelu,/],
+    ['bert-v5', c => (c['layer_norm_eps'] = 0), 'layer_norm_eps', /layer_norm_eps is 0; expected a number above 0/],
+    ['bert-v5', c => (c['max_position_embeddings'] = null), 'max_position_embeddings', /max_position_embeddings is null; expected an integer/],
+    ['xlm-roberta', c => (c['max_position_embeddings'] = 2), 'max_position_embeddings', /expected more than pad_token_id 1/],
+    ['mpnet', c => (c['relative_attention_num_buckets'] = 1), 'relative_attention_num_buckets', /relative_attention_num_buckets is 1/],
+    ['distilbert', c => delete c['dim'], 'dim', /dim is missing/],
+    ['vit-v5', c => delete c['patch_size'], 'patch_size', /patch_size is missing/],
+    ['vit-v5', c => (c['patch_size'] = 25), 'patch_size', /patch_size is 25, larger than the image_size 24 x 24/],
+    ['vit-v5', c => (c['image_size'] = [24]), 'image_size', /image_size is \[24\]; expected an integer from 1 to 16384, or two/],
+    ['vit-v5', c => (c['num_channels'] = 1), 'num_channels', /num_channels is 1; expected 3 channels/],
+    ['vit-v5', c => (c['id2label'] = { 0: 'a', 2: 'b' }), 'id2label', /id2label has 2 names and none for 1/],
+    ['clip-v5', c => delete c['vision_config'], 'vision_config', /vision_config is missing; expected an object/],
+    ['clip-v5', c => (c['text_config'] = 3), 'text_config', /text_config is 3; expected an object/],
+    ['clip-v5', c => delete c['text_config']['hidden_size'], 'text_config.hidden_size', /text_config\.hidden_size is missing/],
+    ['clip-v5', c => delete c['vision_config']['num_attention_heads'], 'vision_config.num_attention_heads', /vision_config\.num_attention_heads is missing/],
+    ['clip-v5', c => (c['vision_config']['patch_size'] = -8), 'vision_config.patch_size', /vision_config\.patch_size is -8/],
+    ['clip-v5', c => (c['text_config']['vocab_size'] = 1e30), 'text_config.vocab_size', /text_config\.vocab_size is 1e\+30/],
+    ['clip-v5', c => (c['projection_dim'] = false), 'projection_dim', /projection_dim is false/],
+    ['bert-v5', c => (c['model_type'] = 7), 'model_type', /model_type is 7/],
+    ['bert-v5', c => { delete c['model_type']; delete c['architectures'] }, 'model_type', /model_type is missing/],
+  ]
+  for (const [name, change, field, message] of cases) {
+    const config = read(name)
+    change(config)
+    try {
+      build(config)
+      t.fail(`${name}: ${message} was not thrown`)
+    } catch (error) {
+      t.ok(error instanceof CheckpointError, String(error))
+      t.match((error as Error).message, message)
+      t.match(error, { file: 'folder/config.json', field })
+    }
+  }
+  t.end()
+})
+
+t.test('architectures that are not there', t => {
+  const cases: [string, (config: Json) => void, RegExp][] = [
+    ['bert-v5', c => (c['model_type'] = 'gpt2'), /model_type 'gpt2' \(BertModel\) is not supported; supported are clip, .*bert/],
+    ['bert-v5', c => (c['model_type'] = 'toString'), /model_type 'toString'/],
+    ['bert-v5', c => { delete c['model_type']; c['architectures'] = ['BertaModel'] }, /architecture 'BertaModel' is not supported/],
+    ['bert-v5', c => (c['position_embedding_type'] = 'relative_key'), /position_embedding_type 'relative_key' is not supported/],
+    ['bert-v5', c => (c['is_decoder'] = true), /is_decoder is true/],
+    ['vit-v5', c => (c['patch_size'] = [8, 4]), /patch_size is 8 x 4; only square patches/],
+    ['clip-v5', c => (c['architectures'] = ['CLIPForImageClassification']), /CLIPForImageClassification is not supported/],
+  ]
+  for (const [name, change, message] of cases) {
+    const config = read(name)
+    change(config)
+    t.throws(() => build(config), { name: 'UnsupportedError', message })
+  }
+  t.end()
+})
+
+t.test('what decides the architecture', t => {
+  const withoutType = read('bert-v5')
+  delete withoutType['model_type']
+  t.equal(build(withoutType).architecture.texts?.vocabulary, 120)
+  const masked = { ...read('bert-v5'), architectures: ['BertForMaskedLM'] }
+  t.ok(build(masked, ['bert.embeddings.word_embeddings.weight']).scope.parameters.every(({ name }) => name.startsWith('bert.')), 'a head is no hindrance')
+  const vision = { ...read('clip-v5')['vision_config'], architectures: ['CLIPVisionModelWithProjection'], projection_dim: 20 }
+  const alone = build(vision)
+  t.ok(alone.architecture.images && !alone.architecture.texts && !alone.architecture.logitScale)
+  t.ok(alone.scope.parameters.some(({ name, shape }) => name === 'visual_projection.weight' && shape[0] === 20))
+  const text = build({ ...read('clip-v5')['text_config'], architectures: ['CLIPTextModel'] })
+  t.notOk(text.scope.parameters.some(({ name }) => name.includes('projection')))
+  t.end()
+})
+
+t.test('CLIP configurations that leave out defaults', t => {
+  const sparse = { model_type: 'clip', projection_dim: 512, text_config: { model_type: 'clip_text_model' }, vision_config: { model_type: 'clip_vision_model', patch_size: 16 } }
+  const { architecture, scope } = build(sparse)
+  t.strictSame(architecture.images!.imageSize, { height: 224, width: 224 })
+  t.strictSame(architecture.texts!.positions, 77)
+  const shapeOf = (name: string) => scope.parameters.find(parameter => parameter.name === name)?.shape
+  t.strictSame(shapeOf('vision_model.embeddings.position_embedding.weight'), [197, 768])
+  t.strictSame(shapeOf('text_model.encoder.layers.11.mlp.fc1.weight'), [2048, 512])
+  t.throws(() => build(sparse, ['text_model.encoder.layers.12.layer_norm1.weight']), { message: /num_hidden_layers of text_model is missing/ })
+  const older = { ...sparse, text_config_dict: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 } }
+  t.strictSame(build(older).scope.parameters.find(({ name }) => name === 'text_model.final_layer_norm.weight')?.shape, [768])
+  t.end()
+})
+
+t.test('end of text', t => {
+  const endOf = (eos: number | undefined, ids: number[]) => {
+    const config = read('clip-v5')
+    config['text_config']['eos_token_id'] = eos
+    return build(config).architecture.texts!.endOf!(Int32Array.from(ids))
+  }
+  t.equal(endOf(98, [97, 5, 98, 98]), 2, 'the first')
+  t.equal(endOf(98, [97, 5, 6]), 0, 'without one the first token, as in the reference')
+  t.equal(endOf(2, [50, 98, 2, 98, 0]), 1, 'old configurations: the largest id')
+  t.equal(endOf(undefined, [50, 5, 98, 0]), 2)
+  t.end()
+})
+
+t.test('positions and distances', t => {
+  t.strictSame([...positionsFromPadding(Int32Array.of(1, 1, 5, 6, 1, 7), 1)], [1, 1, 2, 3, 1, 4])
+  t.strictSame([...positionsFromPadding(Int32Array.of(5, 0, 6), 0)], [1, 0, 2])
+  // 32 buckets; keys ahead are 16 further on. 16, 32 and 64 lie on borders, where rounding would put them into the bucket before.
+  const behind: [number, number][] = [[0, 0], [1, 1], [7, 7], [8, 8], [11, 8], [12, 9], [15, 9], [16, 10], [22, 10], [23, 11], [31, 11], [32, 12], [45, 12], [46, 13], [63, 13], [64, 14], [90, 14], [91, 15], [127, 15], [128, 15], [500, 15]]
+  for (const [far, bucket] of behind) {
+    t.equal(distanceBucket(-far, 32), bucket, `${far} behind`)
+    if (far > 0) t.equal(distanceBucket(far, 32), bucket + 16, `${far} ahead`)
+  }
+  t.end()
+})
+
+t.test('folders', async t => {
+  await t.rejects(AutoModel.fromPretrained(temporary(t)), { code: 'ERR_CHECKPOINT', message: /config\.json is not there/ })
+  const broken = temporary(t)
+  writeFileSync(join(broken, 'config.json'), '{"model_type": "bert",')
+  await t.rejects(AutoModel.fromPretrained(broken), { code: 'ERR_CHECKPOINT', message: /config\.json is no JSON/, file: join(broken, 'config.json') })
+  const unknown = variant(t, 'bert-v5', c => (c['model_type'] = 'llama'))
+  await t.rejects(AutoModel.fromPretrained(unknown), UnsupportedError)
+  const deeper = variant(t, 'bert-v5', c => { c['num_hidden_layers'] = 3; c['intermediate_size'] = 40 })
+  const error = await AutoModel.fromPretrained(deeper).catch(error => error)
+  t.ok(error instanceof CheckpointError)
+  t.ok(error.missing.includes('encoder.layer.2.attention.self.query.weight'), 'all that is missing')
+  t.match(error.mismatched.join(), /encoder\.layer\.0\.intermediate\.dense\.weight is \[48,32\]; expected \[40,32\]/, 'and all of another shape')
+})

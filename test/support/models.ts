@@ -1,0 +1,101 @@
+// What the tests of models share: fixtures, variants of them in temporary folders, and comparing outputs.
+
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+import { listDevices } from '../../lib/core/device.js'
+import { Tensor } from '../../lib/core/tensor.js'
+import { shared, sharedDir } from '../shared.js'
+
+const fixtures = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fixtures', 'parity')
+
+/** The folder of a parity fixture, in the repository or the shared data; undefined if it is in neither. */
+export function parityFolder(name: string): string | undefined {
+  const own = join(fixtures, name)
+  if (existsSync(own)) return own
+  return sharedDir && existsSync(shared('parity', name)) ? shared('parity', name) : undefined
+}
+
+/** A fixture that is in the repository. */
+export function fixture(name: string): string {
+  return join(fixtures, name)
+}
+
+type Json = Record<string, any>
+
+/** A copy of a fixture in a temporary folder, gone after the test, with another config.json. */
+export function variant(t: Test, name: string, change: (config: Json) => void): string {
+  const folder = temporary(t)
+  cpSync(fixture(name), folder, { recursive: true })
+  const file = join(folder, 'config.json')
+  const config = JSON.parse(readFileSync(file, 'utf8')) as Json
+  change(config)
+  writeFileSync(file, JSON.stringify(config))
+  return folder
+}
+
+export function temporary(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'chiasma-models-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Instruction sets that kernels can be run with here. */
+export async function instructionSets(): Promise<string[]> {
+  return (await listDevices()).find(({ kind }) => kind === 'cpu')?.isa ?? []
+}
+
+export interface Difference {
+  /** Largest absolute difference; NaN if either side has NaN. */
+  readonly max: number
+  /** Least cosine of two vectors along the last dimension. */
+  readonly cosine: number
+  /** Vectors compared. */
+  readonly count: number
+}
+
+/** Compares vectors along the last dimension, those for which `counts` holds. */
+export function difference(got: Tensor, expected: Tensor, counts: (row: number) => boolean = () => true): Difference {
+  const width = expected.dims.at(-1)!
+  let [max, cosine, count] = [0, 1, 0]
+  for (let row = 0; row < expected.size / width; row++) {
+    if (!counts(row)) continue
+    ++count
+    let [ab, aa, bb] = [0, 0, 0]
+    for (let i = row * width; i < (row + 1) * width; i++) {
+      const a = got.data[i] as number
+      const b = expected.data[i] as number
+      max = Math.max(max, Math.abs(a - b))
+      ab += a * b
+      aa += a * a
+      bb += b * b
+    }
+    cosine = Math.min(cosine, ab / Math.sqrt(aa * bb))
+  }
+  return { max, cosine, count }
+}
+
+export function largest(tensor: Tensor): number {
+  return (tensor.data as Float32Array).reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+}
+
+export function int64(rows: readonly (readonly number[])[]): Tensor {
+  return new Tensor('int64', BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length])
+}
+
+export function sameBits(a: Tensor, b: Tensor): boolean {
+  return Buffer.compare(Buffer.from(a.data.buffer, a.data.byteOffset, a.data.byteLength), Buffer.from(b.data.buffer, b.data.byteOffset, b.data.byteLength)) === 0
+}
+
+/** Numbers in [0, 1) that are the same in every run. */
+export function random(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let x = Math.imul(state ^ (state >>> 15), state | 1)
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61)
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32
+  }
+}
