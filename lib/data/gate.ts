@@ -1,9 +1,16 @@
-// Bounds how much runs at once: a number of jobs, and a sum of bytes. Waiters are served in their order; one that is larger than the whole
+// Bounds how much runs at once: a number of jobs, or a sum of bytes. Waiters are served in their order; one that is larger than the whole
 // allowance runs alone.
+
+import { onAbort } from './abort.js'
+
+interface Waiter {
+  readonly amount: number
+  enter(): void
+}
 
 export class Gate {
   private used = 0
-  private readonly waiting: { amount: number; enter: () => void }[] = []
+  private readonly waiting = new Set<Waiter>()
 
   constructor(private readonly allowance: number) {}
 
@@ -21,29 +28,28 @@ export class Gate {
   private async enter(amount: number, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted()
     await new Promise<void>((resolve, reject) => {
-      const waiter = {
-        amount,
-        enter: () => {
-          signal?.removeEventListener('abort', leave)
-          resolve()
-        },
-      }
       const leave = () => {
-        this.waiting.splice(this.waiting.indexOf(waiter), 1)
+        this.waiting.delete(waiter)
         reject(signal!.reason)
         this.admit()
       }
-      signal?.addEventListener('abort', leave, { once: true })
-      this.waiting.push(waiter)
+      const forget = signal ? onAbort(signal, leave) : () => {}
+      const waiter: Waiter = {
+        amount,
+        enter() {
+          forget()
+          resolve()
+        },
+      }
+      this.waiting.add(waiter)
       this.admit()
     })
   }
 
   private admit(): void {
-    for (;;) {
-      const next = this.waiting[0]
-      if (!next || (this.used > 0 && this.used + next.amount > this.allowance)) return
-      this.waiting.shift()
+    for (const next of this.waiting) {
+      if (this.used > 0 && this.used + next.amount > this.allowance) return
+      this.waiting.delete(next)
       this.used += next.amount
       next.enter()
     }

@@ -6,6 +6,7 @@ import type { ImagePlan } from '../../typings/addon.js'
 import { ArgumentError, ChiasmaError, ImageError, ShapeError } from '../core/errors.js'
 import { native } from '../core/native.js'
 import { Tensor } from '../core/tensor.js'
+import { onAbort } from './abort.js'
 import { Gate } from './gate.js'
 import { type ImageInput, type ImageOptions, openImage, type Pixels } from './image.js'
 import type { ImageRules, ResizeRule } from './image-config.js'
@@ -86,8 +87,8 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
   // Indices are taken in order, so that of several failures the first in the list is known.
   let next = 0
   const failures: { index: number; error: unknown }[] = []
-  const work = async (): Promise<void> => {
-    while (next < images.length && failures.length === 0) {
+  const work = async (end: number): Promise<void> => {
+    while (next < end && failures.length === 0) {
       const index = next++
       try {
         place(await picture(images[index]!, rules, options), index)
@@ -96,7 +97,9 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
       }
     }
   }
-  await Promise.all(Array.from({ length: AT_ONCE }, work))
+  // Where the size is not known beforehand, it is that of the first image.
+  if (!fixedSize(rules) && images.length > 0) await work(1)
+  await Promise.all(Array.from({ length: AT_ONCE }, () => work(images.length)))
   options.signal?.throwIfAborted()
   if (failures.length) throw withIndex(failures.reduce((a, b) => (b.index < a.index ? b : a)))
   return table
@@ -124,9 +127,8 @@ function picture(image: ImageInput, rules: ImageRules, options: ImageOptions): P
   })
   if (!signal) return done
   return new Promise((resolve, reject) => {
-    const stop = () => reject(signal.reason)
-    signal.addEventListener('abort', stop, { once: true })
-    done.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
+    const forget = onAbort(signal, () => reject(signal.reason))
+    done.then(resolve, reject).finally(forget)
   })
 }
 

@@ -73,7 +73,7 @@ async function openEncoded(source: ImageSource & { kind: 'encoded' }, format: Im
     limitInputPixels: maxPixels,
     sequentialRead: true,
   }
-  const metadata = await sharp(bytes, settings).metadata().catch(refuse(name))
+  const metadata = await sharp(bytes, { ...settings, limitInputPixels: false }).metadata().catch(refuse(name))
   const { width, height } = metadata
   checkPixels(metadata, name, maxPixels)
   const orientation = format === 'avif' || format === 'svg' ? 1 : orientationOf(metadata)
