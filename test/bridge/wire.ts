@@ -165,16 +165,15 @@ t.test('inputs and counts that do not fit', async (t) => {
   t.same(await program.run([new Float32Array(0)], [0]), [new ArrayBuffer(0)])
 })
 
-t.test('guards round every buffer, asked for by the environment, leave results as they are', async (t) => {
-  process.env.CHIASMA_GUARD = '1'
-  t.teardown(() => delete process.env.CHIASMA_GUARD)
-  const plain = await slowProgram(5)
-  const [result] = await plain.program.run([ramp(100)], [100])
+t.test('guards round every buffer leave results as they are', async (t) => {
+  const { device, weights, program } = await slowProgram(5)
+  const guarded = device.createProgram(slowPlan(5), weights, { guard: true })
+  const [result] = await guarded.run([ramp(100)], [100])
   t.ok(same(result!, ramp(100)))
-  const unguarded = slowPlan(5)
-  delete process.env.CHIASMA_GUARD
-  t.ok(plain.program.arenaBytes > plain.device.createProgram(unguarded, plain.weights).arenaBytes)
-  await plain.device.dispose()
+  t.ok(guarded.arenaBytes > program.arenaBytes)
+  t.equal(device.createProgram(slowPlan(5), weights, { guard: false }).arenaBytes, program.arenaBytes)
+  t.equal(code(() => device.createProgram(slowPlan(5), weights, 5 as never)), 'ERR_ARGUMENT')
+  await device.dispose()
 })
 
 t.test('devices', async (t) => {

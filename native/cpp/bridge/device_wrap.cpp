@@ -1,7 +1,5 @@
 // NativeDevice: an opened device and what is made on it.
 #include <chrono>
-#include <cstdlib>
-#include <string_view>
 
 #include "bridge/environment.h"
 #include "bridge/errors.h"
@@ -15,9 +13,9 @@ using core::ErrorCode;
 
 namespace {
 
-bool guard_wanted() {
-  const char* value = std::getenv("CHIASMA_GUARD");
-  return value && std::string_view(value) == "1";
+core::ProgramOptions read_options(const Napi::Value& value) {
+  if (value.IsUndefined()) return {};
+  return {.guard = read_object(value, "options").Get("guard").ToBoolean()};
 }
 
 // Reports of a load on their way to JavaScript: at most one at a time, with the newest numbers, and not more often than can be seen.
@@ -126,7 +124,7 @@ Napi::Value DeviceWrap::create_program(const Napi::CallbackInfo& info) {
     auto weights = WeightsWrap::weights_of(info[1]);
     auto state = std::make_shared<ProgramWrap::State>();
     state->device = device_;
-    state->program = device_->executor->make_program(read_plan(info[0]), std::move(weights), {.guard = guard_wanted()});
+    state->program = device_->executor->make_program(read_plan(info[0]), std::move(weights), read_options(info[2]));
     return construct(info.Env(), Environment::of(info.Env()).program_class, state);
   });
 }
