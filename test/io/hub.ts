@@ -43,6 +43,14 @@ async function setUp(t: Test, content: Record<string, string | Buffer> = files, 
 
 const parts = async (blobs: string) => (await readdir(blobs)).filter(name => name.endsWith('.incomplete'))
 
+/** Waits until a part file has `size` bytes. */
+async function partOf(blobs: string, size: number): Promise<void> {
+  for (;;) {
+    for (const part of await parts(blobs).catch(() => [])) if ((await stat(join(blobs, part)).catch(() => ({ size: 0 }))).size >= size) return
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
 t.test('into the cache, and from it', async t => {
   const { server, repository, blobs, resolve } = await setUp(t)
   const written: unknown[] = []
@@ -388,12 +396,13 @@ t.test('at the same time', async t => {
   const whole = server.requests.filter(({ host, headers }) => host === 'cdn' && headers.range !== 'bytes=0-0')
   t.equal(whole.length, 1, 'one thread fetches a file once')
   await rm(join(home, 'hub'), { recursive: true })
+  server.slowness = 200
+  const other = child(server.id, {})
+  await partOf(blobs, 1)
   server.slowness = 5
-  const run = () => child(server.id, {}).done
-  const [one, two] = await Promise.all([run(), run()])
-  t.equal(one.code, 0, one.stderr)
-  t.equal(two.code, 0, two.stderr)
-  t.equal(one.stdout, '')
+  const [{ code, stdout, stderr }] = await Promise.all([other.done, resolve()])
+  t.equal(code, 0, stderr)
+  t.equal(stdout, '')
   t.ok(files['model.safetensors'].equals(await readFile(join(blobs, sha256(files['model.safetensors'])))))
   t.same(await parts(blobs), [])
 })
@@ -402,11 +411,7 @@ t.test('a process that is killed', async t => {
   const { server, blobs, resolve } = await setUp(t)
   server.slowness = 100
   const victim = child(server.id, {})
-  for (let size = 0; size < 100_000; ) {
-    await new Promise(resolve => setTimeout(resolve, 20))
-    const [part] = await parts(blobs).catch(() => [])
-    size = part === undefined ? 0 : (await stat(join(blobs, part)).catch(() => ({ size: 0 }))).size
-  }
+  await partOf(blobs, 100_000)
   victim.process.kill('SIGKILL')
   await victim.done
   server.slowness = 0

@@ -53,7 +53,7 @@ ProgramWrap::ProgramWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
     device_ = state->device;
     program_ = state->program;
   });
-  arena_bytes_ = (*program_)->arena_bytes();
+  arena_bytes_ = program_->program().arena_bytes();
 }
 
 ProgramWrap::~ProgramWrap() { release(); }
@@ -82,7 +82,7 @@ Napi::Value ProgramWrap::run(const Napi::CallbackInfo& info) {
     core::RunRequest request;
     request.program = program_;
     if (!request.program) throw Error(ErrorCode::disposed, "the program was disposed of");
-    const core::Program& program = **request.program;
+    const core::Program& program = request.program->program();
 
     request.task = TaskWrap::task_of(info[2]);
     request.counts = read_integers(info[1], "counts");

@@ -58,7 +58,7 @@ void Executor::run(RunRequest request) {
   const auto shared = std::make_shared<RunRequest>(std::move(request));
   runs_->submit({std::move(task),
                  [this, shared](const Stop& stop) {
-                   Program& program = **shared->program;
+                   Program& program = shared->program->program();
                    void* arena = arena_->reserve(program.arena_bytes());
                    program.run(*stream_, arena, shared->counts, shared->inputs, shared->outputs, stop);
                  },

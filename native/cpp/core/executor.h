@@ -50,8 +50,7 @@ class ProgramHandle {
   ~ProgramHandle() { arena_->leave(program_->arena_bytes()); }
   ProgramHandle(const ProgramHandle&) = delete;
   ProgramHandle& operator=(const ProgramHandle&) = delete;
-  Program& operator*() const noexcept { return *program_; }
-  Program* operator->() const noexcept { return program_.get(); }
+  Program& program() const noexcept { return *program_; }
 
  private:
   std::shared_ptr<Arena> arena_;

@@ -28,8 +28,7 @@ enum Output { scores_output, indices_output, output_count };
 
 constexpr int64_t alignment = 64;
 constexpr int64_t batch_queries = 64;        // of one task
-constexpr int64_t tile_bytes = 64 << 10;     // of corpus rows, read again for every few queries of the batch
-constexpr int64_t max_tile_rows = 256;
+constexpr int64_t tile_rows = 96;            // of the corpus, whose scores are held at once
 constexpr int64_t min_slice_rows = 2048;
 
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
@@ -79,14 +78,13 @@ class SearchKernel final : public core::Kernel {
     const int64_t rows = spec.inputs[corpus_input].rows();
     query_stride_ = ceil_div(d_, simd.lanes) * simd.lanes;
     query_bytes_ = aligned(queries * query_stride_ * static_cast<int64_t>(sizeof(float)));
-    tile_rows_ = std::clamp<int64_t>(tile_bytes / (d_ * static_cast<int64_t>(core::size_of(spec.inputs[corpus_input].dtype))), 8, max_tile_rows);
     heaps_ = most_heaps(queries, rows);
-    worker_floats_ = (std::min(queries, batch_queries) + 1) * tile_rows_;
+    score_bytes_ = aligned(std::min(queries, batch_queries) * tile_rows * static_cast<int64_t>(sizeof(float)));
     heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
   }
 
   size_t workspace_bytes() const override {
-    return static_cast<size_t>(query_bytes_ + heap_bytes_ + threads_ * aligned(worker_floats_ * static_cast<int64_t>(sizeof(float))));
+    return static_cast<size_t>(query_bytes_ + heap_bytes_ + threads_ * score_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -110,7 +108,7 @@ class SearchKernel final : public core::Kernel {
       const int64_t slice = task % slices;
       const int64_t first = task / slices * batch_queries;
       const Batch batch{first, std::min(batch_queries, m - first), heaps + (first * slices + slice) * k_, slices * k_};
-      float* const own = reinterpret_cast<float*>(scratch + worker * aligned(worker_floats_ * static_cast<int64_t>(sizeof(float))));
+      float* const own = reinterpret_cast<float*>(scratch + worker * score_bytes_);
       search_slice(batch, directions, corpus, norms, slice * n / slices, (slice + 1) * n / slices, own);
     });
     stream.parallel_for(m, [&](int64_t query, int) {
@@ -197,23 +195,16 @@ class SearchKernel final : public core::Kernel {
   }
 
   void search_slice(const Batch& batch, const float* directions, const TensorView& corpus, const TensorView& norms, int64_t begin, int64_t end,
-                    float* scratch) const {
+                    float* scores) const {  // [count, tile_rows] of scratch
     for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
-    float* const scores = scratch;  // [count, tile_rows_]
-    float* const computed_norms = scratch + batch.count * tile_rows_;
     const int64_t row_bytes = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
-    for (int64_t row = begin; row < end; row += tile_rows_) {
-      const int64_t count = std::min(tile_rows_, end - row);
+    for (int64_t row = begin; row < end; row += tile_rows) {
+      const int64_t count = std::min(tile_rows, end - row);
       const void* rows = corpus.as<const char>() + row * row_bytes;
-      const float* inverse_norms = computed_norms;
-      if (norms.present()) {
-        inverse_norms = norms.as<const float>() + row;
-      } else {
-        simd_.inverse_norms(rows, corpus_type_, corpus.row_stride, count, d_, computed_norms);
-      }
+      const float* inverse_norms = norms.present() ? norms.as<const float>() + row : nullptr;
       simd_.scores(directions + batch.first * query_stride_, query_stride_, batch.count, rows, corpus_type_, corpus.row_stride, count, d_,
-                   inverse_norms, scores, tile_rows_);
-      for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows_, count, row, batch.heaps + q * batch.step);
+                   inverse_norms, scores, tile_rows);
+      for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.step);
     }
   }
 
@@ -244,8 +235,8 @@ class SearchKernel final : public core::Kernel {
   const SearchFunctions& simd_;
   int threads_;
   CorpusType corpus_type_ = CorpusType::float32;
-  int64_t k_ = 1, d_ = 1, query_stride_ = 1, tile_rows_ = 1, heaps_ = 1;
-  int64_t query_bytes_ = 0, heap_bytes_ = 0, worker_floats_ = 0;
+  int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
+  int64_t query_bytes_ = 0, heap_bytes_ = 0, score_bytes_ = 0;
 };
 
 }  // namespace

@@ -13,7 +13,7 @@ constexpr int tile_queries = 4, tile_rows = 6;
 #else
 constexpr int tile_queries = 2, tile_rows = 4;
 #endif
-constexpr int stream_rows = 8;  // of a single query: enough sums to cover the latency of an addition
+constexpr int stream_rows = 8;  // of few queries: enough sums to cover the latency of an addition
 
 CHIASMA_INLINE float widen(float value) { return value; }
 CHIASMA_INLINE float widen(Bf16 value) { return to_float(value); }
@@ -28,21 +28,27 @@ float inverse_norm_in_double(const T* row, int64_t d) {
   return static_cast<float>(1.0 / ::sqrt(sum));
 }
 
-template <typename T>
-float inverse_norm(const T* row, int64_t d) {
-  Vec sum = zero();
+// 1 / ‖row‖ of R rows; 0 for a row of zeros, NaN for one that holds NaN.
+template <int R, typename T>
+void invert_norms(const T* rows, int64_t stride, int64_t d, float* inverse) {
+  Vec sum[R];
+  for (int r = 0; r < R; ++r) sum[r] = zero();
   int64_t i = 0;
   for (; i + lanes <= d; i += lanes) {
-    const Vec value = load(row + i);
-    sum = fma(value, value, sum);
+    for (int r = 0; r < R; ++r) {
+      const Vec value = load(rows + r * stride + i);
+      sum[r] = fma(value, value, sum[r]);
+    }
   }
-  if (i < d) {
-    const Vec value = load_part(row + i, static_cast<int>(d - i));
-    sum = fma(value, value, sum);
+  for (int r = 0; r < R; ++r) {
+    if (i < d) {
+      const Vec value = load_part(rows + r * stride + i, static_cast<int>(d - i));
+      sum[r] = fma(value, value, sum[r]);
+    }
+    const float squares = reduce_sum(sum[r]);
+    const bool comfortable = squares > 1e-30f && squares < 1e37f;
+    inverse[r] = comfortable ? 1.0f / sqrtf(squares) : inverse_norm_in_double(rows + r * stride, d);
   }
-  const float squares = reduce_sum(sum);
-  if (!(squares > 1e-30f && squares < 1e37f)) return inverse_norm_in_double(row, d);
-  return 1.0f / sqrtf(squares);
 }
 
 template <int Q, int R, typename T>
@@ -74,14 +80,39 @@ void score_tile(const float* queries, int64_t query_stride, const T* rows, int64
   }
 }
 
-template <int Q, int R, typename T>
-void score_rows(const float* queries, int64_t query_stride, const T* rows, int64_t stride, int64_t count, int64_t d, const float* inverse_norms,
-                float* scores, int64_t scores_stride) {
-  int64_t r = 0;
-  for (; r + R <= count; r += R) {
-    score_tile<Q, R>(queries, query_stride, rows + r * stride, stride, d, inverse_norms + r, scores + r, scores_stride);
+struct Block {
+  const float* queries;
+  int64_t query_stride, query_count;
+  int64_t stride, d;  // of the rows
+  float* scores;
+  int64_t scores_stride;
+};
+
+// R rows, in the first cache, against all queries.
+template <int R, typename T>
+void score_rows(const Block& block, const T* rows, const float* norms, float* scores) {
+  float computed[R];
+  if (!norms) invert_norms<R>(rows, block.stride, block.d, computed);
+  const float* const inverse = norms ? norms : computed;
+  int64_t q = 0;
+  if constexpr (R <= tile_rows) {
+    for (; q + tile_queries <= block.query_count; q += tile_queries) {
+      score_tile<tile_queries, R>(block.queries + q * block.query_stride, block.query_stride, rows, block.stride, block.d, inverse,
+                                  scores + q * block.scores_stride, block.scores_stride);
+    }
   }
-  for (; r < count; ++r) score_tile<Q, 1>(queries, query_stride, rows + r * stride, stride, d, inverse_norms + r, scores + r, scores_stride);
+  for (; q < block.query_count; ++q) {
+    score_tile<1, R>(block.queries + q * block.query_stride, block.query_stride, rows, block.stride, block.d, inverse,
+                     scores + q * block.scores_stride, block.scores_stride);
+  }
+}
+
+// Rows in groups of R, then one by one.
+template <int R, typename T>
+void score_all_rows(const Block& block, const T* rows, int64_t count, const float* norms) {
+  int64_t r = 0;
+  for (; r + R <= count; r += R) score_rows<R>(block, rows + r * block.stride, norms ? norms + r : nullptr, block.scores + r);
+  for (; r < count; ++r) score_rows<1>(block, rows + r * block.stride, norms ? norms + r : nullptr, block.scores + r);
 }
 
 template <typename F>
@@ -96,21 +127,14 @@ void with_type(const void* rows, CorpusType type, F&& f) {
   }
 }
 
-void inverse_norms(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out) {
-  with_type(rows, type, [&](const auto* row) {
-    for (int64_t r = 0; r < count; ++r) out[r] = inverse_norm(row + r * stride, d);
-  });
-}
-
 void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count,
-            int64_t d, const float* norms, float* out, int64_t out_stride) {
+            int64_t d, const float* inverse_norms, float* out, int64_t out_stride) {
+  const Block block{queries, query_stride, query_count, stride, d, out, out_stride};
   with_type(rows, type, [&](const auto* row) {
-    int64_t q = 0;
-    for (; q + tile_queries <= query_count; q += tile_queries) {
-      score_rows<tile_queries, tile_rows>(queries + q * query_stride, query_stride, row, stride, count, d, norms, out + q * out_stride, out_stride);
-    }
-    for (; q < query_count; ++q) {
-      score_rows<1, stream_rows>(queries + q * query_stride, query_stride, row, stride, count, d, norms, out + q * out_stride, out_stride);
+    if (query_count < tile_queries) {
+      score_all_rows<stream_rows>(block, row, count, inverse_norms);
+    } else {
+      score_all_rows<tile_rows>(block, row, count, inverse_norms);
     }
   });
 }
@@ -130,7 +154,6 @@ int64_t next_above(const float* scores, int64_t begin, int64_t end, float thresh
 
 const SearchFunctions search_functions = {
     .lanes = lanes,
-    .inverse_norms = inverse_norms,
     .scores = scores,
     .next_above = next_above,
 };

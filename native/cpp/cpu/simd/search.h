@@ -13,9 +13,8 @@ enum class CorpusType : uint8_t { float32, bfloat16, int8 };
 struct SearchFunctions {
   int64_t lanes;  // queries are padded with zeros to a multiple of it
 
-  // 1 / ‖row‖ of `count` rows [count, d] with `stride` elements from one to the next; 0 for a row of zeros, NaN for one that holds NaN.
-  void (*inverse_norms)(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out);
-  // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, 64-byte aligned, and row j.
+  // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j of `count` rows [count, d] with `stride`
+  // elements from one to the next. inverse_norms: 1 / ‖row‖, or null to compute them. A row of zeros scores 0.
   void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride,
                  int64_t count, int64_t d, const float* inverse_norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.

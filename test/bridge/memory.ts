@@ -1,0 +1,34 @@
+// What is made natively is freed: by dispose, by the collector, after failures; and not while work needs it.
+
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import t from 'tap'
+
+const script = fileURLToPath(new URL('../support/bridge/memory.mjs', import.meta.url))
+
+async function play(scene: string): Promise<Record<string, unknown>> {
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', script, scene], { env: { ...process.env, NODE_OPTIONS: '' } })
+  return JSON.parse(stdout) as Record<string, unknown>
+}
+
+const megabyte = 1 << 20
+
+t.test('dispose frees: 60 rounds of devices, weights and runs grow by less than 24 MB', async (t) => {
+  const { grown } = await play('disposed') // a round takes some 3 MB
+  t.ok((grown as number) < 24 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
+})
+
+t.test('the collector frees handles that were never disposed of', async (t) => {
+  const usage = await play('collected')
+  t.equal(usage.weights, 0, 'no weights are left')
+})
+
+t.test('work under way outlives its handles', async (t) => {
+  t.same(await play('orphans'), { right: true })
+})
+
+t.test('failed, cancelled and refused work leaves nothing', async (t) => {
+  const { grown } = await play('failed') // a round copies some 2 MB
+  t.ok((grown as number) < 24 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
+})
