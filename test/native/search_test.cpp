@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <set>
@@ -123,11 +124,11 @@ Found search(core::Device& device, Table& queries, Table& corpus, int64_t k, std
   spec.threads = device.threads();
   const auto kernel = device.make_kernel(spec);
   const size_t bytes = kernel->workspace_bytes();
-  void* workspace = device.allocate(bytes);
-  std::memset(workspace, 0xff, bytes);
+  const auto free = [&](void* memory) { device.release(memory, bytes); };
+  const std::unique_ptr<void, decltype(free)> workspace(device.allocate(bytes), free);
+  std::memset(workspace.get(), 0xff, bytes);
   const auto stream = device.make_stream(threads);
-  kernel->run({spec.inputs, spec.outputs, workspace, *stream});
-  device.release(workspace, bytes);
+  kernel->run({spec.inputs, spec.outputs, workspace.get(), *stream});
   return found;
 }
 
