@@ -8,6 +8,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { writePictures, writeTinyClip } from '../support/tiny-clip.js'
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 const exec = promisify(execFile)
@@ -78,8 +79,8 @@ t.test('package', async (t) => {
   const bare = { ...env, PATH: [bin, dirname(process.execPath)].join(delimiter) }
   const nodeDir = await readdir(dirname(process.execPath))
   const compilers = nodeDir.filter((name) => /^(g\+\+|gcc|cc|c\+\+|clang|cmake|make)$/.test(name))
-  const fixture = join(root, 'test/fixtures/parity/clip-v5')
-  const image = join(root, 'test/fixtures/preprocess-clip/rgb_1x1.png')
+  const fixture = await writeTinyClip(work)
+  const [image] = (await writePictures(work, 1)) as [string]
 
   async function install(name: string, args: string[]): Promise<{ folder: string; output: string }> {
     const folder = join(work, name)
