@@ -1,5 +1,6 @@
-// preprocessor_config.json (or the image_processor section of processor_config.json) to rules. The fields decide; for absent ones and null, the
-// class has defaults, those of the reference's Pillow processors (transformers 5: the class whose name ends in Pil).
+// preprocessor_config.json (or the image_processor section of processor_config.json) to rules. The fields decide; for absent ones the class has
+// defaults, those of the reference's Pillow processors (transformers 5: the class whose name ends in Pil). A field that is null takes none: a
+// flag is off then.
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
@@ -37,6 +38,7 @@ interface Defaults {
   readonly do_center_crop?: boolean
   readonly do_resize?: boolean
   readonly do_rescale?: boolean
+  readonly rescale_factor?: number
   readonly do_normalize?: boolean
   readonly resample?: number
   readonly image_mean?: readonly number[]
@@ -46,6 +48,7 @@ interface Defaults {
   readonly squareSizes?: boolean
 }
 
+const EVERY_CLASS: Defaults = { do_resize: true, do_rescale: true, rescale_factor: 1 / 255, do_normalize: true }
 const CLIP: Defaults = { ...SHORTEST_224, ...CROP_224, ...OPENAI, resample: 3 }
 
 const CLASSES: Readonly<Record<string, Defaults>> = {
@@ -108,7 +111,7 @@ const schema = v.object({
   crop_size: v.optional(described(v.union([side, v.tuple([side, side]), v.strictObject({ height: side, width: side })]), 'a positive integer or { height, width }')),
   crop_pct: v.optional(described(v.pipe(positive, v.maxValue(1)), 'a number above 0, at most 1')),
   do_rescale: flag,
-  rescale_factor: v.optional(described(positive, 'a positive number'), 1 / 255),
+  rescale_factor: v.optional(described(positive, 'a positive number')),
   do_normalize: flag,
   image_mean: v.optional(described(triple(anyNumber), 'a number or three')),
   image_std: v.optional(described(triple(positive), 'a positive number or three')),
@@ -131,10 +134,10 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
   const name = classOf(config, file)
   if (OTHER_RULES.includes(name)) throw new UnsupportedError(`${file}: ${name} is not supported`, { file, field: 'image_processor_type' })
   // For a class that is not listed, the file must say all.
-  const defaults: Defaults = name in CLASSES ? { do_resize: true, do_rescale: true, do_normalize: true, ...CLASSES[name] } : {}
-  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null && value !== undefined))
+  const defaults: Defaults = name in CLASSES ? { ...EVERY_CLASS, ...CLASSES[name] } : { rescale_factor: 1 / 255 }
+  const given = Object.fromEntries(Object.entries(config).map(([field, value]) => [field, value ?? (field.startsWith('do_') ? false : undefined)]))
   for (const [field, harmless] of Object.entries(FURTHER_STEPS)) {
-    if (field in given && !harmless.includes(given[field])) {
+    if (given[field] !== undefined && !harmless.includes(given[field])) {
       throw new UnsupportedError(`${file}: ${field} is ${show(given[field])}, which ${name || 'this package'} does not support here`, { file, field })
     }
   }
@@ -151,7 +154,7 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
   }
   const normalize = fields.do_normalize
   const scaling = {
-    rescale: fields.do_rescale ? fields.rescale_factor : 1,
+    rescale: fields.do_rescale ? needed('rescale_factor', fields.rescale_factor) : 1,
     mean: normalize ? three(needed('image_mean', fields.image_mean)) : ([0, 0, 0] as const),
     std: normalize ? three(needed('image_std', fields.image_std)) : ([1, 1, 1] as const),
   }
