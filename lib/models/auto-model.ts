@@ -85,7 +85,7 @@ async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint
   const parts = [{ checkpoint, scope }]
   if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
   const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
-  return { architecture: { texts: sentence.tower }, parts: [...parts, ...sentence.parts] }
+  return { architecture: { texts: sentence.tower, textLength: modules.maxLength }, parts: [...parts, ...sentence.parts] }
 }
 
 /**

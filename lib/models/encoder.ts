@@ -71,6 +71,8 @@ export interface Architecture {
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Tokens that texts are cut to when they are embedded, where that is less than the tower takes. */
+  readonly textLength?: number | undefined
   /** Names of the classes of `logits`. */
   readonly labels?: readonly string[]
 }

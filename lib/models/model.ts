@@ -346,7 +346,7 @@ export class Model {
     }
     return {
       dimensions: width,
-      maxLength: tower.maxLength,
+      maxLength: Math.min(tower.maxLength, this.parts.architecture.textLength ?? tower.maxLength),
       encode: async (sequences, { signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)

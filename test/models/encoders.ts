@@ -1,11 +1,12 @@
 // The encoders that stand behind Embedder: what they embed is what forward names, end-of-text cutting included.
 
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
-import { difference, fixture, random, sameBits } from '../support/models.js'
+import { difference, fixture, int64, random, sameBits, variant } from '../support/models.js'
 
 /** The unmasked ids of each row. */
 function sequences({ input_ids, attention_mask }: Record<string, Tensor>): Int32Array[] {
@@ -62,6 +63,14 @@ t.test('pictures', async t => {
     t.strictSame(model.imageEncoder!.size, { height: side, width: side })
     await t.rejects(model.imageEncoder!.encode(pixels, 4), { code: 'ERR_ARGUMENT' })
   }
+})
+
+t.test('max_seq_length bounds what is embedded, not what forward takes', async t => {
+  const folder = variant(t, 'minilm-st', () => {})
+  writeFileSync(join(folder, 'sentence_bert_config.json'), '{"max_seq_length": 7}')
+  await using model = await AutoModel.fromPretrained(folder, { dtype: 'f32', device: 'cpu' })
+  t.equal(model.textEncoder!.maxLength, 7)
+  t.ok(await model.forward({ input_ids: int64([new Array<number>(32).fill(5)]) }))
 })
 
 t.test('token ids and lengths are checked', async t => {

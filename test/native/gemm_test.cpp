@@ -320,7 +320,7 @@ TEST("linear: the same bits in any company") {
 #ifdef CHIASMA_HAS_avx512_bf16
 // The device uses one of the two ways, as the processor has it; here both are tested.
 TEST("linear: bf16 by dot products and widened") {
-  if (isas().back() != "avx512_bf16") return;
+  if (isas().back() != "avx512_bf16") SKIP("no AVX512_BF16 here");
   for (const cpu::GemmFunctions* functions = cpu::avx512_bf16::kernels.gemm; functions; functions = functions->widened) {
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 40, 31}, {9, 70, 100}, {29, 33, 129}}) {
       std::mt19937 random(5);
@@ -337,13 +337,16 @@ TEST("linear: bf16 by dot products and widened") {
         Guarded panel(static_cast<size_t>(rows) * functions->row_bytes(k, cpu::GemmType::bfloat16));
         functions->pack_rows(x.view().as<float>() + row * k, cpu::GemmType::float32, k, rows, k, cpu::GemmType::bfloat16, panel.data());
         CHECK(panel.guards_hold());
+        Guarded scratch(functions->scratch_bytes(rows));
         cpu::GemmBlock block{};
+        block.scratch = scratch.data();
         block.x = panel.data(), block.rows = rows;
         block.weight = packed.data(), block.weight_type = cpu::GemmType::bfloat16, block.n = n, block.k = k;
         block.panel_end = (n + functions->panel_columns - 1) / functions->panel_columns;
         block.scale = 1;
         block.out = out.view().as<float>() + row * n, block.out_stride = n;
         functions->multiply(block);
+        CHECK(scratch.guards_hold());
       }
       check_product(x, w, DType::bfloat16, nullptr, nullptr, out, "none", 1, (functions->dot ? "dot " : "widened ") + shape_text(m, n, k));
     }

@@ -11,9 +11,10 @@ namespace chiasma::cpu {
 namespace {
 
 constexpr int64_t block_bytes = 512 << 10;  // of packed rows: they stay in the second-level cache beside two panels of the weight
-constexpr int64_t max_block_panels = 16;
+constexpr int64_t max_block_rows = 192;
 constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
 
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
@@ -97,9 +98,10 @@ void OperandCheck::result_shape(int64_t rows, int64_t n) const {
 Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
-  const int64_t panel_bytes = functions.panel_rows * row_bytes_;
-  block_rows_ = functions.panel_rows * std::clamp<int64_t>(block_bytes / std::max<int64_t>(panel_bytes, 1), 1, max_block_panels);
-  worker_bytes_ = static_cast<size_t>(divide_up(block_rows_ * row_bytes_, 64) * 64);
+  const int64_t fitting = std::min(block_bytes / std::max<int64_t>(row_bytes_, 1), max_block_rows);
+  block_rows_ = functions.panel_rows * std::max<int64_t>(fitting / functions.panel_rows, 1);
+  block_bytes_ = aligned(static_cast<size_t>(block_rows_ * row_bytes_));
+  worker_bytes_ = block_bytes_ + aligned(functions.scratch_bytes(block_rows_));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
@@ -133,6 +135,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t
     GemmBlock block = first;
     block.x = x;
     block.rows = count;
+    block.scratch = x + block_bytes_;
     block.panel_begin = column_block * panels / column_blocks;
     block.panel_end = (column_block + 1) * panels / column_blocks;
     if (block.residual) block.residual = static_cast<const char*>(first.residual) + begin * first.residual_stride * residual_size;

@@ -64,7 +64,7 @@ class Gemm {
   int threads_;
   int64_t row_bytes_;    // of a packed row of x
   int64_t block_rows_;   // at most
-  size_t worker_bytes_;  // workspace of one thread: a packed block
+  size_t block_bytes_, worker_bytes_;  // a packed block; the workspace of one thread
 };
 
 }  // namespace chiasma::cpu

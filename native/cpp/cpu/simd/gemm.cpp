@@ -12,6 +12,8 @@ constexpr bool has_dot = true;
 constexpr bool has_dot = false;
 #endif
 
+constexpr int64_t stream_ahead = 1024;  // floats from what a lone row panel reads of W to what it fetches
+
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -82,38 +84,46 @@ void pack_weight(const void* rows, GemmType rows_type, int64_t stride, int64_t b
   }
 }
 
-// One row of x is turned into words in pieces of this many elements, then dealt out to the panel four words at a time.
-constexpr int piece = 256;
+// Four words at a time from a row of x to its place in the panel, `rows` places apart.
+uint32_t* deal(const uint32_t* words, int64_t groups, int64_t rows, uint32_t* to) {
+  for (int64_t g = 0; g < groups; ++g, to += rows * group_steps) memcpy(to, words + g * group_steps, group_steps * sizeof(uint32_t));
+  return to;
+}
 
-// Elements [0, count) of a row, count <= piece; `out` is filled with zeros up to the next multiple of 8 elements.
+// A row of x is turned into words in stretches of so many elements.
+constexpr int64_t stretch = 256;
+
+// `count` elements, at most `stretch`, and zeros up to the next multiple of 8 elements.
 template <bool dot, typename T>
 void row_words(const T* x, int64_t count, GemmType weight_type, uint32_t* out) {
+  const int64_t end = round_up(count, 8);
   if (weight_type == GemmType::float32) {
     for (int64_t i = 0; i < count; ++i) out[i] = float_bits(x + i);
-    for (int64_t i = count; i < round_up(count, 8); ++i) out[i] = 0;
+    for (int64_t i = count; i < end; ++i) out[i] = 0;
   } else if (dot) {
-    uint16_t halves[piece];
+    uint16_t halves[stretch];
     for (int64_t i = 0; i < count; ++i) halves[i] = static_cast<uint16_t>(bf16_bits(x + i));
-    for (int64_t i = count; i < round_up(count, 8); ++i) halves[i] = 0;
-    memcpy(out, halves, static_cast<size_t>(round_up(count, 8)) * sizeof(uint16_t));
+    for (int64_t i = count; i < end; ++i) halves[i] = 0;
+    memcpy(out, halves, static_cast<size_t>(end) * sizeof(uint16_t));
   } else {
     for (int64_t i = 0; i < count; ++i) out[i] = bf16_bits(x + i) << 16;
-    for (int64_t i = count; i < round_up(count, 8); ++i) out[i] = 0;
+    for (int64_t i = count; i < end; ++i) out[i] = 0;
   }
 }
 
 template <bool dot, typename T>
 void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, uint32_t* panel) {
   const int64_t group_elements = dot && weight_type == GemmType::bfloat16 ? 8 : 4;
+  const int64_t groups = groups_of<dot>(k, weight_type);
   for (int64_t r = 0; r < rows; ++r) {
     uint32_t* to = panel + r * group_steps;
-    int64_t groups = groups_of<dot>(k, weight_type);
-    for (int64_t at = 0; at < k; at += piece) {
-      uint32_t words[piece];
-      row_words<dot>(x + r * stride + at, smaller(piece, k - at), weight_type, words);
-      const int64_t here = smaller(groups, piece / group_elements);
-      for (int64_t g = 0; g < here; ++g, to += rows * group_steps) memcpy(to, words + g * group_steps, group_steps * sizeof(uint32_t));
-      groups -= here;
+    int64_t left = groups;
+    for (int64_t at = 0; at < k; at += stretch) {
+      uint32_t words[stretch];
+      row_words<dot>(x + r * stride + at, smaller(stretch, k - at), weight_type, words);
+      const int64_t here = smaller(left, stretch / group_elements);
+      to = deal(words, here, rows, to);
+      left -= here;
     }
   }
 }
@@ -144,31 +154,44 @@ CHIASMA_INLINE Vec activate(Vec x) {
   return x;
 }
 
-CHIASMA_INLINE Vec load_as(const void* p, GemmType type, int64_t at, int n) {
-  if (type == GemmType::float32) return load_part(static_cast<const float*>(p) + at, n);
-  return load_part(static_cast<const Bf16*>(p) + at, n);
+// A whole vector, or its first n lanes.
+template <bool whole, typename T>
+CHIASMA_INLINE Vec load_lanes(const T* p, int n) {
+  if constexpr (whole) return load(p);
+  return load_part(p, n);
+}
+template <bool whole, typename T>
+CHIASMA_INLINE void store_lanes(T* p, Vec value, int n) {
+  if constexpr (whole) return store(p, value);
+  store_part(p, value, n);
+}
+
+template <Activation activation, bool whole>
+CHIASMA_INLINE void finish_vector(const GemmBlock& block, const float* sums, int64_t row, int64_t rows, int64_t column, int n) {
+  const Vec scale = set(block.scale);
+  const Vec bias = block.bias ? load_lanes<whole>(block.bias + column, n) : set(-0.0f);  // adding -0 changes nothing
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec value = activate<activation>(load_packed(sums + r * tile_columns) * scale + bias);
+    if (block.residual) {
+      const int64_t at = (row + r) * block.residual_stride + column;
+      value = value + (block.residual_type == GemmType::float32 ? load_lanes<whole>(static_cast<const float*>(block.residual) + at, n)
+                                                                : load_lanes<whole>(static_cast<const Bf16*>(block.residual) + at, n));
+    }
+    const int64_t at = (row + r) * block.out_stride + column;
+    if (block.out_type == GemmType::float32) {
+      store_lanes<whole>(static_cast<float*>(block.out) + at, value, n);
+    } else {
+      store_lanes<whole>(static_cast<Bf16*>(block.out) + at, value, n);
+    }
+  }
 }
 
 // The tile's rows [row, row + rows) and columns [column, column + columns) of C.
 template <Activation activation>
 void finish_tile(const GemmBlock& block, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-  for (int64_t c = 0; c < columns; c += Vec::lanes) {
-    const int n = static_cast<int>(smaller(Vec::lanes, columns - c));
-    const Vec scale = set(block.scale);
-    const Vec bias = block.bias ? load_part(block.bias + column + c, n) : set(-0.0f);  // adding -0 changes nothing
-    for (int64_t r = 0; r < rows; ++r) {
-      Vec value = activate<activation>(load_packed(sums + r * tile_columns + c) * scale + bias);
-      if (block.residual) {
-        value = value + load_as(block.residual, block.residual_type, (row + r) * block.residual_stride + column + c, n);
-      }
-      const int64_t at = (row + r) * block.out_stride + column + c;
-      if (block.out_type == GemmType::float32) {
-        store_part(static_cast<float*>(block.out) + at, value, n);
-      } else {
-        store_part(static_cast<Bf16*>(block.out) + at, value, n);
-      }
-    }
-  }
+  int64_t c = 0;
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vector<activation, true>(block, sums + c, row, rows, column + c, Vec::lanes);
+  if (c < columns) finish_vector<activation, false>(block, sums + c, row, rows, column + c, static_cast<int>(columns - c));
 }
 
 using Finish = void (*)(const GemmBlock& block, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns);
@@ -201,30 +224,72 @@ Tile tile_of(GemmType weight_type, int64_t rows) {
   return find_tile<WidenedStep>(rows);
 }
 
+// A panel of W is taken in pieces of so many groups of its depth: one stays in the first-level cache while the row panels pass by it.
+// The sums of their tiles wait in scratch for the next piece.
+constexpr int64_t piece_groups = 48;
+constexpr int64_t tile_size = tile_rows * tile_columns;
+constexpr int64_t wide_size = piece_groups * group_steps * tile_columns;
+// From so many row panels on a piece of pairs is widened once for all of them.
+constexpr int64_t widen_from = 8;
+
+size_t scratch_bytes(int64_t rows) {
+  const int64_t row_panels = (rows + tile_rows - 1) / tile_rows;
+  return static_cast<size_t>(wide_size + row_panels * tile_size) * sizeof(float);
+}
+
 template <bool dot>
 void multiply(const GemmBlock& block) {
-  alignas(64) float sums[tile_rows * tile_columns];
   const int64_t groups = groups_of<dot>(block.k, block.weight_type);
   const int64_t depth = panel_depth(block.k, block.weight_type);
+  const int64_t words = groups > 0 ? depth / groups : 0;  // of W's panel in a group, for each column
   const int64_t row_panels = (block.rows + tile_rows - 1) / tile_rows;
+  // A single row panel reads W as it lies.
+  const int64_t pieces = groups > piece_groups && row_panels > 1 ? (groups + piece_groups - 1) / piece_groups : 1;
+  const bool widen = !dot && block.weight_type == GemmType::bfloat16 && row_panels >= widen_from;
   const Finish finish = finish_of(block.activation);
-  const float* x = static_cast<const float*>(block.x);
+  float* const wide = static_cast<float*>(block.scratch);
+  float* const all_sums = wide + wide_size;
+  const int64_t group_lines = words * tile_columns / line_floats;  // of a panel of W
+
   for (int64_t p = block.panel_begin; p < block.panel_end; ++p) {
-    const float* w = static_cast<const float*>(block.weight) + p * tile_columns * depth;
+    const float* const panel = static_cast<const float*>(block.weight) + p * depth * tile_columns;
     const int64_t column = p * tile_columns;
     const int64_t columns = smaller(tile_columns, block.n - column);
-    for (int64_t i = 0; i < row_panels; ++i) {
-      const int64_t row = i * block.rows / row_panels;
-      const int64_t rows = (i + 1) * block.rows / row_panels - row;
-      tile_of<dot>(block.weight_type, rows)(x + row * groups * group_steps, w, groups, sums);
-      finish(block, sums, row, rows, column, columns);
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t begin = piece * groups / pieces;
+      const int64_t end = (piece + 1) * groups / pieces;
+      TileWork work;
+      work.w = panel + begin * words * tile_columns;
+      work.groups = end - begin;
+      work.fresh = piece == 0;
+      const float* next = panel + end * words * tile_columns;
+      if (row_panels == 1) {
+        work.ahead_lines = group_lines;
+        next = work.w + stream_ahead;
+      } else {
+        work.ahead_lines = p + 1 == block.panel_end && piece + 1 == pieces ? 0 : (group_lines + row_panels - 1) / row_panels;
+      }
+      if (widen) {
+        widen_panel(work.w, work.groups * words, wide);
+        work.w = wide;
+      }
+      for (int64_t i = 0; i < row_panels; ++i) {
+        const int64_t row = i * block.rows / row_panels;
+        const int64_t rows = (i + 1) * block.rows / row_panels - row;
+        work.x = static_cast<const float*>(block.x) + (row * groups + rows * begin) * group_steps;
+        work.sums = all_sums + i * tile_size;
+        work.ahead = next + i * work.groups * work.ahead_lines * line_floats;
+        const Tile tile = widen ? find_tile<Float32Step>(rows) : tile_of<dot>(block.weight_type, rows);
+        tile(work);
+        if (piece + 1 == pieces) finish(block, work.sums, row, rows, column, columns);
+      }
     }
   }
 }
 
 template <bool dot>
 constexpr GemmFunctions functions(const GemmFunctions* widened) {
-  return {tile_rows, tile_columns, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, pack_rows<dot>, multiply<dot>};
+  return {tile_rows, tile_columns, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, pack_rows<dot>, scratch_bytes, multiply<dot>};
 }
 
 #if defined(CHIASMA_ISA_avx512_bf16)

@@ -21,6 +21,7 @@ struct GemmBlock {
   GemmType weight_type;
   int64_t n, k;
   int64_t panel_begin, panel_end;
+  void* scratch;  // scratch_bytes(rows) of it, 64-byte aligned
 
   float scale;
   const float* bias;  // [n] or null
@@ -52,6 +53,8 @@ struct GemmFunctions {
   // Packs one panel of `rows` (at most panel_rows) rows of x.
   void (*pack_rows)(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* panel);
 
+  // What a block of so many rows needs beside its operands.
+  size_t (*scratch_bytes)(int64_t rows);
   void (*multiply)(const GemmBlock& block);
 };
 

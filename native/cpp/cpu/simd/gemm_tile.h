@@ -1,8 +1,7 @@
 // Register tiles: `rows` x `tile_columns` elements of C, held in registers over the whole of K.
 // Packed x, per group of 4 steps: [rows][4] words; packed W, per step: [tile_columns] words. A word is a float, or a pair of bf16 of
 // consecutive k for the dot-product instruction. Elsewhere bf16 has no arithmetic: x is held as floats and a word of W, with its pair of
-// bf16, serves two steps, widened each time. Measured on an Intel Sapphire Rapids core: floats 96% of the peak of fused multiply-adds,
-// widened 88%, dot products 50%, for that core starts only one every other cycle (an AMD Zen 4 starts one every cycle).
+// bf16, serves two steps, widened each time.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -16,9 +15,10 @@
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-// As many accumulators as the registers hold beside a step's vectors of W and one broadcast of x.
+// Accumulators for most of the registers, beside a step's vectors of W and a broadcast of x. 8 x 48 takes fewer loads and instructions for
+// a multiply-add than 14 x 32, which has more accumulators.
 #if defined(CHIASMA_VEC_512)
-constexpr int tile_rows = 14, tile_vectors = 2;
+constexpr int tile_rows = 8, tile_vectors = 3;
 #elif defined(CHIASMA_VEC_256)
 constexpr int tile_rows = 6, tile_vectors = 2;
 #else
@@ -26,6 +26,14 @@ constexpr int tile_rows = 4, tile_vectors = 2;
 #endif
 constexpr int tile_columns = tile_vectors * Vec::lanes;
 constexpr int group_steps = 4;
+constexpr int64_t line_floats = 16;  // of a cache line
+
+// Into the second-level cache.
+#if defined(__GNUC__)
+CHIASMA_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+#else
+CHIASMA_INLINE void prefetch(const float*) {}
+#endif
 
 // A vector of a packed panel: aligned.
 #if defined(CHIASMA_VEC_512)
@@ -82,15 +90,45 @@ struct DotStep {
 };
 #endif
 
-// sums [rows, tile_columns].
-template <class Step, int rows>
-void multiply_tile(const float* x, const float* w, int64_t groups, float* sums) {
-  Vec sum[rows][tile_vectors];
-  CHIASMA_UNROLL
-  for (int r = 0; r < rows; ++r) {
-    for (int v = 0; v < tile_vectors; ++v) sum[r][v] = zero();
+// `words` rows of a panel of pairs as twice as many rows of floats.
+CHIASMA_INLINE void widen_panel(const float* pairs, int64_t words, float* out) {
+  for (int64_t i = 0; i < words; ++i, pairs += tile_columns, out += 2 * tile_columns) {
+    CHIASMA_UNROLL
+    for (int v = 0; v < tile_vectors; ++v) {
+      store(out + v * Vec::lanes, load_even(pairs + v * Vec::lanes));
+      store(out + tile_columns + v * Vec::lanes, load_odd(pairs + v * Vec::lanes));
+    }
   }
-  for (int64_t g = 0; g < groups; ++g) {
+}
+
+struct TileWork {
+  const float* x;
+  const float* w;
+  int64_t groups;
+  float* sums;  // [rows, tile_columns], in and out; only out if `fresh`
+  bool fresh;
+  const float* ahead;   // what comes next of W:
+  int64_t ahead_lines;  // so many cache lines of it are fetched in each group
+};
+
+template <class Step, int rows>
+void multiply_tile(const TileWork& work) {
+  const float* x = work.x;
+  const float* w = work.w;
+  const float* ahead = work.ahead;
+  Vec sum[rows][tile_vectors];
+  if (work.fresh) {
+    CHIASMA_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < tile_vectors; ++v) sum[r][v] = zero();
+    }
+  } else {
+    CHIASMA_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < tile_vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
+    }
+  }
+  for (int64_t g = 0; g < work.groups; ++g) {
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
       Vec column[tile_vectors];
@@ -102,17 +140,18 @@ void multiply_tile(const float* x, const float* w, int64_t groups, float* sums) 
         for (int v = 0; v < tile_vectors; ++v) sum[r][v] = Step::multiply(x + r * group_steps + step, column[v], sum[r][v]);
       }
     }
+    for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
     x += rows * group_steps;
     w += Step::words * tile_columns;
   }
   CHIASMA_UNROLL
   for (int r = 0; r < rows; ++r) {
     CHIASMA_UNROLL
-    for (int v = 0; v < tile_vectors; ++v) store(sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
+    for (int v = 0; v < tile_vectors; ++v) store(work.sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
   }
 }
 
-using Tile = void (*)(const float* x, const float* w, int64_t groups, float* sums);
+using Tile = void (*)(const TileWork& work);
 
 template <class Step, int rows = tile_rows>
 Tile find_tile(int64_t wanted) {

@@ -1,4 +1,4 @@
-// Loops over one row in registers, and the choice of a loop by element types. Included by simd/rows_*.cpp.
+// Loops over one row in registers. Included by simd/rows_*.cpp.
 #pragma once
 
 #include "cpu/simd/rows.h"
@@ -58,22 +58,36 @@ CHIASMA_INLINE float sum_columns(int64_t columns, F&& step) {
   return reduce_sum(accumulate(columns, zero(), step, [](Vec a, Vec b) { return a + b; }));
 }
 
-// body(x, out) with pointers of the element types of a float input and an output.
-template <typename F>
-CHIASMA_INLINE void with_types(InRows x, OutRows out, F&& body) {
-  const auto with_output = [&](auto* from) {
-    if (out.type == RowType::float32) {
-      body(from, static_cast<float*>(out.data));
-    } else {
-      body(from, static_cast<Bf16*>(out.data));
-    }
-  };
-  if (x.type == RowType::float32) {
-    with_output(static_cast<const float*>(x.data));
-  } else {
-    with_output(static_cast<const Bf16*>(x.data));
+// Rows whose element type is chosen at each step: the branch is foretold, and a loop for each pair of types would be many loops.
+struct InRow {
+  InRow(const InRows& rows, int64_t row)
+      : data(static_cast<const char*>(rows.data) + row * rows.stride * (rows.type == RowType::bfloat16 ? 2 : 4)),
+        bf16(rows.type == RowType::bfloat16) {}
+
+  template <typename L>
+  CHIASMA_INLINE Vec load(int64_t column, L lanes) const {
+    return bf16 ? load_lanes(static_cast<const Bf16*>(data) + column, lanes) : load_lanes(static_cast<const float*>(data) + column, lanes);
   }
-}
+
+  const void* data;
+  bool bf16;
+};
+struct OutRow {
+  OutRow(const OutRows& rows, int64_t row)
+      : data(static_cast<char*>(rows.data) + row * rows.stride * (rows.type == RowType::bfloat16 ? 2 : 4)), bf16(rows.type == RowType::bfloat16) {}
+
+  template <typename L>
+  CHIASMA_INLINE void store(int64_t column, Vec value, L lanes) const {
+    if (bf16) {
+      store_lanes(static_cast<Bf16*>(data) + column, value, lanes);
+    } else {
+      store_lanes(static_cast<float*>(data) + column, value, lanes);
+    }
+  }
+
+  void* data;
+  bool bf16;
+};
 
 }  // namespace
 }  // namespace chiasma::cpu::CHIASMA_ISA

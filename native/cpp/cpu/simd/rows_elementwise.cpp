@@ -7,56 +7,33 @@ namespace {
 
 template <typename F>
 void map_rows(InRows x, OutRows out, int64_t rows, int64_t columns, F function) {
-  with_types(x, out, [=](auto* from, auto* to) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto* row = from + r * x.stride;
-      auto* result = to + r * out.stride;
-      for_columns(columns, [=](int64_t c, auto lanes) { store_lanes(result + c, function(load_lanes(row + c, lanes)), lanes); });
-    }
-  });
-}
-
-template <typename B, typename F>
-void combine_rows(InRows a, const B* b, int64_t b_stride, bool b_scalar, OutRows out, int64_t rows, int64_t columns, F function) {
-  with_types(a, out, [=](auto* from, auto* to) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto* left = from + r * a.stride;
-      const B* right = b + r * b_stride;
-      auto* result = to + r * out.stride;
-      if (b_scalar) {
-        const Vec same = set(to_float(*right));
-        for_columns(columns, [=](int64_t c, auto lanes) { store_lanes(result + c, function(load_lanes(left + c, lanes), same), lanes); });
-      } else {
-        for_columns(columns, [=](int64_t c, auto lanes) {
-          store_lanes(result + c, function(load_lanes(left + c, lanes), load_lanes(right + c, lanes)), lanes);
-        });
-      }
-    }
-  });
+  for (int64_t r = 0; r < rows; ++r) {
+    const InRow from(x, r);
+    const OutRow to(out, r);
+    for_columns(columns, [=](int64_t c, auto lanes) { to.store(c, function(from.load(c, lanes)), lanes); });
+  }
 }
 
 template <typename F>
-void combine(InRows a, InRows b, bool b_scalar, OutRows out, int64_t rows, int64_t columns, F function) {
-  if (b.type == RowType::float32) {
-    combine_rows(a, static_cast<const float*>(b.data), b.stride, b_scalar, out, rows, columns, function);
-  } else {
-    combine_rows(a, static_cast<const Bf16*>(b.data), b.stride, b_scalar, out, rows, columns, function);
+void combine_rows(InRows a, InRows b, bool b_scalar, OutRows out, int64_t rows, int64_t columns, F function) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const InRow left(a, r), right(b, r);
+    const OutRow to(out, r);
+    if (b_scalar) {
+      const Vec same = set(right.bf16 ? to_float(*static_cast<const Bf16*>(right.data)) : *static_cast<const float*>(right.data));
+      for_columns(columns, [=](int64_t c, auto lanes) { to.store(c, function(left.load(c, lanes), same), lanes); });
+    } else {
+      for_columns(columns, [=](int64_t c, auto lanes) { to.store(c, function(left.load(c, lanes), right.load(c, lanes)), lanes); });
+    }
   }
 }
 
 template <typename In>
 void convert_from(const In* x, int64_t stride, OutRows out, int64_t rows, int64_t columns) {
-  const auto convert_to = [=](auto* to) {
-    for (int64_t r = 0; r < rows; ++r) {
-      const In* row = x + r * stride;
-      auto* result = to + r * out.stride;
-      for_columns(columns, [=](int64_t c, auto lanes) { store_lanes(result + c, load_lanes(row + c, lanes), lanes); });
-    }
-  };
-  if (out.type == RowType::float32) {
-    convert_to(static_cast<float*>(out.data));
-  } else {
-    convert_to(static_cast<Bf16*>(out.data));
+  for (int64_t r = 0; r < rows; ++r) {
+    const In* from = x + r * stride;
+    const OutRow to(out, r);
+    for_columns(columns, [=](int64_t c, auto lanes) { to.store(c, load_lanes(from + c, lanes), lanes); });
   }
 }
 
@@ -91,7 +68,7 @@ void unary_rows(UnaryKind kind, InRows x, OutRows out, int64_t rows, int64_t col
 }
 
 void binary_rows(BinaryKind kind, InRows a, InRows b, bool b_scalar, OutRows out, int64_t rows, int64_t columns) {
-  const auto with = [=](auto function) { combine(a, b, b_scalar, out, rows, columns, function); };
+  const auto with = [=](auto function) { combine_rows(a, b, b_scalar, out, rows, columns, function); };
   switch (kind) {
     case BinaryKind::add:
       return with([](Vec x, Vec y) { return x + y; });

@@ -21,8 +21,7 @@ CHIASMA_INLINE void for_strips(int64_t columns, F&& strip) {
   if (c < columns) strip(c, static_cast<int>(columns - c), Strip<1>{});
 }
 
-template <typename In, typename Out>
-void sum_rows(const In* x, int64_t stride, Out* out, int64_t rows, int64_t columns, float divisor) {
+void sum_rows(InRows x, OutRow out, int64_t rows, int64_t columns, float divisor) {
   for_strips(columns, [=](int64_t c, auto lanes, auto strip) {
     constexpr int n = decltype(strip)::registers;
     Vec total[n];
@@ -32,42 +31,42 @@ void sum_rows(const In* x, int64_t stride, Out* out, int64_t rows, int64_t colum
       Vec sum[n];
       for (int i = 0; i < n; ++i) sum[i] = zero();
       for (int64_t r = begin; r < end; ++r) {
-        for (int i = 0; i < n; ++i) sum[i] = sum[i] + load_lanes(x + r * stride + c + i * Vec::lanes, lanes);
+        const InRow row(x, r);
+        for (int i = 0; i < n; ++i) sum[i] = sum[i] + row.load(c + i * Vec::lanes, lanes);
       }
       for (int i = 0; i < n; ++i) total[i] = total[i] + sum[i];
     }
-    for (int i = 0; i < n; ++i) store_lanes(out + c + i * Vec::lanes, total[i] / set(divisor), lanes);
+    for (int i = 0; i < n; ++i) out.store(c + i * Vec::lanes, total[i] / set(divisor), lanes);
   });
 }
 
-template <typename In, typename Out>
-void max_rows(const In* x, int64_t stride, Out* out, int64_t rows, int64_t columns) {
+void max_rows(InRows x, OutRow out, int64_t rows, int64_t columns) {
   for_strips(columns, [=](int64_t c, auto lanes, auto strip) {
     constexpr int n = decltype(strip)::registers;
     Vec most[n];
-    for (int i = 0; i < n; ++i) most[i] = load_lanes(x + c + i * Vec::lanes, lanes);
+    for (int i = 0; i < n; ++i) most[i] = InRow(x, 0).load(c + i * Vec::lanes, lanes);
     for (int64_t r = 1; r < rows; ++r) {
-      for (int i = 0; i < n; ++i) most[i] = max_nan(load_lanes(x + r * stride + c + i * Vec::lanes, lanes), most[i]);
+      const InRow row(x, r);
+      for (int i = 0; i < n; ++i) most[i] = max_nan(row.load(c + i * Vec::lanes, lanes), most[i]);
     }
-    for (int i = 0; i < n; ++i) store_lanes(out + c + i * Vec::lanes, most[i], lanes);
+    for (int i = 0; i < n; ++i) out.store(c + i * Vec::lanes, most[i], lanes);
   });
 }
 
 }  // namespace
 
 void pool_rows(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns) {
-  with_types(x, out, [=](auto* from, auto* to) {
-    const float length = static_cast<float>(rows);
-    if (rows == 0) return for_columns(columns, [=](int64_t c, auto lanes) { store_lanes(to + c, zero(), lanes); });
-    switch (mode) {
-      case PoolMode::mean:
-        return sum_rows(from, x.stride, to, rows, columns, length);
-      case PoolMode::mean_sqrt_len:
-        return sum_rows(from, x.stride, to, rows, columns, sqrtf(length));
-      case PoolMode::max:
-        return max_rows(from, x.stride, to, rows, columns);
-    }
-  });
+  const OutRow to(out, 0);
+  const float length = static_cast<float>(rows);
+  if (rows == 0) return for_columns(columns, [=](int64_t c, auto lanes) { to.store(c, zero(), lanes); });
+  switch (mode) {
+    case PoolMode::mean:
+      return sum_rows(x, to, rows, columns, length);
+    case PoolMode::mean_sqrt_len:
+      return sum_rows(x, to, rows, columns, sqrtf(length));
+    case PoolMode::max:
+      return max_rows(x, to, rows, columns);
+  }
 }
 
 }  // namespace chiasma::cpu::CHIASMA_ISA

@@ -1,0 +1,126 @@
+// The same weights in other forms that checkpoints come in: a tower alone, prefixed and older names, other poolings, dense modules.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { Tensor } from '../../lib/core/tensor.js'
+import { readTensors, writeSafetensors } from '../../lib/io/safetensors.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
+import { difference, fixture, random, sameBits, variant } from '../support/models.js'
+
+async function run(folder: string, inputs: Record<string, Tensor>, outputs?: string[]) {
+  await using model = await AutoModel.fromPretrained(folder, { dtype: 'f32', device: 'cpu' })
+  return { outputs: await model.forward(inputs, { outputs }), unused: model.unusedTensors, model }
+}
+
+const inputsOf = (name: string) => readTensors(join(fixture(name), 'inputs.safetensors'))
+
+t.test('a CLIP tower alone', async t => {
+  const { pixel_values, ...texts } = (await inputsOf('clip-v5')) as Record<string, Tensor> & { pixel_values: Tensor }
+  const expected = await readTensors(join(fixture('clip-v5'), 'expected.safetensors'))
+  for (const [tower, inputs, embeds, prefix] of [
+    ['Vision', { pixel_values }, 'image_embeds', 'vision_'],
+    ['Text', texts, 'text_embeds', 'text_'],
+  ] as const) {
+    const projected = await run(variant(t, 'clip-v5', c => (c['architectures'] = [`CLIP${tower}ModelWithProjection`])), inputs)
+    t.ok(difference(projected.outputs[embeds]!, expected[`${embeds}_unnormalized`]!).max < 2e-5, 'not normalised, as in the reference')
+    t.ok(difference(projected.outputs['pooler_output']!, expected[`${prefix}pooler_output`]!).max < 2e-5)
+    t.ok(projected.unused.some(name => name.startsWith(tower === 'Vision' ? 'text_model.' : 'vision_model.')))
+    const plain = await run(variant(t, 'clip-v5', c => (c['architectures'] = [`CLIP${tower}Model`])), inputs)
+    t.strictSame(Object.keys(plain.outputs), ['last_hidden_state', 'pooler_output'])
+    // Alone, a tower's configuration is the file.
+    const flat = variant(t, 'clip-v5', c => {
+      const own = { ...c[`${tower.toLowerCase()}_config`], projection_dim: 20, architectures: [`CLIP${tower}ModelWithProjection`] }
+      for (const key of Object.keys(c)) delete c[key]
+      Object.assign(c, own)
+    })
+    t.ok(sameBits((await run(flat, inputs)).outputs[embeds]!, projected.outputs[embeds]!))
+  }
+})
+
+t.test('prefixed, with a head, and with older names', async t => {
+  const inputs = await inputsOf('bert-v5')
+  const plain = await run(fixture('bert-v5'), inputs)
+  const folder = variant(t, 'bert-v5', c => (c['architectures'] = ['BertForMaskedLM']))
+  const tensors = await readTensors(join(folder, 'model.safetensors'))
+  const renamed = Object.entries(tensors)
+    .filter(([name]) => !name.startsWith('pooler'))
+    .map(([name, tensor]) => [`bert.${name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')}`, tensor] as const)
+  const head = new Tensor('float32', new Float32Array(120), [120])
+  await writeSafetensors(join(folder, 'model.safetensors'), { ...Object.fromEntries(renamed), 'cls.predictions.bias': head })
+  const other = await run(folder, inputs)
+  t.strictSame(Object.keys(other.outputs), ['last_hidden_state'], 'no pooler, no pooler_output')
+  t.ok(sameBits(other.outputs['last_hidden_state']!, plain.outputs['last_hidden_state']!))
+  t.strictSame(other.unused, ['cls.predictions.bias'])
+  await t.rejects(run(folder, inputs, ['pooler_output']), { code: 'ERR_CHECKPOINT', missing: ['bert.pooler.dense.weight'] })
+})
+
+/** minilm-st with other modules. */
+function sentence(t: Test, pooling: object, more: { name: string; type: string; config?: object }[] = []): string {
+  const folder = variant(t, 'minilm-st', () => {})
+  writeFileSync(join(folder, '1_Pooling', 'config.json'), JSON.stringify(pooling))
+  const modules = (JSON.parse(readFileSync(join(folder, 'modules.json'), 'utf8')) as object[]).slice(0, 2)
+  for (const { name, type, config } of more) {
+    mkdirSync(join(folder, name), { recursive: true })
+    if (config) writeFileSync(join(folder, name, 'config.json'), JSON.stringify(config))
+    modules.push({ idx: modules.length, name: String(modules.length), path: name, type })
+  }
+  writeFileSync(join(folder, 'modules.json'), JSON.stringify(modules))
+  return folder
+}
+
+t.test('poolings, in both spellings', async t => {
+  const inputs = await inputsOf('minilm-st')
+  const expected = await readTensors(join(fixture('minilm-st'), 'expected.safetensors'))
+  const cases: [object, string][] = [
+    [{ pooling_mode_cls_token: true, pooling_mode_mean_tokens: false }, 'cls_pooled'],
+    [{ pooling_mode_max_tokens: true }, 'max_pooled'],
+    [{ pooling_mode: 'mean' }, 'mean_pooled'],
+    [{ pooling_mode: ['max'] }, 'max_pooled'],
+  ]
+  for (const [pooling, name] of cases) {
+    const { outputs } = await run(sentence(t, pooling), inputs, ['sentence_embedding'])
+    t.ok(difference(outputs['sentence_embedding']!, expected[name]!).max < 2e-5, `${name}, not normalised without the module`)
+  }
+  const last = await run(sentence(t, { pooling_mode_lasttoken: true }), inputs, ['sentence_embedding', 'last_hidden_state'])
+  const states = last.outputs['last_hidden_state']!.data
+  const lengths = [17, 9, 3]
+  const ends = Float32Array.from({ length: 3 * 48 }, (_, i) => states[(Math.floor(i / 48) * 17 + lengths[Math.floor(i / 48)]! - 1) * 48 + (i % 48)] as number)
+  t.ok(sameBits(last.outputs['sentence_embedding']!, new Tensor('float32', ends, [3, 48])))
+  for (const pooling of [{ pooling_mode: 'weightedmean' }, { pooling_mode: ['mean', 'max'] }, { pooling_mode_cls_token: true, pooling_mode_mean_tokens: true }, {}]) {
+    await t.rejects(run(sentence(t, pooling), inputs), { code: 'ERR_UNSUPPORTED', message: /1_Pooling\/config\.json/ })
+  }
+})
+
+t.test('a dense module', async t => {
+  const inputs = await inputsOf('minilm-st')
+  const expected = await readTensors(join(fixture('minilm-st'), 'expected.safetensors'))
+  const config = { in_features: 48, out_features: 10, bias: true, activation_function: 'torch.nn.modules.activation.Tanh' }
+  const dense = { name: '2_Dense', type: 'sentence_transformers.models.Dense', config }
+  const folder = sentence(t, { pooling_mode: 'mean' }, [dense, { name: '3_Normalize', type: 'sentence_transformers.models.Normalize' }])
+  const next = random(5)
+  const weight = Float32Array.from({ length: 480 }, () => next() - 0.5)
+  const bias = Float32Array.from({ length: 10 }, () => next() - 0.5)
+  await writeSafetensors(join(folder, '2_Dense', 'model.safetensors'), { 'linear.weight': new Tensor('float32', weight, [10, 48]), 'linear.bias': new Tensor('float32', bias, [10]) })
+  const { outputs, model } = await run(folder, inputs)
+  const mean = expected['mean_pooled']!.data
+  const rows = Float32Array.from({ length: 30 }, (_, i) => {
+    let sum = bias[i % 10]!
+    for (let c = 0; c < 48; c++) sum += weight[(i % 10) * 48 + c]! * (mean[Math.floor(i / 10) * 48 + c] as number)
+    return Math.tanh(sum)
+  })
+  const reference = new Tensor('float32', rows, [3, 10])
+  t.ok(difference(outputs['sentence_embedding_unnormalized']!, reference).max < 2e-5)
+  const { cosine } = difference(outputs['sentence_embedding']!, reference)
+  t.ok(cosine > 0.999999)
+  for (let r = 0; r < 3; r++) t.ok(Math.abs(Math.hypot(...(outputs['sentence_embedding']!.data.subarray(r * 10, r * 10 + 10) as Float32Array)) - 1) < 1e-5)
+  t.equal(model.textEncoder!.dimensions, 10)
+
+  const odd = sentence(t, { pooling_mode: 'mean' }, [{ ...dense, config: { ...config, activation_function: 'my.Own' } }])
+  await t.rejects(run(odd, inputs), { code: 'ERR_UNSUPPORTED', message: /my\.Own/ })
+  const outside = sentence(t, { pooling_mode: 'mean' }, [])
+  const modules = JSON.parse(readFileSync(join(outside, 'modules.json'), 'utf8')) as { path: string }[]
+  modules[1]!.path = '../elsewhere'
+  writeFileSync(join(outside, 'modules.json'), JSON.stringify(modules))
+  await t.rejects(run(outside, inputs), { code: 'ERR_CHECKPOINT', message: /modules\.json.*elsewhere/ })
+})
