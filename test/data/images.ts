@@ -14,7 +14,7 @@ import { noShared, shared } from '../shared.js'
 const fixtures = fileURLToPath(new URL('../fixtures/images/', import.meta.url))
 const readJson = (file: string) => JSON.parse(readFileSync(file, 'utf8'))
 const processorOf = (config: Record<string, unknown>): Processor => makeProcessor(readImageRules(config, 'preprocessor_config.json'))
-const sha256 = (data: Uint8Array) => createHash('sha256').update(data).digest('hex')
+const sha256 = (data: NodeJS.ArrayBufferView) => createHash('sha256').update(data).digest('hex')
 
 interface Expected {
   files: Record<string, { mode: string; crop: string; refused?: undefined } | { refused: string }>
