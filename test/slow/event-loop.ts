@@ -5,7 +5,7 @@ import { copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import t, { type Test } from 'tap'
-import { Embedder, Tensor } from '../../lib/index.js'
+import { Embedder, ops, Tensor } from '../../lib/index.js'
 import { temporaryFolder } from '../support/tiny-clip.js'
 import { writeRandomViT } from '../support/random-vit.js'
 
@@ -74,5 +74,25 @@ t.test('a folder', async (t) => {
   }
   await bestOfThree(t, 30, Number.POSITIVE_INFINITY, async (signal) => {
     for await (const { error } of embedder.embedStream(paths, { signal })) if (error) throw error
+  })
+})
+
+t.test('large ops on host tensors', async (t) => {
+  const halves = (...dims: number[]) => new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b)).fill(0.5), dims)
+  const images = new Tensor('uint8', new Uint8Array(512 * 224 * 224 * 3), [512, 224, 224, 3])
+  const weight = halves(192, 3, 16, 16)
+  const q = halves(16, 12, 512, 64)
+  const corpus = halves(100_000, 256)
+  const queries = halves(16, 256)
+  const work = [
+    (signal?: AbortSignal) => ops.patchEmbed(images, weight, { signal }),
+    (signal?: AbortSignal) => ops.attention(q, q, q, { signal }),
+    (signal?: AbortSignal) => ops.cosineTopK(queries, corpus, 10, { signal }),
+    (signal?: AbortSignal) => ops.cosineSimilarity(queries, corpus, { signal }),
+  ]
+  for (const once of work) await once() // the first call opens the device and is not yet compiled by the engine
+  let turn = 0
+  await bestOfThree(t, 15, 50, async (signal) => {
+    await work[turn++ % work.length]!(signal)
   })
 })
