@@ -2,25 +2,24 @@
 
 import { compile } from '../lib/core/compile.js'
 import type { Device } from '../lib/core/device.js'
-import { type DataType, dataView, fromBfloat16, type TensorData, toBfloat16 } from '../lib/core/dtype.js'
+import { type DataType, dataView, type FloatType, fromBfloat16, fromFloat16, type TensorData, toBfloat16 } from '../lib/core/dtype.js'
 import { BYTES_PER_ELEMENT, isFloat } from '../lib/core/dtype.js'
 import { Tensor } from '../lib/core/tensor.js'
 import { type Attributes, type Parameter, parameter, type Value, type ValueType } from '../lib/core/value.js'
 import { columns, type OpName, opTable } from '../lib/ops/index.js'
 import type { CaseInput, Fill, OpCase } from './op-cases.js'
-import { type RefArray, roundTo, sizeOf } from './reference/index.js'
+import { type RefArray, roundTo, sizeOf, toFloat16 } from './reference/index.js'
 
 /** Which float types a case is run with. */
 export interface Variant {
-  readonly input: 'float32' | 'bfloat16'
-  readonly weight: 'float32' | 'bfloat16'
-  readonly output: 'float32' | 'bfloat16'
+  readonly input: FloatType
+  readonly weight: FloatType
+  readonly output: FloatType
 }
 
-const types = ['float32', 'bfloat16'] as const
-
-/** All mixtures that make a difference for the case. */
-export function variantsOf(name: OpName, { inputs }: OpCase): Variant[] {
+/** All mixtures of float32 and `low` that make a difference for the case. */
+export function variantsOf(name: OpName, { inputs }: OpCase, low: 'bfloat16' | 'float16' = 'bfloat16'): Variant[] {
+  const types = ['float32', low] as const
   const some = (test: (input: CaseInput) => boolean) => Object.values(inputs).some(test)
   const free = types.filter((type) => type === 'float32' || some((input) => !input.dtype && input.role !== 'linear'))
   const weights = types.filter((type) => type === 'float32' || some((input) => input.role === 'linear'))
@@ -30,7 +29,7 @@ export function variantsOf(name: OpName, { inputs }: OpCase): Variant[] {
 
 export function titleOf(name: OpName, { title, inputs }: OpCase, { input, weight, output }: Variant): string {
   const shapes = Object.values(inputs).map(({ shape }) => `[${shape}]`)
-  const short = (type: string) => (type === 'float32' ? 'f32' : 'bf16')
+  const short = (type: FloatType) => ({ float32: 'f32', bfloat16: 'bf16', float16: 'f16' })[type]
   const hasWeight = Object.values(inputs).some(({ role }) => role === 'linear')
   return `${name} ${short(input)}${hasWeight ? `·${short(weight)}` : ''}→${short(output)} ${shapes.join(' ')} ${title}`
 }
@@ -70,12 +69,12 @@ export function arrayOf(input: CaseInput, variant: Variant, seed: number): RefAr
 
 export function tensorOf({ shape, data, dtype }: RefArray): Tensor {
   const result = dataView(dtype, new ArrayBuffer(data.length * BYTES_PER_ELEMENT[dtype])) as Exclude<TensorData, BigInt64Array>
-  for (let i = 0; i < data.length; ++i) result[i] = dtype === 'bfloat16' ? toBfloat16(data[i]!) : data[i]!
+  for (let i = 0; i < data.length; ++i) result[i] = dtype === 'bfloat16' ? toBfloat16(data[i]!) : dtype === 'float16' ? toFloat16(data[i]!) : data[i]!
   return new Tensor(dtype, result, shape)
 }
 
 export function numbersOf({ type, data }: Tensor): Float64Array {
-  return Float64Array.from(data as ArrayLike<number>, type === 'bfloat16' ? fromBfloat16 : undefined!)
+  return Float64Array.from(data as ArrayLike<number>, type === 'bfloat16' ? fromBfloat16 : type === 'float16' ? fromFloat16 : undefined!)
 }
 
 /** A tensor whose rows are columns of wider ones; around them is what must not be read. */
@@ -158,8 +157,9 @@ export function mismatch(got: Tensor, expected: RefArray, allowed: number): stri
 
 /** Half the distance from a number to the next of its dtype. */
 function halfStep(value: number, dtype: DataType): number {
-  const exponent = Math.max(-126, Math.floor(Math.log2(Math.abs(value))))
-  return 2 ** (exponent - (dtype === 'bfloat16' ? 8 : 24))
+  const [least, digits] = dtype === 'float16' ? [-14, 11] : dtype === 'bfloat16' ? [-126, 8] : [-126, 24]
+  const exponent = Math.max(least, Math.floor(Math.log2(Math.abs(value))))
+  return 2 ** (exponent - digits)
 }
 
 /** The bits of each item of a batch: its rows of every output. NaNs of any kind are the same. */

@@ -26,7 +26,7 @@ async function run({ json }: { json?: boolean }): Promise<void> {
     const details = [
       isa && `instruction sets ${isa.join(', ')}`,
       computeCapability && `compute capability ${computeCapability}`,
-      memory && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
+      memory.total > 0 && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
     ].filter(Boolean)
     await print(`${id}: ${name}${available ? '' : ` - not usable: ${reason}`}`)
     if (details.length) await print(`  ${details.join('; ')}`)

@@ -1,6 +1,7 @@
 // Multi-head self-attention over packed sequences: four projections around one fused op. Which rows belong together is told by
 // `Sequences`; padding does not exist here.
 
+import type { FloatType } from '../core/dtype.js'
 import type { Value } from '../core/value.js'
 import { attention, gather } from '../ops/index.js'
 import { Linear } from './linear.js'
@@ -50,7 +51,7 @@ export class Attention {
    * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
    */
   forward(x: Value, sequences: Sequences, { residual, relativeBias }: { residual?: Value; relativeBias?: Value | undefined } = {}): Value {
-    const dtype = this.query.weight.dtype as 'float32' | 'bfloat16'
+    const dtype = this.query.weight.dtype as FloatType
     const q = this.query.forward(x, { dtype })
     const keyed = sequences.keys ? gather(x, sequences.keys.rows, { dtype }) : x
     const k = this.key.forward(keyed, { dtype })

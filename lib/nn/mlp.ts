@@ -1,5 +1,6 @@
 // Two linear layers with an activation between; the middle is in the compute type.
 
+import type { FloatType } from '../core/dtype.js'
 import type { Value } from '../core/value.js'
 import { type Activation, Linear } from './linear.js'
 import type { Scope } from './scope.js'
@@ -25,7 +26,7 @@ export class Mlp {
 
   /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
   forward(x: Value, residual?: Value): Value {
-    const middle = this.in.forward(x, { activation: this.activation, dtype: this.in.weight.dtype as 'float32' | 'bfloat16' })
+    const middle = this.in.forward(x, { activation: this.activation, dtype: this.in.weight.dtype as FloatType })
     return this.out.forward(middle, { residual, dtype: 'float32' })
   }
 }

@@ -1,13 +1,13 @@
 // A place in a checkpoint: module paths are checkpoint paths. Modules ask it for their parameters by name, shape and role, and it
 // collects what they asked for, so that one call can match all of it to the files. (The idea is that of candle's VarBuilder.)
 
-import type { DataType } from '../core/dtype.js'
+import type { DataType, FloatType } from '../core/dtype.js'
 import { ArgumentError } from '../core/errors.js'
 import { sameShape, type Shape } from '../core/shape.js'
 import type { Parameter, WeightRole } from '../core/value.js'
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
-export type ComputeType = 'float32' | 'bfloat16'
+export type ComputeType = FloatType
 
 /** What is known of a checkpoint before its tensors are read. */
 export interface TensorNames {

@@ -13,6 +13,7 @@ export const linearOp = defineOp({
   name: 'linear',
   inputs: ['x', 'weight', 'bias?', 'residual?'],
   packed: 'weight',
+  cuda: false,
   attributes: { activation: attribute.oneOf(activations, 'none'), dtype: attribute.outputType() },
   infer({ x, weight, bias, residual }, { dtype }, check) {
     check.float('x', 'weight', 'residual')
@@ -33,10 +34,10 @@ export const linearOp = defineOp({
 /**
  * act(x·Wᵀ + bias) + residual, [..., N]. Products in the weight's dtype, sums in float32.
  *
- * @param x float32 or bfloat16 [..., K]
- * @param weight a parameter with role 'linear', float32 or bfloat16 [N, K]
+ * @param x float [..., K]
+ * @param weight a parameter with role 'linear', float [N, K]
  * @param options.bias float32 [N]
- * @param options.residual float32 or bfloat16 [..., N]
+ * @param options.residual float [..., N]
  * @param options.dtype of the result; default x's
  * @throws ShapeError, DTypeError, ArgumentError
  */
@@ -51,6 +52,7 @@ export function linear(
 
 export const matmulOp = defineOp({
   name: 'matmul',
+  cuda: false,
   inputs: ['a', 'b'],
   attributes: { scale: attribute.number(1), dtype: attribute.outputType() },
   infer({ a, b }, { dtype }, check) {
@@ -66,8 +68,8 @@ export const matmulOp = defineOp({
 /**
  * a·bᵀ · scale, [M, N]. Products in bfloat16 only if both are bfloat16.
  *
- * @param a float32 or bfloat16 [M, K]
- * @param b float32 or bfloat16 [N, K]
+ * @param a float [M, K]
+ * @param b float [N, K]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function matmul(a: Value, b: Value, options: { scale?: number | undefined; dtype?: DataType | undefined } = {}): Value {
