@@ -129,7 +129,7 @@ export class Embedder {
     return this.#model.device
   }
 
-  /** The compute dtype in use: 'f32' or 'bf16'. */
+  /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
   get dtype(): string {
     return this.#model.dtype
   }
