@@ -15,7 +15,7 @@ t.test('no weak symbols in the simd objects', { skip }, async (t) => {
   const objects = simdObjects(build)
   const sources = readdirSync(join(root, 'native/cpp/cpu/simd')).filter((name) => name.endsWith('.cpp'))
   const isas = new Set(objects.map(({ isa }) => isa))
-  if (process.arch === 'x64') t.same([...isas].sort(), ['avx2', 'avx512', 'avx512_bf16', 'portable'])
+  if (process.arch === 'x64') t.same([...isas].sort(), ['avx2', 'avx512', 'avx512_bf16', 'avx512_vnni', 'portable'])
   for (const isa of isas) {
     for (const source of sources) {
       const object = objects.find(({ isa: its, file }) => its === isa && /[^\\/]+$/.exec(file)![0].startsWith(`${source}.`))
