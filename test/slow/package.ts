@@ -60,7 +60,7 @@ const packed = [
   /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.gyp|scripts\/build-addon\.mjs)$/,
   /^dist\/[\w/-]+\.(js|d\.ts)$/,
   /^typings\/[\w-]+\.d\.ts$/,
-  /^native\/cpp\/[\w/]+\.(cpp|h)$/,
+  /^native\/(cpp\/[\w/]+|cuda\/\w+)\.(cpp|h|cu|cuh)$/, // not native/cuda/sim
   /^prebuilds\/linux-x64\/chiasma\.glibc\.node$/,
 ]
 
