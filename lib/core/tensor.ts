@@ -49,3 +49,19 @@ export class Tensor implements TensorLike {
     return new Tensor(value.type, value.data as TensorData, value.dims)
   }
 }
+
+/**
+ * For work that goes on reading a caller's tensor after an `await`.
+ *
+ * @throws ArgumentError if its memory has been transferred or resized since the tensor was made
+ */
+export function checkHeld(tensor: Tensor, name: string): void {
+  if (tensor.data.length === sizeOf(tensor.dims)) return
+  throw new ArgumentError(`${name} was transferred or resized while it was read`, { field: name })
+}
+
+/** Elements from `begin` on as a tensor [dims] of the same memory; checked as by `checkHeld`. */
+export function partOf(tensor: Tensor, begin: number, dims: readonly number[], name: string): Tensor {
+  checkHeld(tensor, name)
+  return new Tensor(tensor.type, tensor.data.subarray(begin, begin + sizeOf(dims)) as TensorData, dims)
+}

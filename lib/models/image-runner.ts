@@ -1,7 +1,7 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
 import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
-import { Tensor } from '../core/tensor.js'
+import { partOf, Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import type { ImageTower } from './encoder.js'
@@ -12,7 +12,7 @@ const MAX_IMAGES = 32
 const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 
 /** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
-export type Pixels = { readonly type: 'uint8'; readonly data: Uint8Array; readonly count: number } | { readonly type: 'float32'; readonly data: Float32Array; readonly count: number }
+export type Pixels = Tensor & { readonly type: 'uint8' | 'float32' }
 
 export class ImageRunner {
   readonly kinds: ReadonlyMap<string, OutputKind>
@@ -36,7 +36,7 @@ export class ImageRunner {
       const sizes = expected.slice(1).join(', ')
       throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected [n, ${sizes}]`, { field: 'pixel_values', shapes: [dims] })
     }
-    return { type, data: tensor.data, count: dims[0]! } as Pixels
+    return tensor as Pixels
   }
 
   /**
@@ -44,7 +44,9 @@ export class ImageRunner {
    * @returns for each, [n, C] or [n, tokens, C]
    * @throws ArgumentError naming the picture that holds NaN or infinity
    */
-  async run({ type, data, count }: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+  async run(tensor: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+    const { type, data } = tensor
+    const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)
     const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
@@ -57,9 +59,9 @@ export class ImageRunner {
       const from = first
       const images = Math.min(most, count - from)
       first += images
-      const slice = data.subarray(from * pixels, (from + images) * pixels)
-      if (type === 'float32') checkFinite(slice as Float32Array, pixels, from)
-      return this.runSome(type, new Tensor(type, slice, this.spec(type, images).shape), want, signal).then(outputs => {
+      const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
+      if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
+      return this.runSome(type, some, want, signal).then(outputs => {
         want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
       })
     }

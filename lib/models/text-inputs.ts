@@ -1,7 +1,7 @@
 // From forward's input_ids, attention_mask, token_type_ids and position_ids [B, L] to the tokens that are computed, one text at a time.
 
 import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
-import type { Tensor } from '../core/tensor.js'
+import { checkHeld, type Tensor } from '../core/tensor.js'
 import type { TextTower } from './encoder.js'
 import type { TextTokens } from './text-runner.js'
 
@@ -101,6 +101,7 @@ export class TextInputs {
   private row(name: string, index: number, limit: number): Int32Array | undefined {
     const tensor = this.tensors[name]
     if (!tensor) return undefined
+    checkHeld(tensor, `[forward] ${name}`)
     const from = tensor.dims[0] === 1 ? 0 : index * this.length
     const { data } = tensor
     const row = new Int32Array(this.length)

@@ -4,10 +4,10 @@
 
 import { compile, type Program, type TracedFunction } from '../core/compile.js'
 import { type Device, sharedDevice } from '../core/device.js'
-import { BYTES_PER_ELEMENT, type DataType, type TensorData } from '../core/dtype.js'
+import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
 import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
-import { Tensor, type TensorLike } from '../core/tensor.js'
+import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
 import { attention as attentionOp } from './attention.js'
 import { cast } from './elementwise.js'
@@ -85,8 +85,8 @@ export async function attention(
   await withProgram(compile(fn, specs, device), async (program) => {
     for (let begin = 0; begin < B * H; begin += pairs) {
       const count = Math.min(pairs, B * H - begin)
-      const part = (t: Tensor, per: number) => slice(t, begin * per * D, [count * per, D])
-      const inputs = { q: part(Q, Sq), k: part(K, Sk), v: part(V, Sk), ...(cu && { cuSeqlens: repeated(cu, count) }) }
+      const part = (t: Tensor, per: number, field: string) => partOf(t, begin * per * D, [count * per, D], `[${name}] ${field}`)
+      const inputs = { q: part(Q, Sq, 'q'), k: part(K, Sk, 'k'), v: part(V, Sk, 'v'), ...(cu && { cuSeqlens: repeated(cu, count) }) }
       const { y } = await program.run(inputs, { counts: { pairs: count }, signal: options.signal })
       result.set(y!.data as Float32Array, begin * Sq * D)
     }
@@ -151,7 +151,7 @@ export async function patchEmbed(
       const result = new Float32Array(B * tokens * C)
       for (let begin = 0; begin < B; begin += chunk) {
         const count = Math.min(chunk, B - begin)
-        const inputs = { pixels: slice(pixels, begin * sizeOf(picture), [count, ...picture]) }
+        const inputs = { pixels: partOf(pixels, begin * sizeOf(picture), [count, ...picture], `[${name}] images`) }
         const { y } = await program.run(inputs, { counts: { images: count }, signal: options.signal })
         result.set(y!.data as Float32Array, begin * tokens * C)
       }
@@ -189,10 +189,10 @@ export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: Op
       b: { shape: [width, d], dtype: Bt.type },
     }
     await withProgram(compile(fn, specs, device), async (program) => {
-      const part = slice(Bt, left * d, [width, d])
+      const part = partOf(Bt, left * d, [width, d], `[${name}] b`)
       for (let top = 0; top < m; top += rows) {
         const count = Math.min(rows, m - top)
-        const { y } = await program.run({ a: slice(A, top * d, [count, d]), b: part }, { signal: options.signal })
+        const { y } = await program.run({ a: partOf(A, top * d, [count, d], `[${name}] a`), b: part }, { signal: options.signal })
         const data = y!.data as Float32Array
         for (let i = 0; i < count; ++i) result.set(data.subarray(i * width, (i + 1) * width), (top + i) * n + left)
       }
@@ -240,10 +240,10 @@ export async function cosineTopK(
   }
   await withProgram(compile(fn, specs, device), async (program) => {
     for (let below = 0; below < n; below += depth) {
-      const part = slice(N, below * d, [Math.min(depth, n - below), d])
+      const part = partOf(N, below * d, [Math.min(depth, n - below), d], `[${name}] corpus`)
       for (let top = 0; top < m; top += rows) {
         const count = Math.min(rows, m - top)
-        const found = await program.run({ queries: slice(Q, top * d, [count, d]), corpus: part }, { signal: options.signal })
+        const found = await program.run({ queries: partOf(Q, top * d, [count, d], `[${name}] queries`), corpus: part }, { signal: options.signal })
         const width = found['scores']!.dims[1]!
         for (let i = 0; i < count; ++i) {
           const at = (top + i) * k
@@ -362,8 +362,4 @@ function bytesOf({ type }: Tensor): number {
 /** How many of `count` things of so many bytes make one chunk; at least one. */
 function atMost(count: number, bytes: number): number {
   return Math.max(1, Math.min(count, Math.floor(CHUNK_BYTES / Math.max(1, bytes))))
-}
-
-function slice({ type, data }: Tensor, begin: number, dims: readonly number[]): Tensor {
-  return new Tensor(type, data.subarray(begin, begin + sizeOf(dims)) as TensorData, dims)
 }

@@ -5,7 +5,7 @@ import { type DataType, toBfloat16 } from '../core/dtype.js'
 import { compile, type Program } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, ShapeError } from '../core/errors.js'
-import { Tensor, type TensorLike } from '../core/tensor.js'
+import { checkHeld, partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter } from '../core/value.js'
 import { readSafetensorsHeader, readTensors, writeSafetensors } from '../io/safetensors.js'
 import { cosineTopK } from '../ops/index.js'
@@ -92,7 +92,7 @@ export class VectorIndex {
    */
   async add(embeddings: TensorLike, ids?: readonly string[]): Promise<void> {
     const rows = this.#checkRows(embeddings, 'embeddings')
-    const n = rows.length / this.dimensions
+    const n = rows.dims[0]!
     if (ids && ids.length !== n) throw new ArgumentError(`${ids.length} ids for ${n} embeddings`, { field: 'ids' })
     await this.#inTurn(async () => this.#append(await this.#convert(rows), n, ids ?? []))
   }
@@ -107,8 +107,10 @@ export class VectorIndex {
     if (!Number.isInteger(k) || k < 1) throw new ArgumentError(`k is ${k}; expected a positive integer`, { field: 'k' })
     return this.#inTurn(async () => {
       const hits: Hit[][] = []
-      for (let begin = 0; begin < rows.length; begin += queriesAtOnce * this.dimensions) {
-        hits.push(...(await this.#searchSome(rows.subarray(begin, begin + queriesAtOnce * this.dimensions), Math.min(k, this.size))))
+      const m = rows.dims[0]!
+      for (let begin = 0; begin < m; begin += queriesAtOnce) {
+        const some = partOf(rows, begin * this.dimensions, [Math.min(queriesAtOnce, m - begin), this.dimensions], 'queries')
+        hits.push(...(await this.#searchSome(some, Math.min(k, this.size))))
       }
       return hits
     })
@@ -182,17 +184,20 @@ export class VectorIndex {
     return result
   }
 
-  #checkRows(tensor: TensorLike, name: string): Float32Array {
-    const { type, data, dims } = Tensor.from(tensor, name)
+  #checkRows(given: TensorLike, name: string): Tensor {
+    const tensor = Tensor.from(given, name)
+    const { type, dims } = tensor
     if (type !== 'float32' || dims.length !== 2 || dims[1] !== this.dimensions) {
       throw new ShapeError(`${name} is ${type} [${dims}]; expected float32 [n, ${this.dimensions}]`, { shapes: [dims] })
     }
-    return data as Float32Array
+    return tensor
   }
 
   /** Rows in the stored type. int8: round(x · 127 / max|row|); the scale does not matter to a cosine. */
-  async #convert(rows: Float32Array): Promise<Rows> {
+  async #convert(tensor: Tensor): Promise<Rows> {
     const { dimensions, dtype } = this
+    const rows = tensor.data as Float32Array
+    checkHeld(tensor, 'embeddings')
     const stored = dtype === 'f32' ? new Float32Array(rows.length) : dtype === 'bf16' ? new Uint16Array(rows.length) : new Int8Array(rows.length)
     const step = Math.max(1, Math.floor(sliceElements / dimensions)) * dimensions
     for (let begin = 0; begin < rows.length; begin += step) {
@@ -213,6 +218,7 @@ export class VectorIndex {
       }
       if (dtype === 'f32') stored.set(rows.subarray(begin, end), begin)
       if (end < rows.length) await new Promise((resolve) => setImmediate(resolve))
+      checkHeld(tensor, 'embeddings')
     }
     return stored
   }
@@ -252,8 +258,8 @@ export class VectorIndex {
     return segment.loaded
   }
 
-  async #searchSome(queries: Float32Array, k: number): Promise<Hit[][]> {
-    const m = queries.length / this.dimensions
+  async #searchSome(queries: Tensor, k: number): Promise<Hit[][]> {
+    const m = queries.dims[0]!
     const lists: Hit[][] = Array.from({ length: m }, () => [])
     if (!k) return lists
     let first = 0
@@ -276,7 +282,7 @@ export class VectorIndex {
         )
         programs.set(key, program)
       }
-      const { scores, indices } = await program.run({ queries: new Tensor('float32', queries, [m, this.dimensions]) }, { counts: { queries: m } })
+      const { scores, indices } = await program.run({ queries }, { counts: { queries: m } })
       for (let query = 0; query < m; query++) {
         for (let i = query * kHere; i < (query + 1) * kHere; i++) {
           const index = first + Number(indices!.data[i])

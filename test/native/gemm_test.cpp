@@ -207,19 +207,33 @@ double activate(const std::string& name, double x) {
 
 float rounded(float value, DType dtype) { return dtype == DType::bfloat16 ? core::bf16_to_f32(core::f32_to_bf16(value)) : value; }
 
+// All elements, rounded to `products`, in float64.
+std::vector<double> values_of(const Matrix& matrix, DType products) {
+  std::vector<double> values;
+  values.reserve(static_cast<size_t>(matrix.rows() * matrix.columns()));
+  for (int64_t r = 0; r < matrix.rows(); ++r) {
+    for (int64_t c = 0; c < matrix.columns(); ++c) values.push_back(rounded(matrix.at(r, c), products));
+  }
+  return values;
+}
+
 // Compares with float64: the sum's error is bounded by its terms' magnitudes, the output's rounding by its own.
 void check_product(const Matrix& x, const Matrix& w, DType products, const Matrix* bias, const Matrix* residual, const Matrix& out,
                    const std::string& activation, double scale, const std::string& label) {
+  const std::vector<double> xs = values_of(x, products), ws = values_of(w, products);
+  const int64_t k = x.columns();
   for (int64_t r = 0; r < x.rows(); ++r) {
     for (int64_t c = 0; c < w.rows(); ++c) {
+      const double* const x_row = xs.data() + r * k;
+      const double* const w_row = ws.data() + c * k;
       double sum = 0, magnitude = 0;
-      for (int64_t i = 0; i < x.columns(); ++i) {
-        const double term = static_cast<double>(rounded(x.at(r, i), products)) * rounded(w.at(c, i), products);
+      for (int64_t i = 0; i < k; ++i) {
+        const double term = x_row[i] * w_row[i];
         sum += term, magnitude += std::abs(term);
       }
       const double inner = sum * scale + (bias ? bias->at(0, c) : 0);
       const double expected = activate(activation, inner) + (residual ? residual->at(r, c) : 0);
-      double tolerance = (magnitude * std::abs(scale) * (2 + std::sqrt(static_cast<double>(x.columns()))) + std::abs(inner) + std::abs(expected) + 1) * 3e-7;
+      double tolerance = (magnitude * std::abs(scale) * (2 + std::sqrt(static_cast<double>(k))) + std::abs(inner) + std::abs(expected) + 1) * 3e-7;
       if (out.view().dtype == DType::bfloat16) tolerance += std::abs(expected) / 256;
       if (!(std::abs(out.at(r, c) - expected) <= tolerance)) {
         FAIL(label + " at [" + std::to_string(r) + ", " + std::to_string(c) + "]: " + std::to_string(out.at(r, c)) + ", expected " + std::to_string(expected));

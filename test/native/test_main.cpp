@@ -1,4 +1,5 @@
 // Runs the registered tests.
+#include <chrono>
 #include <cstdio>
 #include <string_view>
 
@@ -11,10 +12,11 @@ int main(int count, char** arguments) {
     bool wanted = count == 1;
     for (int i = 1; i < count; ++i) wanted = wanted || std::string_view(test.name).find(arguments[i]) != std::string_view::npos;
     if (!wanted) continue;
+    const auto started = std::chrono::steady_clock::now();
     try {
       test.body();
       ++passed;
-      std::printf("ok - %s\n", test.name);
+      std::printf("ok - %s (%.1f s)\n", test.name, std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
     } catch (const Skipped& skip) {
       ++skipped;
       std::printf("ok - %s # SKIP %s\n", test.name, skip.reason.c_str());

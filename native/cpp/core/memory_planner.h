@@ -1,5 +1,5 @@
 // Lifetimes -> offsets in one arena. Buffers alive at the same step get disjoint memory; others may share it. Largest first, each at the
-// lowest offset that is free during its life.
+// lowest offset that is free during its life (where hundreds are in the way, behind them all).
 #pragma once
 
 #include <cstdint>

@@ -58,8 +58,13 @@ CHIASMA_INLINE Vec load_odd(const float* pairs) {
   return {_mm256_and_ps(_mm256_load_ps(pairs), _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 #else
-CHIASMA_INLINE Vec load_even(const float* pairs) { return make([&](int i) { return float_of(bits_of(pairs[i]) << 16); }); }
-CHIASMA_INLINE Vec load_odd(const float* pairs) { return make([&](int i) { return float_of(bits_of(pairs[i]) & 0xffff0000u); }); }
+CHIASMA_INLINE Words load_pairs(const float* pairs) {  // they were stored as words
+  Words words;
+  memcpy(&words, pairs, sizeof words);
+  return words;
+}
+CHIASMA_INLINE Vec load_even(const float* pairs) { return {(Floats)(load_pairs(pairs) << 16)}; }
+CHIASMA_INLINE Vec load_odd(const float* pairs) { return {(Floats)(load_pairs(pairs) & 0xffff0000u)}; }
 #endif
 
 // How a step reads W's panel `w`, which stands at the current group, and multiplies. `words`: of W's rows of the panel in a group.
