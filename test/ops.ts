@@ -39,7 +39,7 @@ for (const info of devices) {
       for (const name of opsOf(info.kind)) {
         await t.test(name, async (t) => {
           for (const opCase of opCases[name]) {
-            const variants = lowTypes(info.kind).flatMap((low) => variantsOf(name, opCase, low))
+            const variants = lowTypes(info.kind).flatMap((low) => variantsOf(name, opCase, low, info.kind === 'cpu'))
             const titles = new Set<string>()
             for (const variant of variants) {
               if (titles.has(titleOf(name, opCase, variant))) continue // float32 alone
@@ -74,8 +74,7 @@ for (const info of devices) {
       t.teardown(() => Promise.all([all.dispose(), one.dispose()]))
       for (const name of opsOf(info.kind)) {
         for (const batch of batches[name]) {
-          for (const type of ['float32', ...lowTypes(info.kind)] as const) {
-            const variant = { input: type, weight: type, output: type }
+          for (const variant of batchVariants(name, info.kind)) {
             const bits = async (order: readonly number[], device = all) => {
               const { outputs } = await runOp(name, batch.build(order), variant, device, false)
               return bitsOf(outputs, order.map(batch.rows))
@@ -92,7 +91,7 @@ for (const info of devices) {
             }
             for (const order of [everyone.slice(0, 2), everyone.slice(3), [...everyone.slice(5), ...everyone]]) compare(`in a batch of ${order.length}`, order, await bits(order))
             for (const item of everyone.slice(0, 12)) compare('alone', [item], await bits([item]))
-            t.same(wrong, [], `${name} ${type} ${batch.title}`)
+            t.same(wrong, [], titleOf(name, { title: batch.title, inputs: {} }, variant))
           }
         }
       }
@@ -103,6 +102,12 @@ for (const info of devices) {
 function shuffled(items: readonly number[], seed: number): number[] {
   const next = normals(seed)
   return items.map((item) => ({ item, key: next() })).sort((a, b) => a.key - b.key).map(({ item }) => item)
+}
+
+/** One type for all, and int8 weights where an op has them. */
+function batchVariants(name: OpName, kind: string): Variant[] {
+  const plain = (['float32', ...lowTypes(kind)] as const).map((type) => ({ input: type, weight: type, output: type }))
+  return name === 'linear' && kind === 'cpu' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
 }
 
 function allowance(name: OpName, variant: Variant): number {

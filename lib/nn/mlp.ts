@@ -1,9 +1,8 @@
 // Two linear layers with an activation between; the middle is in the compute type.
 
-import type { FloatType } from '../core/dtype.js'
 import type { Value } from '../core/value.js'
 import { type Activation, Linear } from './linear.js'
-import type { Scope } from './scope.js'
+import type { ComputeType, Scope } from './scope.js'
 
 export interface MlpOptions {
   width: number
@@ -17,16 +16,18 @@ export class Mlp {
   readonly in: Linear
   readonly out: Linear
   private readonly activation: Activation
+  private readonly dtype: ComputeType
 
   constructor(scope: Scope, { width, hidden, activation, names }: MlpOptions) {
-    this.in = new Linear(scope.at(names.in), width, hidden)
-    this.out = new Linear(scope.at(names.out), hidden, width)
+    this.in = new Linear(scope.at(names.in), width, hidden, { dtype: scope.productType })
+    this.out = new Linear(scope.at(names.out), hidden, width, { dtype: scope.productType })
+    this.dtype = scope.computeType
     this.activation = activation
   }
 
   /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
   forward(x: Value, residual?: Value): Value {
-    const middle = this.in.forward(x, { activation: this.activation, dtype: this.in.weight.dtype as FloatType })
+    const middle = this.in.forward(x, { activation: this.activation, dtype: this.dtype })
     return this.out.forward(middle, { residual, dtype: 'float32' })
   }
 }

@@ -1,7 +1,6 @@
 // A transformer block. Pre-norm (ViT, CLIP): x + f(norm(x)), twice. Post-norm (BERT): norm(x + f(x)), twice. The stream between
 // blocks is float32.
 
-import type { FloatType } from '../core/dtype.js'
 import type { Value } from '../core/value.js'
 import { Attention, type AttentionOptions, type Sequences } from './attention.js'
 import type { Activation } from './linear.js'
@@ -46,7 +45,7 @@ export class TransformerBlock {
       return this.norm2.forward(this.mlp.forward(attended, attended))
     }
     // The norm's result only feeds matrix products, which would round it to the compute type anyway.
-    const dtype = this.attention.query.weight.dtype as FloatType
+    const dtype = this.attention.dtype
     const attended = this.attention.forward(this.norm1.forward(x, { dtype }), sequences, { ...extra, residual: x })
     return this.mlp.forward(this.norm2.forward(attended, { dtype }), attended)
   }

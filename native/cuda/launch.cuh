@@ -28,7 +28,7 @@
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::chiasma::sim::launch(#kernel, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 #define SHARED(name, ...)               \
-  static const char name##_shared_key = 0; \
+  static char name##_shared_key;           \
   auto& name = ::chiasma::sim::shared_variable<__VA_ARGS__>(&name##_shared_key, #name)
 #define SMEM_DYN(name, ...) __VA_ARGS__* const name = static_cast<__VA_ARGS__*>(::chiasma::sim::dynamic_shared())
 

@@ -50,6 +50,6 @@ for (const [scene, { code, output = '', errors }] of Object.entries(expected)) {
     t.equal(end.output, output)
     if (errors) t.match(end.errors, errors)
     else t.equal(end.errors, '')
-    t.ok(end.seconds < 60, `within ${end.seconds.toFixed(1)} s`)
+    t.ok(end.seconds < 30, `within ${end.seconds.toFixed(1)} s`)
   })
 }
