@@ -130,9 +130,13 @@ t.test('devices', async (t) => {
   await t.rejects(Device.open({ dtype: 'f8' }), { name: 'ArgumentError', message: "[device] dtype is 'f8'; expected 'auto', 'f32', 'bf16', 'f16' or 'int8'" })
   await t.rejects(Device.open({ dtype: 'toString' }), ArgumentError)
   for (const dtype of ['f16', 'fp16']) {
-    await t.rejects(Device.open({ device: 'cpu', dtype }), { name: 'UnsupportedError', message: "[device] dtype 'f16' is not supported on cpu; expected 'f32' or 'bf16'" })
+    await t.rejects(Device.open({ device: 'cpu', dtype }), { name: 'UnsupportedError', message: "[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'" })
   }
-  for (const dtype of ['int8', 'q8']) await t.rejects(Device.open({ device: 'cpu', dtype }), UnsupportedError)
+  for (const dtype of ['int8', 'q8']) {
+    await using quantized = await Device.open({ device: 'cpu', dtype })
+    t.match(quantized, { dtype: 'int8', computeType: 'float32', productType: 'int8' })
+  }
+  await t.rejects(host.cosineSimilarity(new Tensor('float32', new Float32Array(2), [1, 2]), new Tensor('float32', new Float32Array(2), [1, 2]), { dtype: 'int8' }), UnsupportedError)
   for (const threads of [0, 1.5, -1, '2' as unknown as number]) await t.rejects(Device.open({ threads }), { name: 'ArgumentError', field: 'threads' })
   await t.rejects(Device.open({ device: 'cpu', isa: 'mmx' }), DeviceError)
 })

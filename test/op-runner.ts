@@ -13,7 +13,7 @@ import { type RefArray, roundTo, sizeOf } from './reference/index.js'
 /** Which float types a case is run with. */
 export interface Variant {
   readonly input: 'float32' | 'bfloat16'
-  readonly weight: 'float32' | 'bfloat16'
+  readonly weight: 'float32' | 'bfloat16' | 'int8'
   readonly output: 'float32' | 'bfloat16'
 }
 
@@ -23,14 +23,15 @@ const types = ['float32', 'bfloat16'] as const
 export function variantsOf(name: OpName, { inputs }: OpCase): Variant[] {
   const some = (test: (input: CaseInput) => boolean) => Object.values(inputs).some(test)
   const free = types.filter((type) => type === 'float32' || some((input) => !input.dtype && input.role !== 'linear'))
-  const weights = types.filter((type) => type === 'float32' || some((input) => input.role === 'linear'))
+  const weighted = some((input) => input.role === 'linear')
+  const weights: Variant['weight'][] = !weighted ? ['float32'] : name === 'linear' ? [...types, 'int8'] : [...types]
   const outputs = types.filter((type) => type === 'float32' || 'dtype' in opTable[name].attributes)
   return free.flatMap((input) => weights.flatMap((weight) => outputs.map((output) => ({ input, weight, output }))))
 }
 
 export function titleOf(name: OpName, { title, inputs }: OpCase, { input, weight, output }: Variant): string {
   const shapes = Object.values(inputs).map(({ shape }) => `[${shape}]`)
-  const short = (type: string) => (type === 'float32' ? 'f32' : 'bf16')
+  const short = (type: Variant['weight']) => ({ float32: 'f32', bfloat16: 'bf16', int8: 'int8' })[type]
   const hasWeight = Object.values(inputs).some(({ role }) => role === 'linear')
   return `${name} ${short(input)}${hasWeight ? `·${short(weight)}` : ''}→${short(output)} ${shapes.join(' ')} ${title}`
 }
@@ -61,9 +62,10 @@ export function dtypeOf(input: CaseInput, variant: Variant): DataType {
   return input.dtype ?? (input.role === 'linear' ? variant.weight : variant.input)
 }
 
-/** The input as the reference sees it: rounded to its dtype. */
+/** The input as the reference sees it: rounded to its dtype. An int8 weight is made from floats, by the reference as by the device. */
 export function arrayOf(input: CaseInput, variant: Variant, seed: number): RefArray {
-  const dtype = dtypeOf(input, variant)
+  const type = dtypeOf(input, variant)
+  const dtype = input.role === 'linear' && type === 'int8' ? 'float32' : type
   const values = valuesOf(input.fill ?? 'normal', sizeOf(input.shape), seed)
   return { shape: input.shape, data: values.map((value) => roundTo(value, dtype)), dtype }
 }
@@ -106,9 +108,14 @@ export async function runOp(name: OpName, opCase: OpCase, variant: Variant, devi
   const parameters: Record<string, Parameter> = {}
   for (const [input, { role, view, shape }] of Object.entries(opCase.inputs)) {
     const array = view ? widened(arrays[input]!, view.begin, view.of) : arrays[input]!
-    if (role) parameters[input] = { name: input, shape, dtype: array.dtype, role }
-    else specs[input] = { shape: array.shape, dtype: array.dtype }
     tensors[input] = tensorOf(array)
+    if (role) {
+      const dtype = dtypeOf(opCase.inputs[input]!, variant)
+      parameters[input] = { name: input, shape, dtype, role }
+      arrays[input] = { ...array, dtype }
+    } else {
+      specs[input] = { shape: array.shape, dtype: array.dtype }
+    }
   }
   const entries = Object.entries(parameters).map(([input, parameter]) => ({ parameter, source: tensors[input]! }))
   const weights = entries.length > 0 ? await device.loadWeights(entries) : undefined

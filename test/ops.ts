@@ -63,8 +63,7 @@ for (const info of devices) {
       t.teardown(() => Promise.all([all.dispose(), one.dispose()]))
       for (const name of names) {
         for (const batch of batches[name]) {
-          for (const type of ['float32', 'bfloat16'] as const) {
-            const variant = { input: type, weight: type, output: type }
+          for (const variant of batchVariants(name)) {
             const bits = async (order: readonly number[], device = all) => {
               const { outputs } = await runOp(name, batch.build(order), variant, device, false)
               return bitsOf(outputs, order.map(batch.rows))
@@ -81,7 +80,7 @@ for (const info of devices) {
             }
             for (const order of [everyone.slice(0, 2), everyone.slice(3), [...everyone.slice(5), ...everyone]]) compare(`in a batch of ${order.length}`, order, await bits(order))
             for (const item of everyone.slice(0, 12)) compare('alone', [item], await bits([item]))
-            t.same(wrong, [], `${name} ${type} ${batch.title}`)
+            t.same(wrong, [], titleOf(name, { title: batch.title, inputs: {} }, variant))
           }
         }
       }
@@ -92,6 +91,12 @@ for (const info of devices) {
 function shuffled(items: readonly number[], seed: number): number[] {
   const next = normals(seed)
   return items.map((item) => ({ item, key: next() })).sort((a, b) => a.key - b.key).map(({ item }) => item)
+}
+
+/** One type for all, and int8 weights where an op has them. */
+function batchVariants(name: OpName): Variant[] {
+  const plain = (['float32', 'bfloat16'] as const).map((type) => ({ input: type, weight: type, output: type }))
+  return name === 'linear' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
 }
 
 function allowance(name: OpName, variant: Variant): number {

@@ -8,7 +8,7 @@ export interface NativeDeviceInfo {
   kind: 'cpu' | 'cuda' | 'cuda-sim'
   name: string // the processor's brand string
   memory: { total: number; free?: number } // bytes
-  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_bf16
+  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16
   threads?: number // cores this process may use
   available: boolean
   reason?: string

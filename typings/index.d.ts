@@ -65,7 +65,7 @@ declare function listDevices(): Promise<DeviceInfo[]>;
 interface DeviceOptions {
     /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'. */
     device?: string | undefined;
-    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; also 'fp32'. */
+    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; also 'fp32' and 'q8'. */
     dtype?: string | undefined;
     /** Cores to use at most. */
     threads?: number | undefined;
@@ -73,7 +73,7 @@ interface DeviceOptions {
     isa?: string | undefined;
 }
 /** The types that models can compute in. */
-type ComputeDType = 'f32' | 'bf16';
+type ComputeDType = 'f32' | 'bf16' | 'int8';
 /** An opened device. It has a submit thread of its own and shares the process's thread pool; dispose of it to give back its memory. */
 declare class Device {
     readonly id: string;
@@ -93,8 +93,10 @@ declare class Device {
      * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
      */
     static open(options?: DeviceOptions): Promise<Device>;
-    /** `dtype` as tensors spell it. */
+    /** The type of weights and of what passes between ops, as tensors spell it. */
     get computeType(): 'float32' | 'bfloat16';
+    /** The type of the weights of a transformer block's products: the compute type, or int8. */
+    get productType(): 'float32' | 'bfloat16' | 'int8';
     /** Whether the device has a kernel for the op. */
     hasOp(op: string): boolean;
     /**
@@ -494,7 +496,7 @@ declare class Model {
     readonly config: Config;
     /** 'cpu', 'cuda:0', … */
     readonly device: string;
-    /** What matrix products are computed in: 'f32' or 'bf16'. */
+    /** What matrix products are computed in: 'f32', 'bf16' or 'int8'. */
     readonly dtype: string;
     /** The folder it was loaded from: the source, or its snapshot in the Hub's cache. */
     readonly folder: string;
@@ -544,7 +546,7 @@ declare class Model {
 interface LoadOptions extends Omit<SourceOptions, 'files'> {
     /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
     device?: string | undefined;
-    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; transformers.js's spellings too. */
+    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; transformers.js's spellings too. */
     dtype?: string | undefined;
     /** Cores to use at most. */
     threads?: number | undefined;
@@ -576,7 +578,7 @@ interface EmbedProgress {
 interface EmbedOptions {
     /** L2-normalise each embedding; default true. */
     normalize?: boolean;
-    /** Items given to the model at once; default 32. It changes speed, never results. */
+    /** Items given to the model at once; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
     batchSize?: number;
     signal?: AbortSignal;
     onProgress?: (progress: EmbedProgress) => void;
@@ -615,6 +617,8 @@ type StreamResult = {
     error: Error;
     embedding?: undefined;
 };
+/** What a stream takes: the options of images and of texts; its embeddings are float32. */
+type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>;
 /**
  * Embeds images and texts with a checkpoint.
  *
@@ -641,7 +645,7 @@ declare class Embedder {
     get model(): Model;
     /** The device in use: 'cpu', 'cuda:0', … */
     get device(): string;
-    /** The compute dtype in use: 'f32' or 'bf16'. */
+    /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
     get dtype(): string;
     /**
      * Embeds images, or one uint8 Tensor [n, H, W, 3] of images already at the model's size.
@@ -659,7 +663,7 @@ declare class Embedder {
      * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
      * come in the order of the items. Leaving the loop early stops the work.
      */
-    embedStream(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, options?: EmbedImagesOptions & EmbedTextsOptions): AsyncGenerator<StreamResult, void, undefined>;
+    embedStream(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, options?: EmbedStreamOptions): AsyncGenerator<StreamResult, void, undefined>;
     /** One image as the model takes it: uint8 RGB [height, width, 3]. */
     preprocess(image: ImageInput, options?: {
         allowRemote?: boolean;
@@ -839,4 +843,4 @@ declare class VectorIndex {
 }
 
 export { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, listDevices, memoryUsage, host as ops };
-export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedTextsOptions, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };

@@ -5,6 +5,8 @@ import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
 type ComputeType = 'float32' | 'bfloat16';
+/** The type of the weights in transformer blocks. */
+type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */
 interface TensorNames {
     has(name: string): boolean;
@@ -24,11 +26,12 @@ declare class Scope {
     private readonly names;
     private readonly collected;
     readonly computeType: ComputeType;
+    readonly productType: ProductType;
     /** Dotted path of this place; '' is the root. */
     readonly path: string;
     private constructor();
     /** The root of a checkpoint. */
-    static root(names: TensorNames, computeType: ComputeType): Scope;
+    static root(names: TensorNames, computeType: ComputeType, productType?: ProductType): Scope;
     /** The place below this one; parts may hold dots, '' stays here. */
     at(...parts: (string | number)[]): Scope;
     /** The checkpoint's name of `name` in this place. */
@@ -53,8 +56,13 @@ interface LinearOptions {
 declare class Linear {
     readonly weight: Parameter;
     readonly bias: Parameter | undefined;
+    /**
+     * @param options.dtype of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and
+     *   projections of pooled tokens cost little and are not worth int8's error.
+     */
     constructor(scope: Scope, inputs: number, outputs: number, options?: {
         bias?: boolean;
+        dtype?: ProductType;
     });
     /** x: [..., in] -> [..., out] */
     forward(x: Value, options?: LinearOptions): Value;
@@ -91,6 +99,8 @@ declare class Attention {
     readonly key: Linear;
     readonly value: Linear;
     readonly out: Linear;
+    /** Of queries, keys and values. */
+    readonly dtype: ComputeType;
     private readonly scale;
     constructor(scope: Scope, options: AttentionOptions);
     /**
@@ -125,6 +135,7 @@ declare class Mlp {
     readonly in: Linear;
     readonly out: Linear;
     private readonly activation;
+    private readonly dtype;
     constructor(scope: Scope, { width, hidden, activation, names }: MlpOptions);
     /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
     forward(x: Value, residual?: Value): Value;

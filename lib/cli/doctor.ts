@@ -5,10 +5,8 @@ import { readFile } from 'node:fs/promises'
 import { listDevices } from '../core/device.js'
 import { print } from './console.js'
 
-export function addDoctor(program: Command): void {
-  program
-    .command('doctor')
-    .description('list devices and instruction sets, and say why a device is not used')
+export function define(command: Command): void {
+  command
     .option('--json', 'print the same as JSON')
     .action(run)
 }

@@ -39,7 +39,7 @@ export async function listDevices(): Promise<DeviceInfo[]> {
 export interface DeviceOptions {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'. */
   device?: string | undefined
-  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; also 'fp32'. */
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; also 'fp32' and 'q8'. */
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
@@ -48,7 +48,7 @@ export interface DeviceOptions {
 }
 
 /** The types that models can compute in. */
-export type ComputeDType = 'f32' | 'bf16'
+export type ComputeDType = 'f32' | 'bf16' | 'int8'
 type KnownDType = 'auto' | ComputeDType | 'f16' | 'int8'
 
 const dtypeAliases: Readonly<Record<string, KnownDType>> = {
@@ -107,18 +107,23 @@ export class Device {
     }
     const info = choose(device, await listDevices())
     if (type === 'f16' && info.kind === 'cpu') {
-      throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32' or 'bf16'`, { field: 'dtype' })
+      throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'`, { field: 'dtype' })
     }
-    if (type === 'f16' || type === 'int8') {
+    if (type === 'f16' || (type === 'int8' && info.kind !== 'cpu')) {
       throw new UnsupportedError(`[device] dtype '${type}' is not supported on ${info.id} yet; expected 'f32' or 'bf16'`, { field: 'dtype' })
     }
     const opened = native((addon) => addon.openDevice({ id: info.id, ...(isa !== undefined && { isa }), ...(threads !== undefined && { threads }) }))
     return new Device(opened, type === 'auto' ? (opened.bf16 ? 'bf16' : 'f32') : type)
   }
 
-  /** `dtype` as tensors spell it. */
+  /** The type of weights and of what passes between ops, as tensors spell it. */
   get computeType(): 'float32' | 'bfloat16' {
     return this.dtype === 'bf16' ? 'bfloat16' : 'float32'
+  }
+
+  /** The type of the weights of a transformer block's products: the compute type, or int8. */
+  get productType(): 'float32' | 'bfloat16' | 'int8' {
+    return this.dtype === 'int8' ? 'int8' : this.computeType
   }
 
   /** Whether the device has a kernel for the op. */
@@ -279,7 +284,7 @@ function weightSpec(parameter: Parameter, source: FileSource | TensorLike): Weig
   }
   if (isFile) return { name, role, dtype, shape, source }
   const tensor = Tensor.from(source, name)
-  checkConversion(name, tensor.type, dtype)
+  checkConversion(name, tensor.type, role === 'linear' && dtype === 'int8' ? 'float32' : dtype)
   return { name, role, dtype, shape, source: { data: tensor.data, dtype: tensor.type } }
 }
 

@@ -5,7 +5,7 @@
 import { compile, type Program, type TracedFunction } from '../core/compile.js'
 import { type Device, sharedDevice } from '../core/device.js'
 import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
-import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
+import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
 import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
@@ -295,6 +295,7 @@ function precedes(later: Best, j: number, earlier: Best, i: number): boolean {
 
 function open(options: OpsOptions): Promise<Device> {
   options.signal?.throwIfAborted()
+  if (options.dtype === 'int8') throw new UnsupportedError(`[ops] dtype is 'int8'; expected 'f32' or 'bf16'`, { field: 'dtype' })
   return sharedDevice({ device: options.device, dtype: options.dtype ?? 'f32' })
 }
 

@@ -15,7 +15,8 @@ export const linearOp = defineOp({
   packed: 'weight',
   attributes: { activation: attribute.oneOf(activations, 'none'), dtype: attribute.outputType() },
   infer({ x, weight, bias, residual }, { dtype }, check) {
-    check.float('x', 'weight', 'residual')
+    check.float('x', 'residual')
+    check.dtype('weight', 'float32', 'bfloat16', 'int8')
     check.dtype('bias', 'float32')
     check.rank('weight', 2, '[outputs, inputs]')
     check.rows('x')
@@ -31,10 +32,11 @@ export const linearOp = defineOp({
 })
 
 /**
- * act(x·Wᵀ + bias) + residual, [..., N]. Products in the weight's dtype, sums in float32.
+ * act(x·Wᵀ + bias) + residual, [..., N]. Products in the weight's dtype, sums in float32. An int8 weight is made from floats, each row
+ * with a scale of its own; the rows of x are then turned into bytes between their least and their largest number, zero included.
  *
  * @param x float32 or bfloat16 [..., K]
- * @param weight a parameter with role 'linear', float32 or bfloat16 [N, K]
+ * @param weight a parameter with role 'linear', float32, bfloat16 or int8 [N, K]; int8: K at most 65536
  * @param options.bias float32 [N]
  * @param options.residual float32 or bfloat16 [..., N]
  * @param options.dtype of the result; default x's

@@ -109,13 +109,15 @@ void check_types(const WeightRequest& request) {
   const auto refuse = [&](const char* why) {
     throw Error(ErrorCode::dtype, "weight '" + weight.name + "' is " + name_of(from) + " and to be stored as " + name_of(weight.dtype) + ": " + why);
   };
-  if (is_float(from) != is_float(weight.dtype)) refuse("floats and integers are not turned into each other");
+  const bool quantized = weight.layout == Layout::linear && weight.dtype == DType::int8;
+  if (quantized && !is_float(from)) refuse("int8 products are made from floats");
+  if (!quantized && is_float(from) != is_float(weight.dtype)) refuse("floats and integers are not turned into each other");
   const bool bytes = (from == DType::boolean || from == DType::uint8) && (weight.dtype == DType::boolean || weight.dtype == DType::uint8);
   const bool narrows = from == DType::int64 && weight.dtype == DType::int32;
   if (!is_float(from) && from != weight.dtype && !bytes && !narrows) refuse("of integers only int64 is turned into int32");
   if (weight.layout == Layout::linear) {
     if (weight.shape.size() != 2) throw Error(ErrorCode::shape, "weight '" + weight.name + "' is " + text_of(weight.shape) + "; role 'linear' takes [rows, columns]");
-    if (weight.dtype != DType::float32 && weight.dtype != DType::bfloat16) refuse("role 'linear' takes float32 and bfloat16");
+    if (weight.dtype != DType::float32 && weight.dtype != DType::bfloat16 && !quantized) refuse("role 'linear' takes float32, bfloat16 and int8");
   }
 }
 
