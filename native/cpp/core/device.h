@@ -13,14 +13,27 @@
 
 namespace chiasma::core {
 
+// Work that a stream has recorded, to be done again with the same memory and shapes.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 // An ordered queue of work. The CPU's runs kernels on the calling thread and the pool; CUDA's is a cudaStream_t.
 class Stream {
  public:
   virtual ~Stream() = default;
-  // A run begins; `synchronize` ends it.
+  // A run begins.
   virtual void begin() {}
-  // Returns when all work given so far is done.
+  // Returns when all work given so far is done. Throws Error if some of it failed: what a kernel says of its data, or ErrorCode::device.
   virtual void synchronize() = 0;
+  // The run ends, also one that failed: nothing of it touches host memory afterwards.
+  virtual void end() noexcept {}
+
+  virtual bool can_record() const { return false; }
+  // Takes down the kernels that `work` launches, without doing them. Only where can_record().
+  virtual std::unique_ptr<Recording> record(const std::function<void()>&) { return nullptr; }
+  virtual void replay(Recording&) {}
 };
 
 struct WeightShape {
@@ -46,6 +59,8 @@ class Device {
   virtual std::string id() const = 0;
   virtual std::string isa() const = 0;
   virtual bool has_bf16() const = 0;
+  // Whether its kernels take float16 beside float32 and bfloat16.
+  virtual bool has_f16() const { return false; }
   virtual int threads() const = 0;
 
   // Bytes the device has at all; 0 if that is not known.
@@ -53,6 +68,7 @@ class Device {
   // 64-byte aligned device memory. Throws Error(out_of_memory) naming the bytes.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory, size_t bytes) noexcept = 0;
+  // Copies in the stream's order. The host's memory may be reused when upload returns, and is filled when the stream has been synchronized.
   virtual void upload(Stream& stream, void* device, const void* host, size_t bytes) = 0;
   virtual void download(Stream& stream, void* host, const void* device, size_t bytes) = 0;
 

@@ -22,6 +22,7 @@ struct KernelSpec {
   std::vector<TensorView> outputs;
   Attributes attributes;
   int threads = 1;  // of the device: the worker numbers a kernel meets are below this
+  bool f16 = false;  // whether the device's kernels take float16
 };
 
 struct KernelArguments {

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t guard_bytes = 64;
 constexpr unsigned char guard_byte = 0xa5;
 constexpr unsigned char nan_byte = 0xff;  // all ones are a NaN in every float type
+constexpr size_t kept_shapes = 8;         // of a program's runs: a full batch, and the remainders it is used with
 
 }  // namespace
 
@@ -47,6 +48,7 @@ void Program::make_kernels() {
     for (const int i : step.outputs) spec.outputs.push_back(view_at_capacity(i));
     spec.attributes = step.attributes;
     spec.threads = device_->threads();
+    spec.f16 = device_->has_f16();
     steps_.push_back({device_->make_kernel(spec), -1, {}});
   }
 }
@@ -135,7 +137,7 @@ void Program::run(Stream& stream, void* arena, std::span<const int64_t> counts, 
   stream.begin();
   struct End {
     Stream& stream;
-    ~End() { stream.synchronize(); }
+    ~End() { stream.end(); }
   } end{stream};
 
   if (options_.guard) {
@@ -146,6 +148,36 @@ void Program::run(Stream& stream, void* arena, std::span<const int64_t> counts, 
   for (size_t i = 0; i < inputs.size(); ++i) {
     device_->upload(stream, views[static_cast<size_t>(plan_.inputs[i])].data, inputs[i], input_bytes(i, counts));
   }
+  const auto steps = [&] { run_steps(stream, base, views, counts, stop); };
+  if (options_.guard || !stream.can_record()) {
+    steps();
+  } else {
+    bool known = false;
+    Shape& shape = shape_of(arena, counts, &known);
+    if (!known) {
+      steps();
+    } else {
+      if (!shape.recording) shape.recording = stream.record(steps);
+      stream.replay(*shape.recording);
+    }
+  }
+  stop.check();
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const TensorView& view = views[static_cast<size_t>(plan_.outputs[i])];
+    const size_t row = static_cast<size_t>(view.columns()) * size_of(view.dtype);
+    if (view.contiguous()) {
+      device_->download(stream, outputs[i], view.data, static_cast<size_t>(view.rows()) * row);
+    } else {
+      for (int64_t r = 0; r < view.rows(); ++r) {
+        device_->download(stream, static_cast<char*>(outputs[i]) + static_cast<size_t>(r) * row,
+                          static_cast<char*>(view.data) + static_cast<size_t>(r * view.row_stride) * size_of(view.dtype), row);
+      }
+    }
+  }
+  stream.synchronize();
+}
+
+void Program::run_steps(Stream& stream, char* base, std::span<const TensorView> views, std::span<const int64_t> counts, const Stop& stop) {
   std::vector<TensorView> operands;
   for (size_t k = 0; k < steps_.size(); ++k) {
     stop.check();
@@ -161,19 +193,20 @@ void Program::run(Stream& stream, void* arena, std::span<const int64_t> counts, 
     steps_[k].kernel->run({all.first(step.inputs.size()), all.subspan(step.inputs.size()), workspace, stream});
     if (options_.guard) check_guards(stream, base, static_cast<int>(k), counts);
   }
-  stop.check();
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const TensorView& view = views[static_cast<size_t>(plan_.outputs[i])];
-    const size_t row = static_cast<size_t>(view.columns()) * size_of(view.dtype);
-    if (view.contiguous()) {
-      device_->download(stream, outputs[i], view.data, static_cast<size_t>(view.rows()) * row);
-    } else {
-      for (int64_t r = 0; r < view.rows(); ++r) {
-        device_->download(stream, static_cast<char*>(outputs[i]) + static_cast<size_t>(r) * row,
-                          static_cast<char*>(view.data) + static_cast<size_t>(r * view.row_stride) * size_of(view.dtype), row);
-      }
-    }
+}
+
+Program::Shape& Program::shape_of(void* arena, std::span<const int64_t> counts, bool* known) {
+  const auto found = std::find_if(shapes_.begin(), shapes_.end(), [&](const Shape& shape) {
+    return shape.arena == arena && std::equal(shape.counts.begin(), shape.counts.end(), counts.begin(), counts.end());
+  });
+  *known = found != shapes_.end();
+  if (*known) {
+    std::rotate(shapes_.begin(), found, found + 1);
+  } else {
+    if (shapes_.size() == kept_shapes) shapes_.pop_back();
+    shapes_.insert(shapes_.begin(), Shape{{counts.begin(), counts.end()}, arena, nullptr});
   }
+  return shapes_.front();
 }
 
 int64_t Program::used_bytes(const Buffer& buffer, std::span<const int64_t> counts) const {
@@ -194,6 +227,7 @@ void Program::check_guards(Stream& stream, const char* arena, int step, std::spa
     if (step < buffer.first || step > buffer.last) continue;
     std::vector<unsigned char> bytes(static_cast<size_t>(buffer.bytes + 2 * guard_bytes));
     device_->download(stream, bytes.data(), arena + buffer.offset - guard_bytes, bytes.size());
+    stream.synchronize();
     const auto begin = static_cast<size_t>(guard_bytes);
     const size_t end = begin + static_cast<size_t>(used_bytes(buffer, counts));
     for (size_t i = 0; i < bytes.size(); ++i) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/device.h"
@@ -42,6 +43,12 @@ class Program {
            const Stop& stop);
 
  private:
+  // The steps as they ran with these counts in this arena; `recording` is made by the second such run.
+  struct Shape {
+    std::vector<int64_t> counts;
+    void* arena = nullptr;
+    std::unique_ptr<Recording> recording;
+  };
   struct Step {
     std::unique_ptr<Kernel> kernel;
     int workspace = -1;  // index into buffers_
@@ -60,6 +67,9 @@ class Program {
   void lay_out();
   Layout layout_of(const PlanValue& value) const;
   int64_t count_of(const PlanValue& value, std::span<const int64_t> counts) const;
+  void run_steps(Stream& stream, char* base, std::span<const TensorView> views, std::span<const int64_t> counts, const Stop& stop);
+  // The shape of this run among those of late, the newest in front.
+  Shape& shape_of(void* arena, std::span<const int64_t> counts, bool* known);
   void poison(Stream& stream, char* arena, const Buffer& buffer, std::span<const int64_t> counts) const;
   void check_guards(Stream& stream, const char* arena, int step, std::span<const int64_t> counts) const;
   int64_t used_bytes(const Buffer& buffer, std::span<const int64_t> counts) const;
@@ -72,6 +82,7 @@ class Program {
   std::vector<Buffer> buffers_;
   std::vector<int> buffer_of_;  // of each root value, or -1
   size_t arena_bytes_ = 0;
+  std::vector<Shape> shapes_;
 };
 
 }  // namespace chiasma::core

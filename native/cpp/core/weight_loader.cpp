@@ -115,7 +115,7 @@ void check_types(const WeightRequest& request) {
   if (!is_float(from) && from != weight.dtype && !bytes && !narrows) refuse("of integers only int64 is turned into int32");
   if (weight.layout == Layout::linear) {
     if (weight.shape.size() != 2) throw Error(ErrorCode::shape, "weight '" + weight.name + "' is " + text_of(weight.shape) + "; role 'linear' takes [rows, columns]");
-    if (weight.dtype != DType::float32 && weight.dtype != DType::bfloat16) refuse("role 'linear' takes float32 and bfloat16");
+    if (!is_float(weight.dtype)) refuse("role 'linear' takes float types");
   }
 }
 

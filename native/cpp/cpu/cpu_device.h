@@ -19,12 +19,13 @@ std::vector<Isa> available_isas();
 class CpuStream final : public core::Stream {
  public:
   CpuStream(std::shared_ptr<ThreadPool> pool, int threads) : pool_(std::move(pool)), threads_(threads) {}
-  ~CpuStream() override { synchronize(); }
+  ~CpuStream() override { end(); }
   void begin() override {
     if (!running_) pool_->program_begins();
     running_ = true;
   }
-  void synchronize() override {
+  void synchronize() override {}  // work is done when it is given
+  void end() noexcept override {
     if (running_) pool_->program_ends();
     running_ = false;
   }

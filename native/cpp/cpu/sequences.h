@@ -7,15 +7,8 @@
 
 namespace chiasma::cpu {
 
-class Operands;
-
 class Sequences {
  public:
-  // When the kernel is made: input `i` is cuSeqlens, the attribute `length` is positive where that is absent, and 0 else. Returns length.
-  static int64_t check(const Operands& operands, const core::KernelSpec& spec, size_t i, int64_t rows);
-  // How many there are, at capacity or at a run.
-  static int64_t count(const core::TensorView& cumulative, int64_t length, int64_t rows) noexcept;
-
   // At a run. Throws Error(argument) if the lengths do not start at 0, decrease, or end behind `rows`.
   Sequences(const char* op, const core::TensorView& cumulative, int64_t length, int64_t rows);
 

@@ -1,0 +1,58 @@
+// Checks of a step's operands and attributes, made when its kernel is. They say op, operand, what came and what was expected.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/error.h"
+#include "core/kernel.h"
+
+namespace chiasma::core {
+
+// A spec's operands by position. Each check throws Error that names op and operand.
+class Operands {
+ public:
+  // Refuses another number of inputs than `names`, an absent one whose name does not end in '?', and another number of outputs than one.
+  Operands(const KernelSpec& spec, std::initializer_list<std::string_view> names);
+
+  const TensorView& input(size_t i) const { return spec_.inputs[i]; }
+  const TensorView& output() const { return spec_.outputs[0]; }
+
+  void dtype(size_t i, const std::vector<DType>& allowed) const;  // absent is fine
+  void floats(size_t i) const;  // a float type of the device
+  void rank(size_t i, int rank, const char* expected) const;
+  void row(size_t i, int64_t columns) const;  // absent, or float32 [columns]
+  // The output has this shape and the dtype of the attribute `dtype`, a float type of the device.
+  void result(const std::vector<int64_t>& shape) const;
+  void result_like(size_t i) const;
+
+  [[noreturn]] void refuse(ErrorCode code, const std::string& message) const;
+  [[noreturn]] void refuse_shape(size_t i, const std::string& expected) const;
+
+
+ private:
+  std::vector<DType> float_types() const;
+
+  const KernelSpec& spec_;
+  std::vector<std::string> names_;
+};
+
+// `name` as one of `names`' positions; throws Error naming op and attribute.
+int parse_choice(const KernelSpec& spec, const char* attribute, std::initializer_list<std::string_view> names);
+
+std::string shape_text(const TensorView& view);
+
+// Sequences of packed rows: input `i` is cuSeqlens int32 [sequences + 1], the attribute `length` is positive where that is absent, and 0 else.
+// Returns length.
+int64_t check_sequences(const Operands& operands, const KernelSpec& spec, size_t i, int64_t rows);
+// How many there are, at capacity or at a run.
+int64_t sequence_count(const TensorView& cumulative, int64_t length, int64_t rows) noexcept;
+
+// Throws Error(shape) if a run's counts do not fit together; check_same: if the input and the output have different rows or columns.
+void check_run(bool right, const std::string& op, const char* message);
+void check_same(const std::string& op, const KernelArguments& arguments);
+
+}  // namespace chiasma::core

@@ -1,0 +1,153 @@
+// add, sub, mul, div, unary, cast: a thread for each piece of eight elements of a row. Bound by memory.
+#include "cuda/kernels.cuh"
+#include "cuda/rows.cuh"
+
+namespace chiasma::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+
+// The piece of this thread: `count` elements from `column` of `row` on; 0 where there is none left.
+struct Place {
+  int64_t row, column;
+  int count;
+};
+__device__ __forceinline__ Place place_of_thread(int64_t rows, int64_t columns) {
+  const int64_t piece = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+  const int64_t pieces = ceil_div(columns, piece_size);
+  const int64_t row = piece / pieces, column = piece % pieces * piece_size;
+  const int64_t left = row < rows ? columns - column : 0;
+  return {row, column, static_cast<int>(left < piece_size ? left : piece_size)};
+}
+
+dim3 grid_of(int64_t rows, int64_t columns) { return dim3(static_cast<unsigned>(ceil_div(rows * ceil_div(columns, piece_size), threads))); }
+
+template <class T>
+__device__ __forceinline__ T* at(const Rows& rows, int64_t row, int64_t column) {
+  return static_cast<T*>(rows.data) + row * rows.stride + column;
+}
+
+template <class A, class B, class Out>
+__global__ void __launch_bounds__(threads) binary_kernel(Binary a, bool a_vectors, bool b_vectors, bool out_vectors) {
+  const Place place = place_of_thread(a.rows, a.columns);
+  if (place.count == 0) return;
+  float left[piece_size], right[piece_size], result[piece_size];
+  load_piece(left, at<const A>(a.a, place.row, place.column), place.count, a_vectors);
+  if (a.scalar) {
+    const float value = to_float(ptx::load_nc(static_cast<const B*>(a.b.data)));
+#pragma unroll
+    for (int i = 0; i < piece_size; ++i) right[i] = value;
+  } else {
+    load_piece(right, at<const B>(a.b, place.row % a.period, place.column), place.count, b_vectors);
+  }
+#pragma unroll
+  for (int i = 0; i < piece_size; ++i) {
+    switch (a.kind) {
+      case BinaryKind::add:
+        result[i] = left[i] + right[i];
+        break;
+      case BinaryKind::sub:
+        result[i] = left[i] - right[i];
+        break;
+      case BinaryKind::mul:
+        result[i] = left[i] * right[i];
+        break;
+      case BinaryKind::div:
+        result[i] = left[i] / right[i];
+        break;
+    }
+  }
+  store_piece(at<Out>(a.out, place.row, place.column), result, place.count, out_vectors);
+}
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+__device__ __forceinline__ float function_of(UnaryKind kind, float x) {
+  switch (kind) {
+    case UnaryKind::gelu:
+      return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case UnaryKind::quick_gelu:
+      return x * sigmoid(1.702f * x);
+    case UnaryKind::gelu_tanh:
+      return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case UnaryKind::relu:
+      return x < 0.0f ? 0.0f : x;  // NaN stays
+    case UnaryKind::silu:
+      return x * sigmoid(x);
+    case UnaryKind::tanh:
+      return tanhf(x);
+    case UnaryKind::sigmoid:
+      return sigmoid(x);
+    case UnaryKind::exp:
+      return expf(x);
+    case UnaryKind::neg:
+      return -x;
+    case UnaryKind::sqrt:
+      return sqrtf(x);
+    case UnaryKind::abs:
+      return fabsf(x);
+  }
+  return x;
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(threads) unary_kernel(Unary a, bool in_vectors, bool out_vectors) {
+  const Place place = place_of_thread(a.rows, a.columns);
+  if (place.count == 0) return;
+  float x[piece_size], result[piece_size];
+  load_piece(x, at<const In>(a.x, place.row, place.column), place.count, in_vectors);
+#pragma unroll
+  for (int i = 0; i < piece_size; ++i) result[i] = function_of(a.kind, x[i]);
+  store_piece(at<Out>(a.out, place.row, place.column), result, place.count, out_vectors);
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(threads) cast_kernel(Cast a, bool in_vectors, bool out_vectors) {
+  const Place place = place_of_thread(a.rows, a.columns);
+  if (place.count == 0) return;
+  float x[piece_size];
+  load_piece(x, at<const In>(a.x, place.row, place.column), place.count, in_vectors);
+  store_piece(at<Out>(a.out, place.row, place.column), x, place.count, out_vectors);
+}
+
+template <class In>
+cudaError_t launch_cast_from(const Cast& a, cudaStream_t stream) {
+  return with_float(a.out.type, [&](auto out) {
+    using Out = decltype(out);
+    return LAUNCH((cast_kernel<In, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+  });
+}
+
+}  // namespace
+
+cudaError_t launch_binary(const Binary& a, cudaStream_t stream) {
+  return with_float(a.a.type, [&](auto left) {
+    return with_float(a.b.type, [&](auto right) {
+      return with_float(a.out.type, [&](auto out) {
+        using A = decltype(left);
+        using B = decltype(right);
+        using Out = decltype(out);
+        return LAUNCH((binary_kernel<A, B, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<A>(a.a), aligned<B>(a.b), aligned<Out>(a.out));
+      });
+    });
+  });
+}
+
+cudaError_t launch_unary(const Unary& a, cudaStream_t stream) {
+  return with_float(a.x.type, [&](auto in) {
+    return with_float(a.out.type, [&](auto out) {
+      using In = decltype(in);
+      using Out = decltype(out);
+      return LAUNCH((unary_kernel<In, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    });
+  });
+}
+
+cudaError_t launch_cast(const Cast& a, cudaStream_t stream) {
+  if (a.x.type == DType::int32) return launch_cast_from<int32_t>(a, stream);
+  if (a.x.type == DType::uint8) return launch_cast_from<uint8_t>(a, stream);
+  return with_float(a.x.type, [&](auto in) { return launch_cast_from<decltype(in)>(a, stream); });
+}
+
+}  // namespace chiasma::cuda

@@ -1,0 +1,100 @@
+// gather, scatter, pickToken: a warp moves each row, converted on the way if the types differ. Indices and lengths are checked where they are
+// used; a row that a wrong one would name becomes zeros, and the fault is reported.
+#include "cuda/kernels.cuh"
+#include "cuda/rows.cuh"
+
+namespace chiasma::cuda {
+
+namespace {
+
+// Row `from` of `source` to row `to` of `target`; zeros for from = -1.
+template <class In, class Out>
+__device__ __forceinline__ void move_row(const Rows& source, int64_t from, const Rows& target, int64_t to, int64_t columns, bool in_vectors, bool out_vectors) {
+  Out* const out = static_cast<Out*>(target.data) + to * target.stride;
+  if (from >= 0) {
+    const LaneRow<In, 0> row(source, from, columns, in_vectors);
+    row.each([&](const float(&values)[piece_size], int64_t column, int count) { store_piece(out + column, values, count, out_vectors); });
+  } else {
+    for (int64_t column = lane_of_thread(); column < columns; column += warp_size) out[column] = round_to<Out>(0.0f);
+  }
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(row_threads) gather_kernel(Gather a, bool in_vectors, bool out_vectors) {
+  const int64_t row = row_of_warp();
+  if (row >= a.rows) return;
+  int64_t from = a.indices[row];
+  if (from < 0 || from >= a.table_rows) {
+    if (lane_of_thread() == 0) report_fault(a.slot, row, static_cast<int32_t>(from));
+    from = -1;
+  }
+  move_row<In, Out>(a.table, from, a.out, row, a.columns, in_vectors, out_vectors);
+}
+
+// The row of x that goes to each row of the output: `sources` holds -1 for none, and is filled by the largest index that names the row.
+__global__ void __launch_bounds__(row_threads) scatter_sources_kernel(Scatter a) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * row_threads + threadIdx.x;
+  if (i >= a.rows) return;
+  const int32_t to = a.indices[i];
+  if (to < 0 || to >= a.out_rows) {
+    report_fault(a.slot, i, to);
+    return;
+  }
+  // Named before: the later of the two is the one at fault.
+  const int32_t before = atomicMax(a.sources + to, static_cast<int32_t>(i));
+  if (before != -1) report_fault(a.slot, before > i ? before : i, to);
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(row_threads) scatter_kernel(Scatter a, bool in_vectors, bool out_vectors) {
+  const int64_t row = row_of_warp();
+  if (row >= a.out_rows) return;
+  move_row<In, Out>(a.x, a.sources[row], a.out, row, a.columns, in_vectors, out_vectors);
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(row_threads) pick_token_kernel(PickToken a, bool in_vectors, bool out_vectors) {
+  const int64_t s = row_of_warp();
+  if (s >= a.sequences.count) return;
+  const Span span = span_of(a.sequences, s, a.slot, lane_of_thread() == 0);
+  const int64_t from = span.length == 0 ? -1 : span.begin + (a.last ? span.length - 1 : 0);
+  move_row<In, Out>(a.x, from, a.out, s, a.columns, in_vectors, out_vectors);
+}
+
+}  // namespace
+
+cudaError_t launch_gather(const Gather& a, cudaStream_t stream) {
+  return with_float(a.table.type, [&](auto in) {
+    return with_float(a.out.type, [&](auto out) {
+      using In = decltype(in);
+      using Out = decltype(out);
+      return LAUNCH((gather_kernel<In, Out>), grid_of_rows(a.rows), row_threads, 0, stream, a, aligned<In>(a.table), aligned<Out>(a.out));
+    });
+  });
+}
+
+cudaError_t launch_scatter(const Scatter& a, cudaStream_t stream) {
+  cudaError_t error = cudaMemsetAsync(a.sources, 0xff, static_cast<size_t>(a.out_rows) * sizeof(int32_t), stream);
+  if (error != cudaSuccess) return error;
+  error = LAUNCH(scatter_sources_kernel, dim3(static_cast<unsigned>(ceil_div(a.rows, row_threads))), row_threads, 0, stream, a);
+  if (error != cudaSuccess) return error;
+  return with_float(a.x.type, [&](auto in) {
+    return with_float(a.out.type, [&](auto out) {
+      using In = decltype(in);
+      using Out = decltype(out);
+      return LAUNCH((scatter_kernel<In, Out>), grid_of_rows(a.out_rows), row_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    });
+  });
+}
+
+cudaError_t launch_pick_token(const PickToken& a, cudaStream_t stream) {
+  return with_float(a.x.type, [&](auto in) {
+    return with_float(a.out.type, [&](auto out) {
+      using In = decltype(in);
+      using Out = decltype(out);
+      return LAUNCH((pick_token_kernel<In, Out>), grid_of_rows(a.sequences.count), row_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    });
+  });
+}
+
+}  // namespace chiasma::cuda

@@ -1,0 +1,22 @@
+// The launchers that library.cu puts into the table, one for each struct of library.h; each family's file defines its own.
+#pragma once
+
+#include "cuda/launch.cuh"
+#include "cuda/library.h"
+
+namespace chiasma::cuda {
+
+cudaError_t launch_layer_norm(const LayerNorm& arguments, cudaStream_t stream);
+cudaError_t launch_l2_normalize(const L2Normalize& arguments, cudaStream_t stream);
+cudaError_t launch_softmax(const Softmax& arguments, cudaStream_t stream);
+cudaError_t launch_gather(const Gather& arguments, cudaStream_t stream);
+cudaError_t launch_scatter(const Scatter& arguments, cudaStream_t stream);
+cudaError_t launch_pick_token(const PickToken& arguments, cudaStream_t stream);
+cudaError_t launch_pool(const Pool& arguments, cudaStream_t stream);
+cudaError_t launch_binary(const Binary& arguments, cudaStream_t stream);
+cudaError_t launch_unary(const Unary& arguments, cudaStream_t stream);
+cudaError_t launch_cast(const Cast& arguments, cudaStream_t stream);
+cudaError_t launch_patchify(const Patchify& arguments, cudaStream_t stream);
+cudaError_t launch_class_tokens(const ClassTokens& arguments, cudaStream_t stream);
+
+}  // namespace chiasma::cuda

@@ -1,0 +1,209 @@
+// The side library's interface: one table of functions with plain arguments, so that the addon and the library may come from different compilers.
+// libchiasma_cuda is built by nvcc with the CUDA runtime inside, libchiasma_cuda_sim by g++ with the simulator; the addon opens either by dlopen.
+// Functions return a cudaError_t as an int, 0 for success. Kernels are launched on a stream and have been checked by the host code: sizes fit and
+// pointers are of the device. "Row" means a row of the last dimension; strides count elements.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace chiasma::cuda {
+
+using core::DType;
+
+// To be raised with every change in this file.
+constexpr uint32_t library_version = 1;
+constexpr const char* library_entry = "chiasma_cuda_library";
+
+using StreamHandle = void*;  // cudaStream_t
+using EventHandle = void*;   // cudaEvent_t
+using GraphHandle = void*;   // cudaGraphExec_t
+
+enum class Copy : int32_t { to_device, to_host };
+
+// Where a kernel says that the data it was given is wrong. It stays as it is for the rest of the run: the first kernel to write it has it.
+struct Fault {
+  uint32_t kernel;  // 0: none
+  uint32_t unused;
+  uint64_t first;  // the least of position << 32 | value (an int32's bits), over the elements that are wrong
+};
+constexpr uint64_t no_fault = ~uint64_t{0};
+
+// What a kernel that checks data carries.
+struct FaultSlot {
+  Fault* fault;
+  uint32_t kernel;
+};
+
+// A float or integer tensor seen as rows.
+struct Rows {
+  void* data;
+  int64_t stride;
+  DType type;
+};
+
+// --- norm ---
+
+struct LayerNorm {
+  Rows x, out;
+  int64_t rows, columns;
+  const float* weight;  // [columns], or null
+  const float* bias;
+  float eps;
+};
+
+struct L2Normalize {
+  Rows x, out;
+  int64_t rows, columns;
+  float eps;
+};
+
+struct Softmax {
+  Rows x, out;
+  int64_t rows, columns;
+};
+
+// --- gather ---
+
+struct Gather {
+  Rows table, out;
+  const int32_t* indices;
+  int64_t table_rows, rows, columns;
+  FaultSlot slot;
+};
+
+// `sources` int32 [out_rows]: workspace.
+struct Scatter {
+  Rows x, out;
+  const int32_t* indices;
+  int32_t* sources;
+  int64_t rows, out_rows, columns;
+  FaultSlot slot;
+};
+
+// Sequences of packed rows: by cumulative lengths [count + 1], or all of `length` rows where that is null.
+struct Sequences {
+  const int32_t* cumulative;
+  int64_t length, count, rows;
+};
+
+struct PickToken {
+  Rows x, out;
+  Sequences sequences;
+  int64_t columns;
+  bool last;
+  FaultSlot slot;
+};
+
+// --- pool ---
+
+enum class PoolMode : int32_t { mean, max, mean_sqrt_len };
+
+struct Pool {
+  Rows x, out;
+  Sequences sequences;
+  int64_t columns;
+  PoolMode mode;
+  FaultSlot slot;
+};
+
+// --- elementwise ---
+
+enum class BinaryKind : int32_t { add, sub, mul, div };
+
+// Row r of a with row r % period of b; `scalar`: with b's one element.
+struct Binary {
+  Rows a, b, out;
+  int64_t rows, columns, period;
+  BinaryKind kind;
+  bool scalar;
+};
+
+enum class UnaryKind : int32_t { gelu, quick_gelu, gelu_tanh, relu, silu, tanh, sigmoid, exp, neg, sqrt, abs };
+
+struct Unary {
+  Rows x, out;
+  int64_t rows, columns;
+  UnaryKind kind;
+};
+
+// x of any type that is a float, int32 or uint8.
+struct Cast {
+  Rows x, out;
+  int64_t rows, columns;
+};
+
+// --- patch embedding ---
+
+// Each patch of side² pixels becomes a row [3·side·side] of `out`, zeros from there to out.stride, in the order channel, y, x; `first` rows of
+// zeros stand before each picture's patches (its class token's place).
+struct Patchify {
+  const void* pixels;
+  bool bytes;               // uint8 [pictures, height, width, 3], else float32 [pictures, 3, height, width]
+  const float* normalised;  // [3, 256]: the value of each byte
+  Rows out;
+  int64_t pictures, height, width, side, first;
+};
+
+// out[picture · tokens] = token + position row 0, for each picture.
+struct ClassTokens {
+  const float* token;
+  const float* position;  // or null
+  Rows out;
+  int64_t pictures, tokens, columns;
+};
+
+// --- The table ---
+
+struct Runtime {
+  int (*device_count)(int* count);
+  int (*device_name)(int device, char* name, size_t bytes);
+  int (*compute_capability)(int device, int* major, int* minor);
+  int (*set_device)(int device);
+  int (*memory)(size_t* free, size_t* total);
+  int (*allocate)(void** memory, size_t bytes, StreamHandle stream);
+  int (*release)(void* memory, StreamHandle stream);
+  int (*allocate_host)(void** memory, size_t bytes);
+  int (*release_host)(void* memory);
+  int (*copy)(void* to, const void* from, size_t bytes, Copy kind, StreamHandle stream);
+  int (*fill)(void* memory, int byte, size_t bytes, StreamHandle stream);
+  int (*make_stream)(StreamHandle* stream);
+  int (*release_stream)(StreamHandle stream);
+  int (*synchronize)(StreamHandle stream);
+  int (*make_event)(EventHandle* event);
+  int (*release_event)(EventHandle event);
+  int (*record_event)(EventHandle event, StreamHandle stream);
+  int (*wait_event)(EventHandle event);  // blocks the caller
+  int (*begin_recording)(StreamHandle stream);
+  int (*end_recording)(StreamHandle stream, GraphHandle* graph);
+  int (*replay)(GraphHandle graph, StreamHandle stream);
+  int (*release_graph)(GraphHandle graph);
+  int (*clear_error)();  // gives the last error and forgets it, if it is one that can be forgotten
+  const char* (*error_name)(int error);
+  const char* (*error_text)(int error);
+};
+
+struct Library {
+  uint32_t version;
+  bool simulated;
+  Runtime runtime;
+
+  int (*layer_norm)(const LayerNorm& arguments, StreamHandle stream);
+  int (*l2_normalize)(const L2Normalize& arguments, StreamHandle stream);
+  int (*softmax)(const Softmax& arguments, StreamHandle stream);
+  int (*gather)(const Gather& arguments, StreamHandle stream);
+  int (*scatter)(const Scatter& arguments, StreamHandle stream);
+  int (*pick_token)(const PickToken& arguments, StreamHandle stream);
+  int (*pool)(const Pool& arguments, StreamHandle stream);
+  int (*binary)(const Binary& arguments, StreamHandle stream);
+  int (*unary)(const Unary& arguments, StreamHandle stream);
+  int (*cast)(const Cast& arguments, StreamHandle stream);
+  int (*patchify)(const Patchify& arguments, StreamHandle stream);
+  int (*class_tokens)(const ClassTokens& arguments, StreamHandle stream);
+};
+
+using LibraryEntry = const Library* (*)();
+
+}  // namespace chiasma::cuda
