@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(float_threads) gemm_float_kernel(Gemm a, Vecto
     __syncthreads();
     start_stage(slice + stages - 1);
     const uint8_t* const stage = shared + slice % stages * stage_bytes;
-#pragma unroll
+#pragma unroll 1
     for (int unit = 0; unit < slice_units; ++unit) {
       float4 left[8];
 #pragma unroll
