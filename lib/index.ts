@@ -27,6 +27,7 @@ export {
   type EmbedImagesOptions,
   type EmbedOptions,
   type EmbedProgress,
+  type EmbedStreamOptions,
   type EmbedTextsOptions,
   type StreamItem,
   type StreamResult,

@@ -1,31 +1,36 @@
 // Builds the addon from source: CMake by cmake-js in build/cmake, the finished addon in build/Release. In a clone cmake-js is a
-// development dependency; in an installed package npm fetches the pinned version once. Further arguments go to cmake-js, e.g. --CDCHIASMA_SANITIZE=address.
+// development dependency; in an installed package npm fetches the pinned version once, into build/tools. Further arguments go to cmake-js, e.g. --CDCHIASMA_SANITIZE=address.
 //   CHIASMA_CMAKE_DIR   another folder than build/cmake, for a build by another compiler
 import { spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
+import { existsSync, mkdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const cmakeJsVersion = '8.0.0'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
-const require = createRequire(import.meta.url)
 
+function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options })
+  if (error) console.error(`chiasma: cannot run ${command}: ${error.message}`)
+  if (status !== 0) process.exit(status ?? 1)
+}
+
+/** The command line of cmake-js, a script for Node. */
 function cmakeJs() {
-  try {
-    return [process.execPath, join(dirname(require.resolve('cmake-js/package.json')), 'bin/cmake-js')]
-  } catch {
-    return ['npm', 'exec', '--yes', `--package=cmake-js@${cmakeJsVersion}`, '--', 'cmake-js']
+  const tools = join(root, 'build/tools')
+  const find = () => [root, tools].map((folder) => join(folder, 'node_modules/cmake-js/bin/cmake-js')).find((file) => existsSync(file))
+  if (!find()) {
+    mkdirSync(tools, { recursive: true })
+    const install = ['install', '--prefix', '.', '--ignore-scripts', '--no-audit', '--no-fund', `cmake-js@${cmakeJsVersion}`]
+    run('npm', install, { cwd: tools, shell: process.platform === 'win32' })
   }
+  return find()
 }
 
 // Headers come from node-api-headers; a configured nodedir would put others in their place.
 const env = { ...process.env }
 delete env.npm_config_nodedir
 
-const [command, ...args] = cmakeJs()
 const output = process.env.CHIASMA_CMAKE_DIR ?? 'build/cmake'
-const options = ['compile', '-O', output, '--parallel', String(availableParallelism()), ...process.argv.slice(2)]
-const result = spawnSync(command, [...args, ...options], { cwd: root, env, stdio: 'inherit' })
-if (result.error) console.error(`chiasma: cannot run ${command}: ${result.error.message}`)
-process.exit(result.status ?? 1)
+run(process.execPath, [cmakeJs(), 'compile', '-O', output, '--parallel', String(availableParallelism()), ...process.argv.slice(2)], { env })

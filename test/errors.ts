@@ -1,6 +1,7 @@
 // What errors say: class, code, text and where they point, for wrong shapes, dtypes and arguments of every op; for names of devices;
 // for what the native side refuses.
 
+import { join } from 'node:path'
 import t from 'tap'
 import { compile } from '../lib/core/compile.js'
 import { Device } from '../lib/core/device.js'
@@ -14,7 +15,7 @@ import {
   TraceError,
   UnsupportedError,
 } from '../lib/core/errors.js'
-import { abortable, BUILD_COMMAND, native } from '../lib/core/native.js'
+import { abortable, buildCommand, native } from '../lib/core/native.js'
 import { Tensor } from '../lib/core/tensor.js'
 import { type Extent, input, parameter, type Value, type WeightRole } from '../lib/core/value.js'
 import * as host from '../lib/ops/host.js'
@@ -30,14 +31,14 @@ const tokens: Extent = { name: 'tokens', per: 1 }
 
 const refusals: [what: string, run: () => unknown, Class: Class, message: string][] = [
   ['linear', () => ops.linear(float([8, 200]), weight([512, 768])), ShapeError, '[linear] x is [8, 200], weight is [512, 768]; expected x to be [..., 768]'],
-  ['', () => ops.linear(int([8, 768]), weight([512, 768])), DTypeError, '[linear] x is int32; expected float32 or bfloat16'],
+  ['', () => ops.linear(int([8, 768]), weight([512, 768])), DTypeError, '[linear] x is int32; expected float32 or bfloat16 or float16'],
   ['', () => ops.linear(float([8, 4]), float([5, 4])), ArgumentError, "[linear] weight is an input; expected a parameter with role 'linear' (matmul multiplies two values)"],
   ['', () => ops.linear(float([8, 4]), weight([5, 4], 'plain')), ArgumentError, "[linear] weight is a plain parameter; expected a parameter with role 'linear' (matmul multiplies two values)"],
   ['', () => ops.linear(float([8, 4]), weight([5, 4]), { bias: float([4]) }), ShapeError, '[linear] weight is [5, 4], bias is [4]; expected bias to be [5]'],
   ['', () => ops.linear(float([8, 4]), weight([5, 4]), { residual: float([8, 4]) }), ShapeError, '[linear] x is [8, 4], weight is [5, 4], residual is [8, 4]; expected residual to be [8, 5]'],
   ['', () => ops.linear(float([8, 4]), weight([5, 4]), { activation: 'swish' as 'silu' }), ArgumentError, "[linear] activation is 'swish'; expected one of 'none', 'gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh'"],
   ['', () => ops.linear(float([8, 4]), weight([5, 4]), { activate: 'silu' } as object), ArgumentError, "[linear] there is no option 'activate'; expected bias, residual, activation, dtype"],
-  ['', () => ops.linear(float([8, 4]), weight([5, 4]), { dtype: 'float16' }), DTypeError, "[linear] dtype is 'float16'; expected one of 'float32', 'bfloat16'"],
+  ['', () => ops.linear(float([8, 4]), weight([5, 4]), { dtype: 'int8' }), DTypeError, "[linear] dtype is 'int8'; expected one of 'float32', 'bfloat16', 'float16'"],
   ['', () => ops.linear(float([8, 4], images), weight([5, 4]), { residual: float([8, 5]) }), ShapeError, "[linear] x has 1 row for each of 'images', residual has a fixed number of rows; expected the rows of both to vary alike"],
   ['', () => ops.linear(float([4], images), weight([5, 4])), ShapeError, "[linear] x varies in its last dimension (1 row for each of 'images'); expected that to be fixed"],
   ['', () => ops.linear(undefined as unknown as Value, weight([5, 4])), ArgumentError, '[linear] x is undefined; expected a Value'],
@@ -60,7 +61,7 @@ const refusals: [what: string, run: () => unknown, Class: Class, message: string
   ['', () => ops.layerNorm(float([2, 8]), { eps: -1 }), ArgumentError, '[layerNorm] eps is -1; expected a number of at least 0'],
   ['', () => ops.layerNorm(float([2, 8]), { weight: weight([8]), eps: 0 }), ArgumentError, "[layerNorm] weight is a parameter with role 'linear', which devices keep packed; expected one with role 'plain'"],
   ['l2Normalize', () => ops.l2Normalize(float([])), ShapeError, '[l2Normalize] x is []; expected x to have at least one dimension'],
-  ['softmax', () => ops.softmax(int([2, 2])), DTypeError, '[softmax] x is int32; expected float32 or bfloat16'],
+  ['softmax', () => ops.softmax(int([2, 2])), DTypeError, '[softmax] x is int32; expected float32 or bfloat16 or float16'],
   ['gather', () => ops.gather(float([4]), int([2])), ShapeError, '[gather] table is [4]; expected table to be [V, C]'],
   ['', () => ops.gather(float([4, 2]), float([2])), DTypeError, '[gather] indices is float32; expected int32'],
   ['scatter', () => ops.scatter(float([3, 2]), int([2]), { rows: 5 }), ShapeError, '[scatter] x is [3, 2], indices is [2]; expected an index for each row of x'],
@@ -73,9 +74,9 @@ const refusals: [what: string, run: () => unknown, Class: Class, message: string
   ['add', () => ops.add(float([2, 3]), float([2])), ShapeError, '[add] a is [2, 3], b is [2]; expected b to be [2, 3] or its trailing dimensions'],
   ['sub', () => ops.sub(float([2, 3], images), float([2, 3], tokens)), ShapeError, "[sub] a has 1 row for each of 'images', b has 1 row for each of 'tokens'; expected the rows of both to vary alike"],
   ['mul', () => ops.mul(float([2, 3]), float([3], tokens)), ShapeError, "[mul] b varies from run to run (1 row for each of 'tokens'); expected b to be of one shape"],
-  ['div', () => ops.div(float([2]), int([2])), DTypeError, '[div] b is int32; expected float32 or bfloat16'],
+  ['div', () => ops.div(float([2]), int([2])), DTypeError, '[div] b is int32; expected float32 or bfloat16 or float16'],
   ['unary', () => ops.unary(float([2]), 'log' as 'exp'), ArgumentError, "[unary] kind is 'log'; expected one of 'gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh', 'sigmoid', 'exp', 'neg', 'sqrt', 'abs'"],
-  ['cast', () => ops.cast(float([2]), 'int8'), DTypeError, "[cast] dtype is 'int8'; expected one of 'float32', 'bfloat16'"],
+  ['cast', () => ops.cast(float([2]), 'int8'), DTypeError, "[cast] dtype is 'int8'; expected one of 'float32', 'bfloat16', 'float16'"],
   ['cosineTopK', () => ops.cosineTopK(float([2, 8]), float([5, 7]), { k: 1 }), ShapeError, '[cosineTopK] queries is [2, 8], corpus is [5, 7]; expected corpus to be [N, 8]'],
   ['', () => ops.cosineTopK(float([2, 8]), float([5, 8]), { k: 1.5 }), ArgumentError, '[cosineTopK] k is 1.5; expected an integer of at least 1'],
   ['reshape', () => ops.reshape(float([2, 8]), [3, 5]), ShapeError, '[reshape] x is [2, 8]; expected as many elements as [3, 5]'],
@@ -129,9 +130,13 @@ t.test('devices', async (t) => {
   await t.rejects(Device.open({ dtype: 'f8' }), { name: 'ArgumentError', message: "[device] dtype is 'f8'; expected 'auto', 'f32', 'bf16', 'f16' or 'int8'" })
   await t.rejects(Device.open({ dtype: 'toString' }), ArgumentError)
   for (const dtype of ['f16', 'fp16']) {
-    await t.rejects(Device.open({ device: 'cpu', dtype }), { name: 'UnsupportedError', message: "[device] dtype 'f16' is not supported on cpu; expected 'f32' or 'bf16'" })
+    await t.rejects(Device.open({ device: 'cpu', dtype }), { name: 'UnsupportedError', message: "[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'" })
   }
-  for (const dtype of ['int8', 'q8']) await t.rejects(Device.open({ device: 'cpu', dtype }), UnsupportedError)
+  for (const dtype of ['int8', 'q8']) {
+    await using quantized = await Device.open({ device: 'cpu', dtype })
+    t.match(quantized, { dtype: 'int8', computeType: 'float32', productType: 'int8' })
+  }
+  await t.rejects(host.cosineSimilarity(new Tensor('float32', new Float32Array(2), [1, 2]), new Tensor('float32', new Float32Array(2), [1, 2]), { dtype: 'int8' }), UnsupportedError)
   for (const threads of [0, 1.5, -1, '2' as unknown as number]) await t.rejects(Device.open({ threads }), { name: 'ArgumentError', field: 'threads' })
   await t.rejects(Device.open({ device: 'cpu', isa: 'mmx' }), DeviceError)
 })
@@ -237,5 +242,5 @@ t.test('native errors', async (t) => {
   t.throws(() => native(() => { throw new TypeError('plain') }), TypeError, 'other errors go through')
   await t.rejects(native(() => Promise.reject(Object.assign(new Error('gone'), { code: 'ERR_DISPOSED' }))), DisposedError)
   await t.rejects(abortable(AbortSignal.abort('why'), () => Promise.resolve(1)).catch((reason) => { throw new Error(reason) }), { message: 'why' })
-  t.match(BUILD_COMMAND, /^node node_modules\/chiasma\/scripts\/build-addon\.mjs$/)
+  t.equal(buildCommand(), `node ${join('scripts', 'build-addon.mjs')}`, 'relative to the folder of the process')
 })

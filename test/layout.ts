@@ -110,22 +110,23 @@ const mayInclude: Readonly<Record<string, readonly string[]>> = {
   cpu: ['core'],
   image: ['core'],
   bridge: ['core', 'cpu', 'image'],
-  '': ['core', 'cpu', 'image', 'bridge'], // addon.cpp
+  cuda: ['core'], // native/cuda
+  '': ['core', 'cpu', 'image', 'bridge', 'cuda'], // addon.cpp
 }
 
 t.test('native includes downwards only', (t) => {
   const wrong: string[] = []
   const rooms = Object.keys(mayInclude)
-  for (const file of filesIn('native/cpp', '.h', '.cpp')) {
+  for (const file of [...filesIn('native/cpp', '.h', '.cpp'), ...filesIn('native/cuda', '.h', '.cpp', '.cuh', '.cu')]) {
     const parts = file.split('/')
-    const room = parts.length > 3 ? parts[2]! : ''
+    const room = parts[1] === 'cuda' ? 'cuda' : parts.length > 3 ? parts[2]! : ''
     if (!rooms.includes(room)) wrong.push(`${file}: '${room}' is no room of native/cpp`)
     for (const [, target] of read(file).matchAll(/^\s*#\s*include\s*[<"]([^>"]+)[>"]/gm)) {
       const from = target!.split('/')[0]!
       if (/^(napi|node_api|js_native_api)/.test(target!) && room !== 'bridge' && room !== '') wrong.push(`${file} includes ${target}`)
-      if (/^cuda/.test(target!)) wrong.push(`${file} includes ${target}`)
+      if (/^cuda(_|\.h)/.test(target!) && room !== 'cuda') wrong.push(`${file} includes ${target}`)
       if (target!.includes('/') && rooms.includes(from) && from !== room && !mayInclude[room]?.includes(from)) wrong.push(`${file} includes ${target}`)
-      if (target!.startsWith('..')) wrong.push(`${file} includes ${target}; paths start at native/cpp`)
+      if (target!.startsWith('..')) wrong.push(`${file} includes ${target}; paths start at native/cpp or native`)
     }
   }
   t.same(wrong, [])

@@ -2,35 +2,35 @@
 
 import { compile } from '../lib/core/compile.js'
 import type { Device } from '../lib/core/device.js'
-import { type DataType, dataView, fromBfloat16, type TensorData, toBfloat16 } from '../lib/core/dtype.js'
+import { type DataType, dataView, type FloatType, fromBfloat16, fromFloat16, type TensorData, toBfloat16 } from '../lib/core/dtype.js'
 import { BYTES_PER_ELEMENT, isFloat } from '../lib/core/dtype.js'
 import { Tensor } from '../lib/core/tensor.js'
 import { type Attributes, type Parameter, parameter, type Value, type ValueType } from '../lib/core/value.js'
 import { columns, type OpName, opTable } from '../lib/ops/index.js'
 import type { CaseInput, Fill, OpCase } from './op-cases.js'
-import { type RefArray, roundTo, sizeOf } from './reference/index.js'
+import { type RefArray, roundTo, sizeOf, toFloat16 } from './reference/index.js'
 
 /** Which float types a case is run with. */
 export interface Variant {
-  readonly input: 'float32' | 'bfloat16'
-  readonly weight: 'float32' | 'bfloat16'
-  readonly output: 'float32' | 'bfloat16'
+  readonly input: FloatType
+  readonly weight: FloatType | 'int8'
+  readonly output: FloatType
 }
 
-const types = ['float32', 'bfloat16'] as const
-
-/** All mixtures that make a difference for the case. */
-export function variantsOf(name: OpName, { inputs }: OpCase): Variant[] {
+/** All mixtures of float32, `low` and int8 weights that make a difference for the case. */
+export function variantsOf(name: OpName, { inputs }: OpCase, low: 'bfloat16' | 'float16', int8: boolean): Variant[] {
+  const types = ['float32', low] as const
   const some = (test: (input: CaseInput) => boolean) => Object.values(inputs).some(test)
   const free = types.filter((type) => type === 'float32' || some((input) => !input.dtype && input.role !== 'linear'))
-  const weights = types.filter((type) => type === 'float32' || some((input) => input.role === 'linear'))
+  const weighted = some((input) => input.role === 'linear')
+  const weights: Variant['weight'][] = !weighted ? ['float32'] : name === 'linear' && int8 ? [...types, 'int8'] : [...types]
   const outputs = types.filter((type) => type === 'float32' || 'dtype' in opTable[name].attributes)
   return free.flatMap((input) => weights.flatMap((weight) => outputs.map((output) => ({ input, weight, output }))))
 }
 
 export function titleOf(name: OpName, { title, inputs }: OpCase, { input, weight, output }: Variant): string {
   const shapes = Object.values(inputs).map(({ shape }) => `[${shape}]`)
-  const short = (type: string) => (type === 'float32' ? 'f32' : 'bf16')
+  const short = (type: Variant['weight']) => ({ float32: 'f32', bfloat16: 'bf16', float16: 'f16', int8: 'int8' })[type]
   const hasWeight = Object.values(inputs).some(({ role }) => role === 'linear')
   return `${name} ${short(input)}${hasWeight ? `·${short(weight)}` : ''}→${short(output)} ${shapes.join(' ')} ${title}`
 }
@@ -61,21 +61,22 @@ export function dtypeOf(input: CaseInput, variant: Variant): DataType {
   return input.dtype ?? (input.role === 'linear' ? variant.weight : variant.input)
 }
 
-/** The input as the reference sees it: rounded to its dtype. */
+/** The input as the reference sees it: rounded to its dtype. An int8 weight is made from floats, by the reference as by the device. */
 export function arrayOf(input: CaseInput, variant: Variant, seed: number): RefArray {
-  const dtype = dtypeOf(input, variant)
+  const type = dtypeOf(input, variant)
+  const dtype = input.role === 'linear' && type === 'int8' ? 'float32' : type
   const values = valuesOf(input.fill ?? 'normal', sizeOf(input.shape), seed)
   return { shape: input.shape, data: values.map((value) => roundTo(value, dtype)), dtype }
 }
 
 export function tensorOf({ shape, data, dtype }: RefArray): Tensor {
   const result = dataView(dtype, new ArrayBuffer(data.length * BYTES_PER_ELEMENT[dtype])) as Exclude<TensorData, BigInt64Array>
-  for (let i = 0; i < data.length; ++i) result[i] = dtype === 'bfloat16' ? toBfloat16(data[i]!) : data[i]!
+  for (let i = 0; i < data.length; ++i) result[i] = dtype === 'bfloat16' ? toBfloat16(data[i]!) : dtype === 'float16' ? toFloat16(data[i]!) : data[i]!
   return new Tensor(dtype, result, shape)
 }
 
 export function numbersOf({ type, data }: Tensor): Float64Array {
-  return Float64Array.from(data as ArrayLike<number>, type === 'bfloat16' ? fromBfloat16 : undefined!)
+  return Float64Array.from(data as ArrayLike<number>, type === 'bfloat16' ? fromBfloat16 : type === 'float16' ? fromFloat16 : undefined!)
 }
 
 /** A tensor whose rows are columns of wider ones; around them is what must not be read. */
@@ -106,9 +107,14 @@ export async function runOp(name: OpName, opCase: OpCase, variant: Variant, devi
   const parameters: Record<string, Parameter> = {}
   for (const [input, { role, view, shape }] of Object.entries(opCase.inputs)) {
     const array = view ? widened(arrays[input]!, view.begin, view.of) : arrays[input]!
-    if (role) parameters[input] = { name: input, shape, dtype: array.dtype, role }
-    else specs[input] = { shape: array.shape, dtype: array.dtype }
     tensors[input] = tensorOf(array)
+    if (role) {
+      const dtype = dtypeOf(opCase.inputs[input]!, variant)
+      parameters[input] = { name: input, shape, dtype, role }
+      arrays[input] = { ...array, dtype }
+    } else {
+      specs[input] = { shape: array.shape, dtype: array.dtype }
+    }
   }
   const entries = Object.entries(parameters).map(([input, parameter]) => ({ parameter, source: tensors[input]! }))
   const weights = entries.length > 0 ? await device.loadWeights(entries) : undefined
@@ -158,8 +164,9 @@ export function mismatch(got: Tensor, expected: RefArray, allowed: number): stri
 
 /** Half the distance from a number to the next of its dtype. */
 function halfStep(value: number, dtype: DataType): number {
-  const exponent = Math.max(-126, Math.floor(Math.log2(Math.abs(value))))
-  return 2 ** (exponent - (dtype === 'bfloat16' ? 8 : 24))
+  const [least, digits] = dtype === 'float16' ? [-14, 11] : dtype === 'bfloat16' ? [-126, 8] : [-126, 24]
+  const exponent = Math.max(least, Math.floor(Math.log2(Math.abs(value))))
+  return 2 ** (exponent - digits)
 }
 
 /** The bits of each item of a batch: its rows of every output. NaNs of any kind are the same. */

@@ -23,16 +23,27 @@ t.test('every op has cases for odd sizes, nothing, and NaN', (t) => {
   t.end()
 })
 
+/** The ops that the table says a device has. */
+const opsOf = (kind: string) => names.filter((name) => kind === 'cpu' || opTable[name].cuda !== false)
+/** Its float types beside float32. */
+const lowTypes = (kind: string) => (kind === 'cpu' ? (['bfloat16'] as const) : (['bfloat16', 'float16'] as const))
+
 for (const info of devices) {
   for (const isa of info.isa ?? [undefined]) {
     t.test([info.id, isa].filter(Boolean).join(' '), async (t) => {
       const device = await Device.open({ device: info.id, dtype: 'f32', isa })
       t.teardown(() => device.dispose())
       if (isa) t.equal(device.isa, isa)
-      for (const name of names) {
+      const views = ['reshape', 'columns'] // which need no kernel
+      t.same(names.filter((name) => device.hasOp(name)), opsOf(info.kind).filter((name) => !views.includes(name)), 'its kernels are those of the op table')
+      for (const name of opsOf(info.kind)) {
         await t.test(name, async (t) => {
           for (const opCase of opCases[name]) {
-            for (const variant of variantsOf(name, opCase)) {
+            const variants = lowTypes(info.kind).flatMap((low) => variantsOf(name, opCase, low, info.kind === 'cpu'))
+            const titles = new Set<string>()
+            for (const variant of variants) {
+              if (titles.has(titleOf(name, opCase, variant))) continue // float32 alone
+              titles.add(titleOf(name, opCase, variant))
               const title = titleOf(name, opCase, variant)
               try {
                 const run = await runOp(name, opCase, variant, device)
@@ -61,10 +72,9 @@ for (const info of devices) {
       const all = await Device.open({ device: info.id, dtype: 'f32', isa })
       const one = await Device.open({ device: info.id, dtype: 'f32', isa, threads: 1 })
       t.teardown(() => Promise.all([all.dispose(), one.dispose()]))
-      for (const name of names) {
+      for (const name of opsOf(info.kind)) {
         for (const batch of batches[name]) {
-          for (const type of ['float32', 'bfloat16'] as const) {
-            const variant = { input: type, weight: type, output: type }
+          for (const variant of batchVariants(name, info.kind)) {
             const bits = async (order: readonly number[], device = all) => {
               const { outputs } = await runOp(name, batch.build(order), variant, device, false)
               return bitsOf(outputs, order.map(batch.rows))
@@ -81,7 +91,7 @@ for (const info of devices) {
             }
             for (const order of [everyone.slice(0, 2), everyone.slice(3), [...everyone.slice(5), ...everyone]]) compare(`in a batch of ${order.length}`, order, await bits(order))
             for (const item of everyone.slice(0, 12)) compare('alone', [item], await bits([item]))
-            t.same(wrong, [], `${name} ${type} ${batch.title}`)
+            t.same(wrong, [], titleOf(name, { title: batch.title, inputs: {} }, variant))
           }
         }
       }
@@ -94,8 +104,14 @@ function shuffled(items: readonly number[], seed: number): number[] {
   return items.map((item) => ({ item, key: next() })).sort((a, b) => a.key - b.key).map(({ item }) => item)
 }
 
+/** One type for all, and int8 weights where an op has them. */
+function batchVariants(name: OpName, kind: string): Variant[] {
+  const plain = (['float32', ...lowTypes(kind)] as const).map((type) => ({ input: type, weight: type, output: type }))
+  return name === 'linear' && kind === 'cpu' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
+}
+
 function allowance(name: OpName, variant: Variant): number {
-  return tolerances[name][variant.input === 'bfloat16' || variant.weight === 'bfloat16' ? 'bfloat16' : 'float32']
+  return tolerances[name][variant.input === 'float32' && variant.weight === 'float32' ? 'float32' : 'bfloat16']
 }
 
 /** Scores as the reference's; where indices differ from it, what they point at scores as well; ties are in order. */

@@ -4,11 +4,12 @@
 export type WireType = 'float32' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int32' | 'int64' | 'bool'
 
 export interface NativeDeviceInfo {
-  id: string // 'cpu', later 'cuda:0'
+  id: string // 'cpu', 'cuda:0', 'cuda-sim'; 'cuda' where there is no GPU to number
   kind: 'cpu' | 'cuda' | 'cuda-sim'
-  name: string // the processor's brand string
-  memory: { total: number; free?: number } // bytes
-  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_bf16
+  name: string // the processor's or the GPU's
+  memory: { total: number; free?: number } // bytes; 0: not known
+  computeCapability?: string // of a GPU: '9.0'
+  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16
   threads?: number // cores this process may use
   available: boolean
   reason?: string
@@ -77,7 +78,7 @@ export interface NativeProgram {
 
 export interface NativeDevice {
   readonly id: string
-  readonly isa: string // the instruction set in use
+  readonly isa: string // the instruction set in use; of a GPU 'sm_90'
   readonly bf16: boolean // has bf16 arithmetic
   readonly threads: number
   hasOp(op: string): boolean
@@ -105,7 +106,8 @@ export interface ImagePlan {
 
 export interface Addon {
   readonly version: string
-  listDevices(): NativeDeviceInfo[]
+  /** Asks the driver on another thread; later calls have the same answer. */
+  listDevices(): Promise<NativeDeviceInfo[]>
   /** isa caps the instruction set (tests); threads caps the pool's share. */
   openDevice(options: { id: string; isa?: string; threads?: number }): NativeDevice
   createTask(): NativeTask

@@ -16,9 +16,8 @@ interface ClassifyOptions extends ModelOptions {
   json?: boolean
 }
 
-export function addClassify(program: Command): void {
-  withModel(program.command('classify'))
-    .description("classify images: zero-shot into --labels with a dual encoder, else into the checkpoint's own labels")
+export function define(command: Command): void {
+  withModel(command)
     .argument('<paths...>', 'image files, folders or glob patterns')
     .option('--labels <a,b,c>', 'labels in words, separated by commas')
     .option('--template <text>', 'the sentence a label is put into, at {}')

@@ -2,12 +2,11 @@
 
 import type { Command } from 'commander'
 import { convertCheckpoint } from '../io/convert.js'
-import { Progress, say } from './console.js'
+import { say } from './console.js'
+import { Progress } from './progress.js'
 
-export function addConvert(program: Command): void {
-  program
-    .command('convert')
-    .description('write the safetensors of a checkpoint in .bin or .pt files; nothing in them is executed')
+export function define(command: Command): void {
+  command
     .argument('<source>', 'checkpoint folder or file')
     .argument('<destination>', 'folder to write')
     .option('--overwrite', 'replace a safetensors file that is there')

@@ -7,9 +7,10 @@ import { Tensor } from '../core/tensor.js'
 import { classifyImages } from '../embed/classify.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import * as ops from '../ops/host.js'
-import { Progress, print, say } from './console.js'
+import { print, say } from './console.js'
 import { imagePaths, readTexts } from './inputs.js'
 import { type ModelOptions, loadOptions, withModel } from './options.js'
+import { Progress } from './progress.js'
 
 interface DemoOptions extends ModelOptions {
   images?: string
@@ -18,9 +19,8 @@ interface DemoOptions extends ModelOptions {
   labels?: string
 }
 
-export function addDemo(program: Command): void {
-  withModel(program.command('demo'))
-    .description('embed a folder of images or a file of texts, list the nearest of one of them, and say how fast it was')
+export function define(command: Command): void {
+  withModel(command)
     .option('--images <folder>', 'a folder of images')
     .option('--texts <file>', 'texts, one a line, or .jsonl')
     .option('--query <item>', 'the image or text whose nearest are listed; default: one in the middle')

@@ -5,10 +5,8 @@ import { readFile } from 'node:fs/promises'
 import { listDevices } from '../core/device.js'
 import { print } from './console.js'
 
-export function addDoctor(program: Command): void {
-  program
-    .command('doctor')
-    .description('list devices and instruction sets, and say why a device is not used')
+export function define(command: Command): void {
+  command
     .option('--json', 'print the same as JSON')
     .action(run)
 }
@@ -26,7 +24,7 @@ async function run({ json }: { json?: boolean }): Promise<void> {
     const details = [
       isa && `instruction sets ${isa.join(', ')}`,
       computeCapability && `compute capability ${computeCapability}`,
-      memory && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
+      memory.total > 0 && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
     ].filter(Boolean)
     await print(`${id}: ${name}${available ? '' : ` - not usable: ${reason}`}`)
     if (details.length) await print(`  ${details.join('; ')}`)

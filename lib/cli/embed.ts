@@ -7,19 +7,23 @@ import { join } from 'node:path'
 import { ArgumentError, ChiasmaError } from '../core/errors.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
-import { Progress, print, say } from './console.js'
+import { print, say } from './console.js'
 import { fileMark, imagePaths, readTexts } from './inputs.js'
 import { Journal, type JournalEntry } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
+import { Progress } from './progress.js'
 
 interface EmbedOptions extends ModelOptions {
   out: string
   texts?: string
-  batchSize: number
+  batchSize?: number
   normalize: boolean
   promptName?: string
   json?: boolean
 }
+
+/** Items written to the journal at once: what an interruption may cost. */
+const journalled = 32
 
 interface Item {
   readonly name: string
@@ -28,13 +32,12 @@ interface Item {
   mark(): Promise<string | undefined>
 }
 
-export function addEmbed(program: Command): void {
-  withModel(program.command('embed'))
-    .description('embed images, or the lines of a text file, into FILE; run again after an interruption, it goes on')
+export function define(command: Command): void {
+  withModel(command)
     .argument('[paths...]', 'image files, folders or glob patterns')
     .requiredOption('-o, --out <file>', 'output: .safetensors, .npy, .jsonl, .arrow or .parquet')
     .option('--texts <file>', 'texts instead of images: one a line, or .jsonl')
-    .option('--batch-size <n>', 'items given to the model at once', positiveInteger, 32)
+    .option('--batch-size <n>', 'items given to the model at once; default: 32 images, or texts of 2048 tokens in all', positiveInteger)
     .option('--prompt-name <name>', "one of the checkpoint's prompts, for texts")
     .option('--no-normalize', 'keep the length of the vectors')
     .addOption(new Option('--json', 'print a summary as JSON on stdout'))
@@ -74,7 +77,7 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
       } else {
         pending.push({ entry: { item: item.name, mark }, row: embedding })
       }
-      if (pending.length === options.batchSize || index === rest.length - 1) {
+      if (pending.length === (options.batchSize ?? journalled) || index === rest.length - 1) {
         await journal.append(pending)
         pending = []
         progress.update(resumed + index + 1)

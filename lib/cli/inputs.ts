@@ -4,7 +4,6 @@ import { createReadStream } from 'node:fs'
 import { lstat, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { glob } from 'tinyglobby'
 import { ArgumentError } from '../core/errors.js'
 
 const imageExtensions = ['jpg', 'jpeg', 'jfif', 'png', 'webp', 'gif', 'avif', 'tif', 'tiff']
@@ -15,6 +14,7 @@ const imageExtensions = ['jpg', 'jpeg', 'jfif', 'png', 'webp', 'gif', 'avif', 't
  */
 export async function imagePaths(given: readonly string[]): Promise<string[]> {
   const paths: string[] = []
+  const { glob } = await import('tinyglobby')
   for (const name of given) {
     const stats = await stat(name).catch(() => undefined)
     if (stats?.isDirectory()) {

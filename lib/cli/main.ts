@@ -1,28 +1,56 @@
 #!/usr/bin/env node
-// The command line. Results on stdout, messages on stderr; exit code 0 on success, 2 on wrong usage, 1 on any other failure.
+// The command line. Results on stdout, messages on stderr; exit code 0 on success, 2 on wrong usage, 1 on any other failure. Only the command
+// that is asked for is loaded, so that help and `doctor` answer at once.
 
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { ChiasmaError } from '../core/errors.js'
-import { addClassify } from './classify.js'
 import { endQuietlyWhenStdoutCloses, say } from './console.js'
-import { addConvert } from './convert.js'
-import { addDemo } from './demo.js'
-import { addDoctor } from './doctor.js'
-import { addEmbed } from './embed.js'
-import { addSearch } from './search.js'
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+const commands: Readonly<Record<string, { description: string; load: () => Promise<{ define(command: Command): void }> }>> = {
+  embed: {
+    description: 'embed images, or the lines of a text file, into FILE; run again after an interruption, it goes on',
+    load: () => import('./embed.js'),
+  },
+  search: {
+    description: 'list the items of an embedding file that are nearest to a text or an image, by cosine similarity',
+    load: () => import('./search.js'),
+  },
+  classify: {
+    description: "classify images: zero-shot into --labels with a dual encoder, else into the checkpoint's own labels",
+    load: () => import('./classify.js'),
+  },
+  doctor: {
+    description: 'list devices and instruction sets, and say why a device is not used',
+    load: () => import('./doctor.js'),
+  },
+  convert: {
+    description: 'write the safetensors of a checkpoint in .bin or .pt files; nothing in them is executed',
+    load: () => import('./convert.js'),
+  },
+  demo: {
+    description: 'embed a folder of images or a file of texts, list the nearest of one of them, and say how fast it was',
+    load: () => import('./demo.js'),
+  },
+}
 
-const program = new Command('chiasma')
-  .description('Embeds images and texts with Hugging Face checkpoints.')
-  .version(version)
-  .exitOverride()
-  .showHelpAfterError('(add --help for the options)')
-for (const add of [addDoctor, addEmbed, addSearch, addClassify, addConvert, addDemo]) add(program)
+async function run(args: readonly string[]): Promise<void> {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+  const program = new Command('chiasma')
+    .description('Embeds images and texts with Hugging Face checkpoints.')
+    .version(version)
+    .exitOverride()
+    .showHelpAfterError('(add --help for the options)')
+  for (const [name, { description, load }] of Object.entries(commands)) {
+    const command = program.command(name).description(description)
+    // `chiasma NAME …` or `chiasma help NAME`
+    if (args.slice(0, 2).includes(name)) (await load()).define(command)
+  }
+  await program.parseAsync(args, { from: 'user' })
+}
 
 endQuietlyWhenStdoutCloses()
-program.parseAsync().catch((error: unknown) => {
+run(process.argv.slice(2)).catch((error: unknown) => {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else if (error instanceof ChiasmaError) {

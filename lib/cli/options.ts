@@ -2,7 +2,7 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LoadOptions } from '../models/auto-model.js'
-import { showDownloads } from './console.js'
+import { showDownloads } from './progress.js'
 
 export interface ModelOptions {
   model: string

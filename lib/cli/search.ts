@@ -17,9 +17,8 @@ interface SearchOptions extends ModelOptions {
   json?: boolean
 }
 
-export function addSearch(program: Command): void {
-  withModel(program.command('search'))
-    .description('list the items of an embedding file that are nearest to a text or an image, by cosine similarity')
+export function define(command: Command): void {
+  withModel(command)
     .requiredOption('--index <file>', 'a file written by chiasma embed')
     .option('--text <text>', 'the query')
     .option('--image <path>', 'the query')

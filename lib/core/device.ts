@@ -2,7 +2,7 @@
 // (`device.id`, `device.dtype`); asking for what is not there is an error that says what is.
 
 import type { FileSource, NativeDevice, NativeWeights, WeightSpec } from '../../typings/addon.js'
-import { type DataType, isFloat } from './dtype.js'
+import { type DataType, type FloatType, isFloat } from './dtype.js'
 import { ArgumentError, DeviceError, ShapeError, UnsupportedError } from './errors.js'
 import { abortable, native } from './native.js'
 import { PlanCache } from './plan-cache.js'
@@ -11,11 +11,11 @@ import { Tensor, type TensorLike } from './tensor.js'
 import type { Parameter } from './value.js'
 
 export interface DeviceInfo {
-  /** 'cpu', 'cuda:0', … */
+  /** 'cpu', 'cuda:0', …; 'cuda' where there is no GPU to number. */
   id: string
   kind: string
   name: string
-  /** Bytes. */
+  /** Bytes; 0 where it is not known. */
   memory: { total: number; free?: number }
   /** CPU: instruction sets this build has kernels for and the processor has, weakest first. */
   isa?: string[]
@@ -37,9 +37,9 @@ export async function listDevices(): Promise<DeviceInfo[]> {
 }
 
 export interface DeviceOptions {
-  /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'. */
+  /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'; for tests 'cuda-sim'. */
   device?: string | undefined
-  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; also 'fp32'. */
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', on the CPU 'int8', on CUDA 'f16'; also 'fp32' and 'q8'. */
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
@@ -48,8 +48,8 @@ export interface DeviceOptions {
 }
 
 /** The types that models can compute in. */
-export type ComputeDType = 'f32' | 'bf16'
-type KnownDType = 'auto' | ComputeDType | 'f16' | 'int8'
+export type ComputeDType = 'f32' | 'bf16' | 'f16' | 'int8'
+type KnownDType = 'auto' | ComputeDType
 
 const dtypeAliases: Readonly<Record<string, KnownDType>> = {
   auto: 'auto',
@@ -64,6 +64,8 @@ const dtypeAliases: Readonly<Record<string, KnownDType>> = {
   int8: 'int8',
   q8: 'int8',
 }
+
+const floatTypes = { f32: 'float32', bf16: 'bfloat16', f16: 'float16' } as const
 
 const open = new Set<WeakRef<Device>>()
 
@@ -107,18 +109,23 @@ export class Device {
     }
     const info = choose(device, await listDevices())
     if (type === 'f16' && info.kind === 'cpu') {
-      throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32' or 'bf16'`, { field: 'dtype' })
+      throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'`, { field: 'dtype' })
     }
-    if (type === 'f16' || type === 'int8') {
-      throw new UnsupportedError(`[device] dtype '${type}' is not supported on ${info.id} yet; expected 'f32' or 'bf16'`, { field: 'dtype' })
+    if (type === 'int8' && info.kind !== 'cpu') {
+      throw new UnsupportedError(`[device] dtype 'int8' is not supported on ${info.id} yet; expected 'f32', 'bf16' or 'f16'`, { field: 'dtype' })
     }
     const opened = native((addon) => addon.openDevice({ id: info.id, ...(isa !== undefined && { isa }), ...(threads !== undefined && { threads }) }))
     return new Device(opened, type === 'auto' ? (opened.bf16 ? 'bf16' : 'f32') : type)
   }
 
-  /** `dtype` as tensors spell it. */
-  get computeType(): 'float32' | 'bfloat16' {
-    return this.dtype === 'bf16' ? 'bfloat16' : 'float32'
+  /** The type of weights and of what passes between ops, as tensors spell it. */
+  get computeType(): FloatType {
+    return this.dtype === 'int8' ? 'float32' : floatTypes[this.dtype]
+  }
+
+  /** The type of the weights of a transformer block's products: the compute type, or int8. */
+  get productType(): FloatType | 'int8' {
+    return this.dtype === 'int8' ? 'int8' : this.computeType
   }
 
   /** Whether the device has a kernel for the op. */
@@ -254,8 +261,13 @@ function choose(wanted: string, devices: readonly DeviceInfo[]): DeviceInfo {
   const found =
     id === 'auto'
       ? (devices.find(({ kind, available }) => kind === 'cuda' && available) ?? devices.find(({ kind }) => kind === 'cpu'))
-      : (devices.find((info) => fits(info) && info.available) ?? devices.find(fits))
+      : (devices.find((info) => fits(info) && info.available) ??
+        devices.find(fits) ??
+        devices.find((info) => info.id === 'cuda' && id.startsWith('cuda:'))) // why there is no GPU at all
   if (found?.available) return found
+  if (!found && id.startsWith('cuda-sim')) {
+    throw new DeviceError(`[device] '${wanted}' is not built; in a clone of the repository \`npm run build:sim\` builds it`, { field: 'device' })
+  }
   const there = devices.filter(({ available }) => available).map((info) => `${info.id} (${info.name})`)
   throw new DeviceError(
     `[device] '${wanted}' ${found ? `cannot be used: ${found.reason}` : 'is not there'}; this machine has ${there.join(', ') || 'none'}`,
@@ -279,7 +291,7 @@ function weightSpec(parameter: Parameter, source: FileSource | TensorLike): Weig
   }
   if (isFile) return { name, role, dtype, shape, source }
   const tensor = Tensor.from(source, name)
-  checkConversion(name, tensor.type, dtype)
+  checkConversion(name, tensor.type, role === 'linear' && dtype === 'int8' ? 'float32' : dtype)
   return { name, role, dtype, shape, source: { data: tensor.data, dtype: tensor.type } }
 }
 

@@ -2,7 +2,7 @@
 // Native errors carry a code; here they become the error family, with the stack of the JavaScript caller.
 
 import { createRequire } from 'node:module'
-import { dirname } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Addon, NativeTask } from '../../typings/addon.js'
 import {
@@ -18,12 +18,18 @@ import {
   UnsupportedError,
 } from './errors.js'
 
-/** Builds the addon from the packed sources, run in the folder of the project that installed the package. */
-export const BUILD_COMMAND = 'node node_modules/chiasma/scripts/build-addon.mjs'
 const SUPPORTED = 'linux-x64 with glibc 2.28 or later'
 
 // lib/core or dist/core; both lie two below the package's root.
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
+
+/** Builds the addon from the packed sources: the command to type in the folder this process runs in. */
+export function buildCommand(): string {
+  const script = join(root, 'scripts/build-addon.mjs')
+  const near = relative(process.cwd(), script)
+  const path = near.startsWith('..') ? script : near
+  return `node ${/\s/.test(path) ? `"${path}"` : path}`
+}
 
 let loaded: Addon | undefined
 
@@ -38,7 +44,7 @@ function load(): Addon {
     const reason = (cause instanceof Error ? cause.message : String(cause)).split('\n')[0]
     throw new DeviceError(
       `the native addon cannot be loaded on ${platform()} (${reason}); prebuilt: ${SUPPORTED}; elsewhere build it from source ` +
-        `(C++20 compiler, CMake 3.22 or later): ${BUILD_COMMAND}`,
+        `(C++20 compiler, CMake 3.22 or later): ${buildCommand()}`,
       { cause },
     )
   }

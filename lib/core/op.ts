@@ -48,7 +48,7 @@ export const attribute = {
       otherwise,
     ),
   /** The output's dtype; the first input's where the caller gives none, float32 where that is no float. */
-  outputType: (types: readonly DataType[] = ['float32', 'bfloat16']) =>
+  outputType: (types: readonly DataType[] = ['float32', 'bfloat16', 'float16']) =>
     rule<DataType>(
       `one of ${types.map((type) => `'${type}'`).join(', ')}`,
       (value) => types.includes(value as DataType),
@@ -92,7 +92,7 @@ export class InputCheck {
   }
 
   float(...names: readonly string[]): void {
-    for (const name of names) this.dtype(name, 'float32', 'bfloat16')
+    for (const name of names) this.dtype(name, 'float32', 'bfloat16', 'float16')
   }
 
   /** The input has exactly `rank` dimensions; `as` spells them, say '[T, C]'. */
@@ -169,6 +169,8 @@ export interface OpDeclaration<I extends readonly string[], A extends AttributeR
   /** The input that a device keeps packed: it must be a parameter with role 'linear', and only it may be one. */
   readonly packed?: NoInfer<I[number]>
   readonly attributes: A
+  /** Set where the CUDA device has no kernel for it: a model that needs it cannot be loaded there. */
+  readonly cuda?: false
   /** The outputs' types. `extent` is given by ops whose first dimension no input determines. */
   infer(inputs: InputsOf<I>, attributes: AttributesOf<A>, check: InputCheck, extent?: Extent): ValueType | readonly ValueType[]
   readonly vjp?: Vjp

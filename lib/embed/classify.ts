@@ -4,7 +4,7 @@
 import { ArgumentError, UnsupportedError } from '../core/errors.js'
 import type { ImageInput } from '../data/image.js'
 import type { Embedder } from './embedder.js'
-import { inBatches, mapOrdered } from './ordered.js'
+import { inBatches } from './batches.js'
 
 export interface Classification {
   readonly label: string
@@ -42,14 +42,14 @@ export async function* classifyImages(
   }
   const { classifier } = embedder.model
   if (!classifier) throw new UnsupportedError('this checkpoint has no labels of its own; give some in words')
-  const prepared = mapOrdered(
-    images,
-    (image) => embedder.preprocess(image, { allowRemote, signal }).catch((error: Error) => error),
-    2 * batchSize,
-  )
-  const classified = mapOrdered(
-    inBatches(prepared, batchSize),
-    async (batch) => {
+  const batches = inBatches<ImageInput, Uint8Array | Error, Classification[] | Error>(images, {
+    prepare: (image) =>
+      embedder.preprocess(image, { allowRemote, signal }).catch((error: Error) => {
+        if (signal?.aborted) throw signal.reason
+        return error
+      }),
+    share: () => 1 / batchSize,
+    run: async (batch) => {
       const good = batch.filter((pixels): pixels is Uint8Array => !(pixels instanceof Error))
       const size = good[0]?.length ?? 0
       const pixels = new Uint8Array(good.length * size)
@@ -58,9 +58,13 @@ export async function* classifyImages(
       let row = 0
       return batch.map((one) => (one instanceof Error ? one : best(logits, row++, classifier.labels, topK)))
     },
-    2,
-  )
-  yield* numbered(classified, signal)
+    atOnce: 2 * batchSize,
+    signal,
+  })
+  let index = 0
+  for await (const batch of batches) {
+    for (const labels of batch) yield labels instanceof Error ? { index: index++, error: labels } : { index: index++, labels }
+  }
 }
 
 async function* zeroShot(
@@ -92,17 +96,6 @@ async function* zeroShot(
       logits[label] = dot * logitScale
     }
     yield { index, labels: best(logits, 0, labels, topK) }
-  }
-}
-
-async function* numbered(
-  batches: AsyncIterable<(Classification[] | Error)[]>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<ClassifyResult, void, undefined> {
-  let index = 0
-  for await (const batch of batches) {
-    signal?.throwIfAborted()
-    for (const labels of batch) yield labels instanceof Error ? { index: index++, error: labels } : { index: index++, labels }
   }
 }
 

@@ -9,7 +9,8 @@ import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { AutoModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
-import { inBatches, mapOrdered } from './ordered.js'
+import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
+import { inBatches } from './batches.js'
 import { type Precision, normalizeRows, precisions, toPrecision, truncateRows } from './vectors.js'
 import { readPrompts } from './prompts.js'
 
@@ -22,7 +23,7 @@ export interface EmbedProgress {
 export interface EmbedOptions {
   /** L2-normalise each embedding; default true. */
   normalize?: boolean
-  /** Items given to the model at once; default 32. It changes speed, never results. */
+  /** Items given to the model at once; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
   batchSize?: number
   signal?: AbortSignal
   onProgress?: (progress: EmbedProgress) => void
@@ -52,8 +53,10 @@ export type StreamResult = { index: number; embedding: Float32Array; error?: und
 
 type Prepared = { pixels: Uint8Array } | { tokens: Int32Array } | { error: Error }
 
-/** Texts tokenised and run at a time; bounds memory for long lists. */
-const textsAtOnce = 2048
+/** What a stream takes: the options of images and of texts; its embeddings are float32. */
+export type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>
+
+const imagesAtOnce = 32
 
 /**
  * Embeds images and texts with a checkpoint.
@@ -129,7 +132,7 @@ export class Embedder {
     return this.#model.device
   }
 
-  /** The compute dtype in use: 'f32' or 'bf16'. */
+  /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
   get dtype(): string {
     return this.#model.dtype
   }
@@ -159,21 +162,10 @@ export class Embedder {
     const { textEncoder } = this.#model
     if (!textEncoder) throw new UnsupportedError('this checkpoint has no text encoder')
     if (!Array.isArray(texts)) throw new ArgumentError('embedTexts takes an array of strings', { field: 'texts' })
-    const { precision = 'float32', truncateDim, normalize = true, signal, onProgress } = options
+    const { precision = 'float32', ...rest } = options
     if (!precisions.includes(precision)) toPrecision(new Float32Array(0), 0, precision)
-    const columns = truncateDim ?? textEncoder.dimensions
-    if (truncateDim !== undefined) truncateRows(new Float32Array(textEncoder.dimensions), textEncoder.dimensions, truncateDim)
-    const prompt = this.#prompt(options)
-    const result = new Float32Array(texts.length * columns)
-    for (let begin = 0; begin < texts.length; begin += textsAtOnce) {
-      const slice = texts.slice(begin, begin + textsAtOnce)
-      const sequences = await this.#tokenize(slice, begin, prompt, options)
-      const data = truncateRows(await textEncoder.encode(sequences, { signal }), textEncoder.dimensions, columns)
-      if (normalize) normalizeRows(data, columns)
-      result.set(data, begin * columns)
-      onProgress?.({ done: begin + slice.length, total: texts.length })
-    }
-    return toPrecision(result, columns, precision)
+    const { data, dims } = await this.#collect(texts.map((text) => ({ text })), rest)
+    return toPrecision(data as Float32Array, dims[1]!, precision)
   }
 
   /**
@@ -182,19 +174,22 @@ export class Embedder {
    */
   async *embedStream(
     items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
-    options: EmbedImagesOptions & EmbedTextsOptions = {},
+    options: EmbedStreamOptions = {},
   ): AsyncGenerator<StreamResult, void, undefined> {
     this.#check()
-    const { batchSize = 32, normalize = true, signal, onProgress } = options
-    if (!Number.isInteger(batchSize) || batchSize < 1) {
-      throw new ArgumentError(`batchSize is ${batchSize}; expected a positive integer`, { field: 'batchSize' })
-    }
+    if (!isIterable(items)) throw new ArgumentError(`embedStream takes an iterable of images and texts, not ${nameOf(items)}`, { field: 'items' })
+    this.#checkOptions(options)
+    const { batchSize, normalize = true, signal, onProgress } = options
     const prompt = this.#prompt(options)
-    const prepared = mapOrdered(items, (item, index) => this.#prepare(item, index, prompt, options), 2 * batchSize)
+    const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
+      prepare: (item, index) => this.#prepare(item, index, prompt, options),
+      share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
+      run: (batch) => this.#encode(batch, normalize, options),
+      atOnce: 2 * (batchSize ?? imagesAtOnce),
+      signal,
+    })
     let done = 0
-    const encoded = mapOrdered(inBatches(prepared, batchSize), (batch) => this.#encode(batch, normalize, options), 2)
-    for await (const batch of encoded) {
-      signal?.throwIfAborted()
+    for await (const batch of batches) {
       for (const result of batch) {
         yield result instanceof Error ? { index: done++, error: result } : { index: done++, embedding: result }
       }
@@ -235,16 +230,19 @@ export class Embedder {
     return this.#defaultPrompt ?? ''
   }
 
-  async #tokenize(texts: readonly string[], begin: number, prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
-    texts.forEach((text, i) => {
-      if (typeof text !== 'string') throw new ArgumentError(`text ${begin + i} is ${typeof text}; expected a string`, { index: begin + i })
-    })
-    const { maxLength = this.maxLength, truncation = true, signal } = options
-    if (!Number.isInteger(maxLength) || maxLength < 1) {
-      throw new ArgumentError(`maxLength is ${maxLength}; expected a positive integer`, { field: 'maxLength' })
+  /** @throws ArgumentError for an option that is wrong whatever the items are. */
+  #checkOptions(options: EmbedStreamOptions): void {
+    const { batchSize, maxLength, truncateDim } = options
+    for (const [field, value] of Object.entries({ batchSize, maxLength })) {
+      if (value !== undefined && (!Number.isInteger(value) || value < 1)) {
+        throw new ArgumentError(`${field} is ${nameOf(value)}; expected a positive integer`, { field })
+      }
     }
-    const prompted = prompt ? texts.map((text) => prompt + text) : texts
-    return this.#tokenizer!.encodeAll(prompted, { truncation, maxLength: Math.min(maxLength, this.maxLength), signal, firstIndex: begin })
+    if (truncateDim !== undefined) truncateRows(new Float32Array(this.dimensions), this.dimensions, truncateDim)
+    const { precision } = options as EmbedTextsOptions
+    if (precision !== undefined && precision !== 'float32') {
+      throw new ArgumentError(`precision is ${nameOf(precision)}; a stream gives float32, embedTexts the others`, { field: 'precision' })
+    }
   }
 
   async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
@@ -261,19 +259,19 @@ export class Embedder {
     return new Tensor('float32', data, [n, encoder.dimensions])
   }
 
-  async #collect(items: readonly StreamItem[], options: EmbedImagesOptions): Promise<Tensor> {
-    const result = new Float32Array(items.length * this.dimensions)
-    const { onProgress, ...rest } = options
-    options.signal?.throwIfAborted()
-    for await (const { index, embedding, error } of this.embedStream(items, rest)) {
+  async #collect(items: readonly StreamItem[], options: EmbedStreamOptions): Promise<Tensor> {
+    this.#checkOptions(options)
+    const { onProgress, truncateDim: columns = this.dimensions } = options
+    const result = new Float32Array(items.length * columns)
+    const report = onProgress && (({ done }: EmbedProgress) => onProgress({ done, total: items.length }))
+    for await (const { index, embedding, error } of this.embedStream(items, { ...options, onProgress: report })) {
       if (error) throw withIndex(error, index)
-      result.set(embedding, index * this.dimensions)
-      onProgress?.({ done: index + 1, total: items.length })
+      result.set(embedding, index * columns)
     }
-    return new Tensor('float32', result, [items.length, this.dimensions])
+    return new Tensor('float32', result, [items.length, columns])
   }
 
-  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedImagesOptions & EmbedTextsOptions): Promise<Prepared> {
+  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedStreamOptions): Promise<Prepared> {
     try {
       options.signal?.throwIfAborted()
       const { image, text } = split(item)
@@ -282,7 +280,15 @@ export class Embedder {
       }
       if (text !== undefined) {
         if (!this.#tokenizer) throw new UnsupportedError('this checkpoint has no text encoder')
-        return { tokens: (await this.#tokenize([text], index, prompt, options))[0]! }
+        if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${nameOf(text)}; expected a string`, { index })
+        const { maxLength = this.maxLength, truncation, signal } = options
+        const [tokens] = await this.#tokenizer.encodeAll([prompt + text], {
+          maxLength: Math.min(maxLength, this.maxLength),
+          truncation,
+          signal,
+          firstIndex: index,
+        })
+        return { tokens: tokens! }
       }
       return { pixels: await this.preprocess(image!, { allowRemote: options.allowRemote, signal: options.signal }) }
     } catch (error) {
@@ -291,7 +297,7 @@ export class Embedder {
     }
   }
 
-  async #encode(batch: readonly Prepared[], normalize: boolean, options: EmbedImagesOptions & EmbedTextsOptions): Promise<(Float32Array | Error)[]> {
+  async #encode(batch: readonly Prepared[], normalize: boolean, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
     const { signal, truncateDim } = options
     const results: (Float32Array | Error)[] = batch.map((item) => ('error' in item ? item.error : noVector))
     const place = (where: number[], rows: Float32Array, dimensions: number): void => {
@@ -329,7 +335,23 @@ function split(item: StreamItem): { image?: ImageInput; text?: string } {
   return { image: item as ImageInput }
 }
 
+/** The part of a batch that an item fills. */
+function shareOf(item: Prepared): number {
+  if ('tokens' in item) return Math.max(item.tokens.length / TOKENS_AT_ONCE, 1 / TEXTS_AT_ONCE)
+  return 1 / imagesAtOnce
+}
+
+function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<unknown> {
+  return value !== null && typeof value === 'object' && (Symbol.iterator in value || Symbol.asyncIterator in value)
+}
+
+/** A value as error messages show it. */
+function nameOf(value: unknown): string {
+  return typeof value === 'string' ? `'${value.slice(0, 60)}'` : typeof value === 'object' && value !== null ? 'an object' : String(value)
+}
+
 function withIndex(error: Error, index: number): Error {
+  if ((error as { index?: unknown }).index === index) return error
   Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   error.message = `input ${index}: ${error.message}`
   return error

@@ -10,7 +10,7 @@ import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint } from '../io/checkpoint.js'
 import { resolveSource, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
-import { type ComputeType, type PixelScale, Scope } from '../nn/index.js'
+import { type PixelScale, Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
 import type { Config } from './config.js'
 import type { Architecture } from './encoder.js'
@@ -21,7 +21,7 @@ import { readSentenceModules, type SentenceModules, SentenceTower } from './sent
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
   device?: string | undefined
-  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16'; transformers.js's spellings too. */
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; transformers.js's spellings too. */
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
@@ -56,7 +56,7 @@ export const AutoModel = {
       const file = join(encoderFolder, 'config.json')
       const config = { json: Object.freeze(await readJsonObject(file)), file }
       const checkpoint = await openCheckpoint(encoderFolder, { signal })
-      const built = await build(config, checkpoint, modules, device.computeType)
+      const built = await build(config, checkpoint, modules, device)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
       const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
       const model = new Model({
@@ -79,8 +79,8 @@ export const AutoModel = {
   },
 }
 
-async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, computeType: ComputeType): Promise<Built> {
-  const scope = Scope.root(checkpoint, computeType)
+async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {
+  const scope = Scope.root(checkpoint, computeType, productType)
   const architecture = buildArchitecture(config, scope)
   const parts = [{ checkpoint, scope }]
   if (!modules || !architecture.texts || architecture.images) return { architecture, parts }

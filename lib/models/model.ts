@@ -86,7 +86,7 @@ export class Model {
   readonly config: Config
   /** 'cpu', 'cuda:0', … */
   readonly device: string
-  /** What matrix products are computed in: 'f32' or 'bf16'. */
+  /** What matrix products are computed in: 'f32', 'bf16' or 'int8'. */
   readonly dtype: string
   /** The folder it was loaded from: the source, or its snapshot in the Hub's cache. */
   readonly folder: string

@@ -7,10 +7,12 @@ import type { TextTower, TokenInputs } from './encoder.js'
 import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 /** Tokens in one run, unless a single text has more. */
-const MAX_TOKENS = 2048
+export const TOKENS_AT_ONCE = 2048
 const MIN_CAPACITY = 64
 /** A plan has room for one text in so many tokens. */
 const TOKENS_PER_TEXT = 4
+/** Texts in one run. */
+export const TEXTS_AT_ONCE = TOKENS_AT_ONCE / TOKENS_PER_TEXT
 
 /** The tokens of one text that are computed. */
 export interface TextTokens {
@@ -60,7 +62,7 @@ export class TextRunner {
     signal?: AbortSignal,
   ): Promise<void> {
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
-    const budget = Math.min(MAX_TOKENS, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
+    const budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
     let left: { index: number; text: TextTokens } | undefined
     const takeText = () => {

@@ -4,7 +4,7 @@
 import type { Value } from '../core/value.js'
 import { attention, gather } from '../ops/index.js'
 import { Linear } from './linear.js'
-import type { Scope } from './scope.js'
+import type { ComputeType, Scope } from './scope.js'
 
 /** Where sequences begin and end among the rows of x: cumulative lengths, or one length for all. */
 export interface Sequences {
@@ -30,6 +30,8 @@ export class Attention {
   readonly key: Linear
   readonly value: Linear
   readonly out: Linear
+  /** Of queries, keys and values. */
+  readonly dtype: ComputeType
 
   private readonly scale: number
 
@@ -38,10 +40,12 @@ export class Attention {
     private readonly options: AttentionOptions,
   ) {
     const { width, names, qkvBias: bias = true } = options
-    this.query = new Linear(scope.at(names.query), width, width, { bias })
-    this.key = new Linear(scope.at(names.key), width, width, { bias })
-    this.value = new Linear(scope.at(names.value), width, width, { bias })
-    this.out = new Linear(scope.at(names.out), width, width)
+    const dtype = scope.productType
+    this.query = new Linear(scope.at(names.query), width, width, { bias, dtype })
+    this.key = new Linear(scope.at(names.key), width, width, { bias, dtype })
+    this.value = new Linear(scope.at(names.value), width, width, { bias, dtype })
+    this.out = new Linear(scope.at(names.out), width, width, { dtype })
+    this.dtype = scope.computeType
     this.scale = (width / options.heads) ** -0.5
   }
 
@@ -50,7 +54,7 @@ export class Attention {
    * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
    */
   forward(x: Value, sequences: Sequences, { residual, relativeBias }: { residual?: Value; relativeBias?: Value | undefined } = {}): Value {
-    const dtype = this.query.weight.dtype as 'float32' | 'bfloat16'
+    const { dtype } = this
     const q = this.query.forward(x, { dtype })
     const keyed = sequences.keys ? gather(x, sequences.keys.rows, { dtype }) : x
     const k = this.key.forward(keyed, { dtype })

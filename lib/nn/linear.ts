@@ -3,7 +3,7 @@
 import type { FloatType } from '../core/dtype.js'
 import { type Parameter, parameter, type Value } from '../core/value.js'
 import { linear } from '../ops/index.js'
-import type { Scope } from './scope.js'
+import type { ProductType, Scope } from './scope.js'
 
 export type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh'
 
@@ -18,8 +18,12 @@ export class Linear {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
 
-  constructor(scope: Scope, inputs: number, outputs: number, options: { bias?: boolean } = {}) {
-    this.weight = scope.parameter('weight', [outputs, inputs], { role: 'linear' })
+  /**
+   * @param options.dtype of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and
+   *   projections of pooled tokens cost little and are not worth int8's error.
+   */
+  constructor(scope: Scope, inputs: number, outputs: number, options: { bias?: boolean; dtype?: ProductType } = {}) {
+    this.weight = scope.parameter('weight', [outputs, inputs], { role: 'linear', dtype: options.dtype ?? scope.computeType })
     this.bias = options.bias === false ? undefined : scope.parameter('bias', [outputs])
   }
 

@@ -1,13 +1,15 @@
 // A place in a checkpoint: module paths are checkpoint paths. Modules ask it for their parameters by name, shape and role, and it
 // collects what they asked for, so that one call can match all of it to the files. (The idea is that of candle's VarBuilder.)
 
-import type { DataType } from '../core/dtype.js'
+import type { DataType, FloatType } from '../core/dtype.js'
 import { ArgumentError } from '../core/errors.js'
 import { sameShape, type Shape } from '../core/shape.js'
 import type { Parameter, WeightRole } from '../core/value.js'
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
-export type ComputeType = 'float32' | 'bfloat16'
+export type ComputeType = FloatType
+/** The type of the weights in transformer blocks. */
+export type ProductType = ComputeType | 'int8'
 
 /** What is known of a checkpoint before its tensors are read. */
 export interface TensorNames {
@@ -31,19 +33,20 @@ export class Scope {
     private readonly names: TensorNames,
     private readonly collected: Map<string, Parameter>,
     readonly computeType: ComputeType,
+    readonly productType: ProductType,
     /** Dotted path of this place; '' is the root. */
     readonly path: string,
   ) {}
 
   /** The root of a checkpoint. */
-  static root(names: TensorNames, computeType: ComputeType): Scope {
-    return new Scope(names, new Map(), computeType, '')
+  static root(names: TensorNames, computeType: ComputeType, productType: ProductType = computeType): Scope {
+    return new Scope(names, new Map(), computeType, productType, '')
   }
 
   /** The place below this one; parts may hold dots, '' stays here. */
   at(...parts: (string | number)[]): Scope {
     const path = [this.path, ...parts].filter(part => part !== '').join('.')
-    return new Scope(this.names, this.collected, this.computeType, path)
+    return new Scope(this.names, this.collected, this.computeType, this.productType, path)
   }
 
   /** The checkpoint's name of `name` in this place. */

@@ -45,7 +45,7 @@ export class TransformerBlock {
       return this.norm2.forward(this.mlp.forward(attended, attended))
     }
     // The norm's result only feeds matrix products, which would round it to the compute type anyway.
-    const dtype = this.attention.query.weight.dtype as 'float32' | 'bfloat16'
+    const dtype = this.attention.dtype
     const attended = this.attention.forward(this.norm1.forward(x, { dtype }), sequences, { ...extra, residual: x })
     return this.mlp.forward(this.norm2.forward(attended, { dtype }), attended)
   }

@@ -8,6 +8,7 @@ import { sequencesOf } from './sequences.js'
 
 export const attentionOp = defineOp({
   name: 'attention',
+  cuda: false,
   inputs: ['q', 'k', 'v', 'cuSeqlensQ?', 'cuSeqlensK?', 'relativeBias?'],
   attributes: {
     heads: attribute.integer(1),
@@ -66,9 +67,9 @@ export interface AttentionOptions {
 /**
  * Attention of each sequence's queries to its keys, [Tq, H·D]. A sequence without keys gives zeros.
  *
- * @param q float32 or bfloat16 [Tq, H·D]
- * @param k float32 or bfloat16 [Tk, H·D]
- * @param v float32 or bfloat16 [Tk, H·D]
+ * @param q float [Tq, H·D]
+ * @param k float [Tk, H·D]
+ * @param v float [Tk, H·D]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function attention(q: Value, k: Value, v: Value, options: AttentionOptions): Value {

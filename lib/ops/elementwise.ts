@@ -31,7 +31,7 @@ export interface ElementwiseOptions {
 }
 
 export const addOp = arithmeticOp('add')
-/** a + b. @param a float32 or bfloat16 [...] @param b of a's shape or trailing dimensions @throws ShapeError, DTypeError, ArgumentError */
+/** a + b. @param a float [...] @param b of a's shape or trailing dimensions @throws ShapeError, DTypeError, ArgumentError */
 export function add(a: Value, b: Value, options: ElementwiseOptions = {}): Value {
   return addOp.one(add, { a, b }, options)
 }
@@ -70,7 +70,7 @@ export const unaryOp = defineOp({
 /**
  * A function of each element.
  *
- * @param x float32 or bfloat16 [...]
+ * @param x float [...]
  * @throws DTypeError, ArgumentError
  */
 export function unary(x: Value, kind: UnaryKind, options: ElementwiseOptions = {}): Value {
@@ -82,15 +82,15 @@ export const castOp = defineOp({
   inputs: ['x'],
   attributes: { dtype: attribute.outputType() },
   infer({ x }, { dtype }, check) {
-    check.dtype('x', 'float32', 'bfloat16', 'int32', 'uint8')
+    check.dtype('x', 'float32', 'bfloat16', 'float16', 'int32', 'uint8')
     return { shape: x.shape, dtype, extent: x.extent }
   },
 })
 
 /**
- * The same values as float32 or bfloat16.
+ * The same values in a float type.
  *
- * @param x float32, bfloat16, int32 or uint8 [...]
+ * @param x a float type, int32 or uint8 [...]
  * @throws DTypeError
  */
 export function cast(x: Value, dtype: DataType): Value {

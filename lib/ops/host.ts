@@ -5,7 +5,7 @@
 import { compile, type Program, type TracedFunction } from '../core/compile.js'
 import { type Device, sharedDevice } from '../core/device.js'
 import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
-import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
+import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
 import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
@@ -30,9 +30,9 @@ export interface OpsOptions {
 /**
  * softmax(q·kᵀ·scale)·v for each batch and head, float32 [B, H, Sq, D].
  *
- * @param q float32 or bfloat16 [B, H, Sq, D]
- * @param k float32 or bfloat16 [B, H, Sk, D]
- * @param v float32 or bfloat16 [B, H, Sk, D]
+ * @param q float [B, H, Sq, D]
+ * @param k float [B, H, Sk, D]
+ * @param v float [B, H, Sk, D]
  * @param options.scale default 1/√D
  * @param options.causal query i sees key j if j ≤ i + (Sk − Sq)
  * @param options.cuSeqlens int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other
@@ -99,7 +99,7 @@ export async function attention(
  * first, positions are added.
  *
  * @param images uint8 [B, H, W, 3] or float32 [B, 3, H, W] (taken as they are)
- * @param weight float32 or bfloat16 [C, 3, P, P], or [C, 3·P·P]
+ * @param weight float [C, 3, P, P], or [C, 3·P·P]
  * @param options.bias float32 [C]
  * @param options.classToken float32 [C]
  * @param options.positionEmbedding float32 [tokens, C]
@@ -165,8 +165,8 @@ export async function patchEmbed(
 /**
  * The cosine of each row of `a` with each row of `b`, float32 [m, n]; a row of zeros has cosine 0 with everything.
  *
- * @param a float32 or bfloat16 [m, d]
- * @param b float32 or bfloat16 [n, d]
+ * @param a float [m, d]
+ * @param b float [n, d]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
  */
 export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: OpsOptions = {}): Promise<Tensor> {
@@ -205,7 +205,7 @@ export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: Op
  * The k rows of `corpus` with the greatest cosine to each query: best first, ties to the lower index, NaN last; where k exceeds the
  * corpus, the rest is −Infinity and −1.
  *
- * @param queries float32 or bfloat16 [m, d]
+ * @param queries float [m, d]
  * @param corpus float32, bfloat16 or int8 [n, d]
  * @returns scores float32 [m, k], indices int32 [m, k]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
@@ -295,6 +295,7 @@ function precedes(later: Best, j: number, earlier: Best, i: number): boolean {
 
 function open(options: OpsOptions): Promise<Device> {
   options.signal?.throwIfAborted()
+  if (options.dtype === 'int8') throw new UnsupportedError(`[ops] dtype is 'int8'; expected 'f32' or 'bf16'`, { field: 'dtype' })
   return sharedDevice({ device: options.device, dtype: options.dtype ?? 'f32' })
 }
 

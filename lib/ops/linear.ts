@@ -13,9 +13,11 @@ export const linearOp = defineOp({
   name: 'linear',
   inputs: ['x', 'weight', 'bias?', 'residual?'],
   packed: 'weight',
+  cuda: false,
   attributes: { activation: attribute.oneOf(activations, 'none'), dtype: attribute.outputType() },
   infer({ x, weight, bias, residual }, { dtype }, check) {
-    check.float('x', 'weight', 'residual')
+    check.float('x', 'residual')
+    check.dtype('weight', 'float32', 'bfloat16', 'float16', 'int8')
     check.dtype('bias', 'float32')
     check.rank('weight', 2, '[outputs, inputs]')
     check.rows('x')
@@ -31,12 +33,13 @@ export const linearOp = defineOp({
 })
 
 /**
- * act(x·Wᵀ + bias) + residual, [..., N]. Products in the weight's dtype, sums in float32.
+ * act(x·Wᵀ + bias) + residual, [..., N]. Products in the weight's dtype, sums in float32. An int8 weight is made from floats, each row
+ * with a scale of its own; the rows of x are then turned into bytes between their least and their largest number, zero included.
  *
- * @param x float32 or bfloat16 [..., K]
- * @param weight a parameter with role 'linear', float32 or bfloat16 [N, K]
+ * @param x float [..., K]
+ * @param weight a parameter with role 'linear', float or int8 [N, K]; int8: on the CPU alone, K at most 65536
  * @param options.bias float32 [N]
- * @param options.residual float32 or bfloat16 [..., N]
+ * @param options.residual float [..., N]
  * @param options.dtype of the result; default x's
  * @throws ShapeError, DTypeError, ArgumentError
  */
@@ -51,6 +54,7 @@ export function linear(
 
 export const matmulOp = defineOp({
   name: 'matmul',
+  cuda: false,
   inputs: ['a', 'b'],
   attributes: { scale: attribute.number(1), dtype: attribute.outputType() },
   infer({ a, b }, { dtype }, check) {
@@ -66,8 +70,8 @@ export const matmulOp = defineOp({
 /**
  * a·bᵀ · scale, [M, N]. Products in bfloat16 only if both are bfloat16.
  *
- * @param a float32 or bfloat16 [M, K]
- * @param b float32 or bfloat16 [N, K]
+ * @param a float [M, K]
+ * @param b float [N, K]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function matmul(a: Value, b: Value, options: { scale?: number | undefined; dtype?: DataType | undefined } = {}): Value {

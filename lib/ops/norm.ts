@@ -30,7 +30,7 @@ export const layerNormOp = defineOp({
 /**
  * (x − mean)/√(var + eps)·weight + bias over the last dimension.
  *
- * @param x float32 or bfloat16 [..., C]
+ * @param x float [..., C]
  * @param options.weight float32 [C]
  * @param options.bias float32 [C]
  * @throws ShapeError, DTypeError, ArgumentError
@@ -57,7 +57,7 @@ export const l2NormalizeOp = defineOp({
 /**
  * x / max(‖x‖, eps) over the last dimension; eps is 1e-12 by default.
  *
- * @param x float32 or bfloat16 [..., C]
+ * @param x float [..., C]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function l2Normalize(x: Value, options: { eps?: number | undefined; dtype?: DataType | undefined } = {}): Value {
@@ -78,7 +78,7 @@ export const softmaxOp = defineOp({
 /**
  * exp(x − max) / sum over the last dimension.
  *
- * @param x float32 or bfloat16 [..., C]
+ * @param x float [..., C]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function softmax(x: Value, options: { dtype?: DataType | undefined } = {}): Value {

@@ -21,7 +21,7 @@ export const gatherOp = defineOp({
 /**
  * table[indices], [T, C].
  *
- * @param table float32 or bfloat16 [V, C]
+ * @param table float [V, C]
  * @param indices int32 [T], within [0, V); one outside makes the run fail with an ArgumentError
  * @throws ShapeError, DTypeError, ArgumentError
  */
@@ -49,7 +49,7 @@ export const scatterOp = defineOp({
 /**
  * Zeros [rows, C] into which row t of `x` is put at indices[t].
  *
- * @param x float32 or bfloat16 [T, C]
+ * @param x float [T, C]
  * @param indices int32 [T], distinct, within the rows; one outside makes the run fail with an ArgumentError
  * @param options.rows of the result: its capacity, if `extent` says how they vary
  * @throws ShapeError, DTypeError, ArgumentError
@@ -86,7 +86,7 @@ export interface SequenceOptions {
  * The first or last token of each sequence, [S, C]; zeros for an empty one. A pick after a block makes the block compute only what
  * is picked (see core/rewrite.ts).
  *
- * @param x float32 or bfloat16 [T, C]
+ * @param x float [T, C]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function pickToken(x: Value, options: SequenceOptions & { which: 'first' | 'last' }): Value {
@@ -109,7 +109,7 @@ export const poolOp = defineOp({
 /**
  * Mean, maximum, or sum/√length of each sequence's tokens, [S, C]; zeros for an empty one.
  *
- * @param x float32 or bfloat16 [T, C]
+ * @param x float [T, C]
  * @throws ShapeError, DTypeError, ArgumentError
  */
 export function pool(x: Value, options: SequenceOptions & { mode: 'mean' | 'max' | 'mean_sqrt_len' }): Value {

@@ -5,6 +5,7 @@ import type { Value } from '../core/value.js'
 
 export const cosineTopKOp = defineOp({
   name: 'cosineTopK',
+  cuda: false,
   inputs: ['queries', 'corpus', 'inverseNorms?'],
   attributes: { k: attribute.integer(1) },
   infer({ queries, corpus, inverseNorms }, { k }, check) {
@@ -32,7 +33,7 @@ export const cosineTopKOp = defineOp({
 /**
  * Scores (float32) and indices (int32), both [M, k]: best first, ties to the lower index, NaN last; where k > N the rest is −∞ and −1.
  *
- * @param queries float32 or bfloat16 [M, D]
+ * @param queries float [M, D]
  * @param corpus float32, bfloat16 or int8 [N, D]
  * @param options.inverseNorms float32 [N], 1/‖row‖ of the corpus; computed if absent
  * @throws ShapeError, DTypeError, ArgumentError

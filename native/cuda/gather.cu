@@ -31,25 +31,33 @@ __global__ void __launch_bounds__(row_threads) gather_kernel(Gather a, bool in_v
   move_row<In, Out>(a.table, from, a.out, row, a.columns, in_vectors, out_vectors);
 }
 
-// The row of x that goes to each row of the output: `sources` holds -1 for none, and is filled by the largest index that names the row.
+constexpr int32_t no_source = 0x7f7f7f7f;  // bytes that a memset can write
+
+// sources[row]: the first index that names it.
 __global__ void __launch_bounds__(row_threads) scatter_sources_kernel(Scatter a) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * row_threads + threadIdx.x;
   if (i >= a.rows) return;
   const int32_t to = a.indices[i];
   if (to < 0 || to >= a.out_rows) {
     report_fault(a.slot, i, to);
-    return;
+  } else {
+    atomicMin(a.sources + to, static_cast<int32_t>(i));
   }
-  // Named before: the later of the two is the one at fault.
-  const int32_t before = atomicMax(a.sources + to, static_cast<int32_t>(i));
-  if (before != -1) report_fault(a.slot, before > i ? before : i, to);
+}
+
+__global__ void __launch_bounds__(row_threads) scatter_check_kernel(Scatter a) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * row_threads + threadIdx.x;
+  if (i >= a.rows) return;
+  const int32_t to = a.indices[i];
+  if (to >= 0 && to < a.out_rows && a.sources[to] != i) report_fault(a.slot, i, to);
 }
 
 template <class In, class Out>
 __global__ void __launch_bounds__(row_threads) scatter_kernel(Scatter a, bool in_vectors, bool out_vectors) {
   const int64_t row = row_of_warp();
   if (row >= a.out_rows) return;
-  move_row<In, Out>(a.x, a.sources[row], a.out, row, a.columns, in_vectors, out_vectors);
+  const int32_t from = a.sources[row];
+  move_row<In, Out>(a.x, from == no_source ? -1 : from, a.out, row, a.columns, in_vectors, out_vectors);
 }
 
 template <class In, class Out>
@@ -74,9 +82,12 @@ cudaError_t launch_gather(const Gather& a, cudaStream_t stream) {
 }
 
 cudaError_t launch_scatter(const Scatter& a, cudaStream_t stream) {
-  cudaError_t error = cudaMemsetAsync(a.sources, 0xff, static_cast<size_t>(a.out_rows) * sizeof(int32_t), stream);
+  cudaError_t error = cudaMemsetAsync(a.sources, 0x7f, static_cast<size_t>(a.out_rows) * sizeof(int32_t), stream);
   if (error != cudaSuccess) return error;
-  error = LAUNCH(scatter_sources_kernel, dim3(static_cast<unsigned>(ceil_div(a.rows, row_threads))), row_threads, 0, stream, a);
+  const dim3 grid(static_cast<unsigned>(ceil_div(a.rows, row_threads)));
+  error = LAUNCH(scatter_sources_kernel, grid, row_threads, 0, stream, a);
+  if (error != cudaSuccess) return error;
+  error = LAUNCH(scatter_check_kernel, grid, row_threads, 0, stream, a);
   if (error != cudaSuccess) return error;
   return with_float(a.x.type, [&](auto in) {
     return with_float(a.out.type, [&](auto out) {

@@ -23,13 +23,13 @@ using GraphHandle = void*;   // cudaGraphExec_t
 
 enum class Copy : int32_t { to_device, to_host };
 
-// Where a kernel says that the data it was given is wrong. It stays as it is for the rest of the run: the first kernel to write it has it.
+// Where a kernel says that the data it was given is wrong; all ones if none is. The run's first kernel to find a fault keeps it.
 struct Fault {
-  uint32_t kernel;  // 0: none
+  uint32_t kernel;
   uint32_t unused;
   uint64_t first;  // the least of position << 32 | value (an int32's bits), over the elements that are wrong
 };
-constexpr uint64_t no_fault = ~uint64_t{0};
+constexpr uint32_t no_kernel = ~uint32_t{0};
 
 // What a kernel that checks data carries.
 struct FaultSlot {
@@ -74,7 +74,7 @@ struct Gather {
   FaultSlot slot;
 };
 
-// `sources` int32 [out_rows]: workspace.
+// `sources`: workspace, int32 [out_rows].
 struct Scatter {
   Rows x, out;
   const int32_t* indices;

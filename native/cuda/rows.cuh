@@ -151,8 +151,8 @@ inline dim3 grid_of_rows(int64_t rows) { return dim3(static_cast<unsigned>(ceil_
 
 // Keeps the first fault of the run's first faulty kernel.
 __device__ __forceinline__ void report_fault(const FaultSlot& slot, int64_t position, int32_t value) {
-  const uint32_t holder = atomicCAS(&slot.fault->kernel, 0u, slot.kernel);
-  if (holder != 0 && holder != slot.kernel) return;
+  const uint32_t holder = atomicCAS(&slot.fault->kernel, no_kernel, slot.kernel);
+  if (holder != no_kernel && holder != slot.kernel) return;
   atomicMin(reinterpret_cast<unsigned long long*>(&slot.fault->first),
             static_cast<unsigned long long>(position) << 32 | static_cast<uint32_t>(value));
 }

@@ -27,7 +27,7 @@ t.test('inputs may be changed once run() has returned', async (t) => {
 })
 
 t.test('two devices at once, of different instruction sets', async (t) => {
-  const isas = addon.listDevices()[0]!.isa!
+  const isas = (await addon.listDevices())[0]!.isa!
   const parts = await Promise.all([slowProgram(50), slowProgram(50, 256, { isa: isas[0]!, threads: 1 })])
   t.equal(parts[1]!.device.isa, 'portable')
   t.equal(parts[1]!.device.threads, 1)

@@ -177,7 +177,7 @@ t.test('guards round every buffer leave results as they are', async (t) => {
 })
 
 t.test('devices', async (t) => {
-  const [cpu] = addon.listDevices()
+  const [cpu] = await addon.listDevices()
   t.match(cpu, { id: 'cpu', kind: 'cpu', name: String, memory: { total: Number, free: Number }, threads: Number, available: true })
   t.ok(cpu!.memory.free! <= cpu!.memory.total && cpu!.memory.total > 0)
   t.equal(cpu!.isa![0], 'portable')

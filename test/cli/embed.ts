@@ -116,6 +116,8 @@ t.test('help and version', async (t) => {
   const help = await cli('embed', '--help')
   t.equal(help.code, 0)
   t.match(help.stdout, /--batch-size/)
+  t.match((await cli('help', 'search')).stdout, /--top-k/)
+  t.match((await cli('--help')).stdout, /embed .*\n[^]*doctor/)
   t.match((await cli('--version')).stdout, /^\d+\.\d+\.\d+/)
   t.match((await cli('doctor')).stdout, /cpu: .+\n\s+instruction sets portable/)
   const doctor = JSON.parse((await cli('doctor', '--json')).stdout)

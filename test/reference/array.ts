@@ -1,6 +1,6 @@
 // What references compute with: float64 numbers in row-major order, and the dtype they were stored in on the device.
 
-import { type DataType, fromBfloat16, toBfloat16 } from '../../lib/core/dtype.js'
+import { type DataType, fromBfloat16, toBfloat16, fromFloat16 } from '../../lib/core/dtype.js'
 
 export interface RefArray {
   readonly shape: readonly number[]
@@ -43,7 +43,21 @@ export function fromRows(shape: readonly number[], rows: readonly ArrayLike<numb
 
 export function roundTo(value: number, dtype: DataType): number {
   if (dtype === 'bfloat16') return fromBfloat16(toBfloat16(Math.fround(value)))
+  if (dtype === 'float16') return fromFloat16(toFloat16(Math.fround(value)))
   return dtype === 'float32' ? Math.fround(value) : value
+}
+
+/** float16 bits of a number, rounded to nearest even. */
+export function toFloat16(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0
+  const size = Math.abs(value)
+  if (size !== size) return 0x7e00
+  if (size >= 65520) return sign | 0x7c00
+  const exponent = size < 2 ** -14 ? -15 : Math.floor(Math.log2(size))
+  const steps = exponent === -15 ? size * 2 ** 24 : (size / 2 ** exponent - 1) * 1024
+  const below = Math.floor(steps)
+  const up = steps - below > 0.5 || (steps - below === 0.5 && below % 2 === 1)
+  return sign | (((exponent + 15) << 10) + below + (up ? 1 : 0)) // a carry goes to the exponent
 }
 
 /** First row and number of rows of each sequence. */

@@ -7,12 +7,41 @@ export function dot(a: Float64Array, b: Float64Array): number {
   return sum
 }
 
+const { fround } = Math
+
+/** To the nearest integer, ties to even. */
+function toEven(x: number): number {
+  const below = Math.floor(x)
+  return x - below === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)
+}
+
+/** The float32 step between the numbers that bytes stand for, and its inverse: NaN for a range that is not finite, none for a tiny one. */
+function byteScale(range: number, steps: number): { step: number; inverse: number } {
+  if (!Number.isFinite(range)) return { step: NaN, inverse: 0 }
+  return range < fround(1e-30) ? { step: 0, inverse: 0 } : { step: fround(range / steps), inverse: fround(steps / range) }
+}
+
+/** What a row of an int8 weight stands for: bytes from −127 to 127 and a step. */
+function weightBytes(row: Float64Array): Float64Array {
+  const { step, inverse } = byteScale(row.reduce((most, x) => Math.max(most, Math.abs(x)), 0), 127)
+  return row.map((x) => (inverse ? toEven(fround(x * inverse)) : 0) * step)
+}
+
+/** What a row of x stands for beside an int8 weight: 256 steps from its least to its largest number, zero among them. */
+function rowBytes(row: Float64Array): Float64Array {
+  const low = row.reduce((least, x) => Math.min(least, x), 0)
+  const { step, inverse } = byteScale(fround(row.reduce((most, x) => Math.max(most, x), 0) - low), 255)
+  const zero = toEven(fround(-low * inverse))
+  return row.map((x) => (inverse ? Math.min(toEven(fround(x * inverse)), 255 - zero) : 0) * step)
+}
+
 /** act(x·Wᵀ + bias) + residual; x is rounded to the weight's dtype. */
 export const linear: Reference = ([x, weight, bias, residual], { activation }) => {
-  const weights = rowsOf(weight!)
+  const bytes = weight!.dtype === 'int8'
+  const weights = bytes ? rowsOf(weight!).map(weightBytes) : rowsOf(weight!)
   const n = weights.length
   const rows = rowsOf(x!).map((row, t) => {
-    const rounded = row.map((value) => roundTo(value, weight!.dtype))
+    const rounded = bytes ? rowBytes(row) : row.map((value) => roundTo(value, weight!.dtype))
     return weights.map((w, j) => functions[activation]!(dot(rounded, w) + (bias?.data[j] ?? 0)) + (residual?.data[t * n + j] ?? 0))
   })
   return [fromRows([...x!.shape.slice(0, -1), n], rows)]

@@ -47,8 +47,8 @@ struct WeightShape {
 class RowReader {
  public:
   virtual ~RowReader() = default;
-  // Reads rows [begin, begin + count) of the source seen as [shape[0], rest] into dst, contiguous; for a float storage type as float32,
-  // else in the storage type. Throws Error(checkpoint) naming the file.
+  // Reads rows [begin, begin + count) of the source seen as [shape[0], rest] into dst, contiguous; a float source as float32, others in the
+  // storage type. Throws Error(checkpoint) naming the file.
   virtual void read(int64_t begin, int64_t count, void* dst) = 0;
 };
 

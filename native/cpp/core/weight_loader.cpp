@@ -103,29 +103,32 @@ TensorReader make_reader(const WeightRequest& request, Files& files) {
   });
 }
 
-void check_types(const WeightRequest& request) {
+void check_types(const WeightRequest& request, const Device& device) {
   const WeightShape& weight = request.shape;
   const DType from = source_dtype(request);
   const auto refuse = [&](const char* why) {
     throw Error(ErrorCode::dtype, "weight '" + weight.name + "' is " + name_of(from) + " and to be stored as " + name_of(weight.dtype) + ": " + why);
   };
-  if (is_float(from) != is_float(weight.dtype)) refuse("floats and integers are not turned into each other");
+  const bool quantized = weight.layout == Layout::linear && weight.dtype == DType::int8;
+  if (quantized && !is_float(from)) refuse("int8 products are made from floats");
+  if (!quantized && is_float(from) != is_float(weight.dtype)) refuse("floats and integers are not turned into each other");
   const bool bytes = (from == DType::boolean || from == DType::uint8) && (weight.dtype == DType::boolean || weight.dtype == DType::uint8);
   const bool narrows = from == DType::int64 && weight.dtype == DType::int32;
   if (!is_float(from) && from != weight.dtype && !bytes && !narrows) refuse("of integers only int64 is turned into int32");
   if (weight.layout == Layout::linear) {
     if (weight.shape.size() != 2) throw Error(ErrorCode::shape, "weight '" + weight.name + "' is " + text_of(weight.shape) + "; role 'linear' takes [rows, columns]");
-    if (!is_float(weight.dtype)) refuse("role 'linear' takes float types");
+    const bool taken = weight.dtype == DType::float32 || weight.dtype == DType::bfloat16 || (weight.dtype == DType::float16 && device.has_f16());
+    if (!taken && !quantized) refuse("role 'linear' takes float32, bfloat16, int8 and, where the device computes in it, float16");
   }
 }
 
 // The bytes the source takes, after checking that they are there.
-uint64_t check_source(const WeightRequest& request, Files& files) {
+uint64_t check_source(const WeightRequest& request, const Device& device, Files& files) {
   const WeightShape& weight = request.shape;
   const auto elements = weight.shape.size() > max_rank ? std::nullopt : checked_elements(weight.shape);
   const auto bytes = elements ? checked_size(*elements, 8) : std::nullopt;  // 8: of the widest type
   if (!bytes) throw Error(ErrorCode::shape, "weight '" + weight.name + "': " + text_of(weight.shape) + " is no possible shape");
-  check_types(request);
+  check_types(request, device);
   const auto size = static_cast<int64_t>(size_of(source_dtype(request)));
   if (const auto* host = std::get_if<HostSource>(&request.source)) {
     if (host->data.size() != static_cast<size_t>(*elements * size)) {
@@ -156,7 +159,7 @@ std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, con
   Files files;
   uint64_t total = 0, loaded = 0, needed = 0;
   for (const WeightRequest& request : requests) {
-    total += check_source(request, files);
+    total += check_source(request, *device, files);
     needed += device->weight_bytes(request.shape);
   }
   if (const size_t limit = device->memory_limit(); limit > 0 && needed > limit) {

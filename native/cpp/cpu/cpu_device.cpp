@@ -28,6 +28,9 @@ CHIASMA_DECLARE(avx2)
 #ifdef CHIASMA_HAS_avx512
 CHIASMA_DECLARE(avx512)
 #endif
+#ifdef CHIASMA_HAS_avx512_vnni
+CHIASMA_DECLARE(avx512_vnni)
+#endif
 #ifdef CHIASMA_HAS_avx512_bf16
 CHIASMA_DECLARE(avx512_bf16)
 #endif
@@ -50,6 +53,10 @@ const SimdKernels* kernels_of(Isa isa) noexcept {
     case Isa::avx512:
       return &avx512::kernels;
 #endif
+#ifdef CHIASMA_HAS_avx512_vnni
+    case Isa::avx512_vnni:
+      return &avx512_vnni::kernels;
+#endif
 #ifdef CHIASMA_HAS_avx512_bf16
     case Isa::avx512_bf16:
       return &avx512_bf16::kernels;
@@ -68,7 +75,7 @@ std::string list(const std::vector<Isa>& isas) {
 // The strongest available set that is no stronger than `name`.
 Isa cap(Isa strongest, const std::string& name, const char* source) {
   if (name.empty()) return strongest;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+  for (const Isa isa : all_isas) {
     if (name != name_of(isa)) continue;
     const auto available = available_isas();
     if (std::find(available.begin(), available.end(), isa) == available.end()) {
@@ -76,7 +83,7 @@ Isa cap(Isa strongest, const std::string& name, const char* source) {
     }
     return std::min(isa, strongest);
   }
-  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512 or avx512_bf16");
+  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512, avx512_vnni or avx512_bf16");
 }
 
 class CpuDevice final : public core::Device {
@@ -179,13 +186,13 @@ class CpuDevice final : public core::Device {
 }  // namespace
 
 const char* name_of(Isa isa) noexcept {
-  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_bf16"};
+  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
   return names[static_cast<size_t>(isa)];
 }
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+  for (const Isa isa : all_isas) {
     if (kernels_of(isa) && processor_runs(isa)) isas.push_back(isa);
   }
   return isas;

@@ -57,7 +57,7 @@ GemmType OperandCheck::floats(int i) const {
 }
 
 GemmType OperandCheck::weight(int i) const {
-  const GemmType type = floats(i);
+  const GemmType type = input(i).dtype == DType::int8 ? GemmType::int8 : floats(i);
   if (input(i).layout != core::Layout::linear) refuse(ErrorCode::unsupported, std::string(names_[static_cast<size_t>(i)]) + " is not a weight of role 'linear'");
   shape(input(i).rank == 2, i, "[outputs, inputs]");
   return type;

@@ -27,7 +27,7 @@ class OperandCheck {
   const core::TensorView& input(int i) const { return spec_.inputs[static_cast<size_t>(i)]; }
   const core::TensorView& output() const { return spec_.outputs[0]; }
   GemmType floats(int i) const;             // float32 or bfloat16
-  GemmType weight(int i) const;             // the same, of Layout::linear and rank 2
+  GemmType weight(int i) const;             // the same or int8, of Layout::linear and rank 2
   void plain_row(int i, int64_t n) const;   // absent, or float32 [n]
   GemmType result() const;                  // float32 or bfloat16, as the attribute `dtype` says
   void shape(bool right, int i, const std::string& expected) const;

@@ -149,7 +149,13 @@ GemmType packed_type(const core::WeightShape& weight) {
   if (weight.shape.size() != 2) throw Error(ErrorCode::shape, "weight '" + weight.name + "' of role 'linear' has rank " + std::to_string(weight.shape.size()) + "; expected 2");
   if (weight.dtype == DType::float32) return GemmType::float32;
   if (weight.dtype == DType::bfloat16) return GemmType::bfloat16;
-  throw Error(ErrorCode::dtype, "weight '" + weight.name + "' of role 'linear' is " + core::name_of(weight.dtype) + "; expected float32 or bfloat16");
+  if (weight.dtype != DType::int8) {
+    throw Error(ErrorCode::dtype, "weight '" + weight.name + "' of role 'linear' is " + core::name_of(weight.dtype) + "; expected float32, bfloat16 or int8");
+  }
+  if (weight.shape[1] > max_int8_depth) {
+    throw Error(ErrorCode::unsupported, "weight '" + weight.name + "' has " + std::to_string(weight.shape[1]) + " inputs; int8 takes at most " + std::to_string(max_int8_depth));
+  }
+  return GemmType::int8;
 }
 
 size_t packed_weight_bytes(const core::WeightShape& weight, const SimdKernels& simd) {

@@ -63,7 +63,7 @@ uint64_t saved_state() {
 constexpr bool bit(uint32_t value, int n) { return (value >> n) & 1; }
 
 struct Features {
-  bool avx2 = false, avx512 = false, avx512_bf16 = false;
+  bool avx2 = false, avx512 = false, avx512_vnni = false, avx512_bf16 = false;
 
   Features() {
     if (max_leaf(0) < 7) return;
@@ -76,7 +76,8 @@ struct Features {
     const bool avx = bit(one.ecx, 28), fma = bit(one.ecx, 12), f16c = bit(one.ecx, 29);
     avx2 = ymm && avx && fma && f16c && bit(seven.ebx, 5) && bit(seven.ebx, 8);  // AVX2, BMI2
     avx512 = avx2 && zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F DQ BW VL
-    avx512_bf16 = avx512 && seven.eax >= 1 && bit(cpuid(7, 1).eax, 5);
+    avx512_vnni = avx512 && bit(seven.ecx, 11);
+    avx512_bf16 = avx512_vnni && seven.eax >= 1 && bit(cpuid(7, 1).eax, 5);
   }
 };
 #endif
@@ -182,6 +183,7 @@ bool processor_runs(Isa isa) {
   static const Features features;
   if (isa == Isa::avx2) return features.avx2;
   if (isa == Isa::avx512) return features.avx512;
+  if (isa == Isa::avx512_vnni) return features.avx512_vnni;
   return features.avx512_bf16;
 #else
   return false;

@@ -11,8 +11,9 @@
 
 namespace chiasma::cpu {
 
-// Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_bf16` adds AVX512_BF16.
-enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16 };
+// Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_vnni` adds AVX512_VNNI, `avx512_bf16` AVX512_BF16 to that.
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_vnni, avx512_bf16 };
+inline constexpr Isa all_isas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16};
 
 // What the processor has and the operating system saves on a context switch.
 bool processor_runs(Isa isa);

@@ -2,6 +2,9 @@
 // W [N, K] is packed into panels of `panel_columns` of its rows (columns of C), x [M, K] into panels of at most `panel_rows` rows; K is
 // padded with zeros in both, N in W. Each element of C is one chain of fused multiply-adds over k in ascending order, from 0 to K,
 // whatever the panel it stands in; there is no blocking over K. Products are in the weight's type: x is rounded to it when packed.
+//
+// int8: a row of W is q·s with q in [-127, 127] and one scale s; a row of x, measured when it is packed, is (p − zero)·t with p in [0, 255]
+// and t its range, zero included, over 255. A row of x with a number that is not finite makes a row of NaN.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +12,8 @@
 
 namespace chiasma::cpu {
 
-enum class GemmType : uint8_t { float32, bfloat16 };
+enum class GemmType : uint8_t { float32, bfloat16, int8 };  // int8: of W alone
+constexpr int64_t max_int8_depth = 1 << 16;  // K up to which the sums of products fit their 32 bits
 enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh };
 
 // One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of the

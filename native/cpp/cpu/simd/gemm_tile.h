@@ -1,7 +1,8 @@
 // Register tiles: `rows` x `tile_columns` elements of C, held in registers over the whole of K.
 // Packed x, per group of 4 steps: [rows][4] words; packed W, per step: [tile_columns] words. A word is a float, or a pair of bf16 of
-// consecutive k for the dot-product instruction. Elsewhere bf16 has no arithmetic: x is held as floats and a word of W, with its pair of
-// bf16, serves two steps, widened each time.
+// consecutive k for the dot-product instruction, or four int8. Elsewhere bf16 and int8 have no arithmetic: x is held as floats and a word
+// of W, with its pair of bf16 or its four int8, serves two or four steps, widened each time. Sums of int8 dot products are integers, kept
+// in the same registers and memory as floats.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -67,6 +68,25 @@ CHIASMA_INLINE Vec load_even(const float* pairs) { return {(Floats)(load_pairs(p
 CHIASMA_INLINE Vec load_odd(const float* pairs) { return {(Floats)(load_pairs(pairs) & 0xffff0000u)}; }
 #endif
 
+// Element `step` of each word of int8, as floats.
+#if defined(CHIASMA_VEC_512)
+CHIASMA_INLINE Vec load_byte(const float* words, int step) {
+  const __m512i all = _mm512_load_si512(words);
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sll_epi32(all, _mm_cvtsi32_si128(24 - 8 * step)), 24))};
+}
+#elif defined(CHIASMA_VEC_256)
+CHIASMA_INLINE Vec load_byte(const float* words, int step) {
+  const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(words));
+  return {_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(all, _mm_cvtsi32_si128(24 - 8 * step)), 24))};
+}
+#else
+CHIASMA_INLINE Vec load_byte(const float* words, int step) {
+  Words all;
+  memcpy(&all, words, sizeof all);
+  return widen((Ints)(all << (24 - 8 * step)) >> 24);
+}
+#endif
+
 // How a step reads W's panel `w`, which stands at the current group, and multiplies. `words`: of W's rows of the panel in a group.
 struct Float32Step {
   static constexpr int words = group_steps;
@@ -83,6 +103,24 @@ struct WidenedStep {
   static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return fma(set(*x), w, sum); }
 };
 
+struct WidenedByteStep {
+  static constexpr int words = group_steps / 4;
+  static CHIASMA_INLINE Vec load(const float* w, int step, int v) { return load_byte(w + v * Vec::lanes, step); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return fma(set(*x), w, sum); }
+};
+
+#if defined(CHIASMA_HAS_BYTE_DOT)
+struct ByteDotStep {
+  static constexpr int words = group_steps;
+  static CHIASMA_INLINE Vec load(const float* w, int step, int v) { return Float32Step::load(w, step, v); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) {
+    int four;
+    memcpy(&four, x, sizeof four);
+    return {_mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum.v), _mm512_set1_epi32(four), _mm512_castps_si512(w.v)))};
+  }
+};
+#endif
+
 #if defined(CHIASMA_ISA_avx512_bf16)
 struct DotStep {
   static constexpr int words = group_steps;
@@ -95,13 +133,14 @@ struct DotStep {
 };
 #endif
 
-// `words` rows of a panel of pairs as twice as many rows of floats.
-CHIASMA_INLINE void widen_panel(const float* pairs, int64_t words, float* out) {
-  for (int64_t i = 0; i < words; ++i, pairs += tile_columns, out += 2 * tile_columns) {
+// `groups` groups of a panel as floats.
+template <class Step>
+CHIASMA_INLINE void widen_panel(const float* w, int64_t groups, float* out) {
+  for (int64_t g = 0; g < groups; ++g, w += Step::words * tile_columns) {
     CHIASMA_UNROLL
-    for (int v = 0; v < tile_vectors; ++v) {
-      store(out + v * Vec::lanes, load_even(pairs + v * Vec::lanes));
-      store(out + tile_columns + v * Vec::lanes, load_odd(pairs + v * Vec::lanes));
+    for (int step = 0; step < group_steps; ++step, out += tile_columns) {
+      CHIASMA_UNROLL
+      for (int v = 0; v < tile_vectors; ++v) store(out + v * Vec::lanes, Step::load(w, step, v));
     }
   }
 }

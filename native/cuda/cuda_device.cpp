@@ -1,0 +1,228 @@
+// Memory, weights and errors. Allocations come from the runtime's stream-ordered pool, on a stream of their own; the executor releases memory only
+// when the runs that used it have ended.
+#include "cuda/cuda_device.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "core/convert.h"
+#include "cuda/cuda_stream.h"
+#include "cuda/kernels.h"
+
+namespace chiasma::cuda {
+
+using core::Error;
+using core::ErrorCode;
+
+namespace {
+
+constexpr size_t smallest_block = size_t{64} << 10;
+constexpr size_t kept_bytes = size_t{256} << 20;   // of pinned memory that waits for a user
+constexpr size_t chunk_bytes = size_t{4} << 20;    // of a weight on its way
+constexpr int error_memory = 2;                    // cudaErrorMemoryAllocation
+
+// Errors after which every call of the process on this device fails, says the CUDA Runtime API: the process must be started again.
+constexpr bool is_sticky(int error) {
+  for (const int sticky : {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 810, 999}) {
+    if (error == sticky) return true;
+  }
+  return false;
+}
+
+struct RowSize {
+  int64_t rows = 1, columns = 1, stride = 1;
+};
+
+RowSize row_size(const core::WeightShape& weight) {
+  RowSize size;
+  if (!weight.shape.empty()) size.rows = weight.shape[0];
+  for (size_t i = 1; i < weight.shape.size(); ++i) size.columns *= weight.shape[i];
+  size.stride = weight.layout == core::Layout::linear ? linear_stride(size.columns) : size.columns;
+  return size;
+}
+
+}  // namespace
+
+PinnedPool::~PinnedPool() {
+  for (const Block& block : free_) runtime_.release_host(block.memory);
+}
+
+PinnedPool::Block PinnedPool::take(size_t bytes, int* error) {
+  *error = 0;
+  {
+    std::lock_guard lock(mutex_);
+    const auto smaller = [](const Block& a, const Block& b) { return a.bytes < b.bytes; };
+    auto best = free_.end();
+    for (auto block = free_.begin(); block != free_.end(); ++block) {
+      if (block->bytes >= bytes && (best == free_.end() || smaller(*block, *best))) best = block;
+    }
+    if (best != free_.end()) {
+      const Block block = *best;
+      free_.erase(best);
+      kept_ -= block.bytes;
+      return block;
+    }
+  }
+  Block block{nullptr, std::bit_ceil(std::max(bytes, smallest_block))};
+  *error = runtime_.allocate_host(&block.memory, block.bytes);
+  if (*error != 0) block = {};
+  return block;
+}
+
+void PinnedPool::give(Block block) noexcept {
+  if (!block.memory) return;
+  {
+    std::lock_guard lock(mutex_);
+    if (kept_ + block.bytes <= kept_bytes) {
+      try {
+        free_.push_back(block);
+        kept_ += block.bytes;
+        return;
+      } catch (...) {
+        // No memory for the list: the block goes back.
+      }
+    }
+  }
+  runtime_.release_host(block.memory);
+}
+
+CudaDevice::CudaDevice(const Library& library, DeviceFacts facts) : library_(library), facts_(std::move(facts)), pinned_(library.runtime) {}
+
+CudaDevice::~CudaDevice() {
+  if (memory_stream_ && !lost()) {
+    runtime().set_device(facts_.ordinal);
+    runtime().synchronize(memory_stream_);
+    runtime().release_stream(memory_stream_);
+  }
+}
+
+void CudaDevice::use() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!lost_.empty()) {
+      throw Error(ErrorCode::device, facts_.id + " is lost (" + lost_ + "); it works again in a new process");
+    }
+  }
+  check(runtime().set_device(facts_.ordinal), "making the device current");
+}
+
+bool CudaDevice::lost() const {
+  std::lock_guard lock(mutex_);
+  return !lost_.empty();
+}
+
+void CudaDevice::check(int error, const std::string& what) {
+  if (error == 0) return;
+  const std::string text = what + " failed: " + runtime().error_name(error) + ", " + runtime().error_text(error);
+  runtime().clear_error();
+  if (error == error_memory) throw Error(ErrorCode::out_of_memory, facts_.id + ": " + text);
+  if (is_sticky(error)) {
+    std::lock_guard lock(mutex_);
+    if (lost_.empty()) lost_ = text;
+  }
+  throw Error(ErrorCode::device, facts_.id + ": " + text);
+}
+
+uint32_t CudaDevice::add_kernel(Explain explain) {
+  std::lock_guard lock(mutex_);
+  while (next_kernel_ == no_kernel || explains_.count(next_kernel_)) ++next_kernel_;
+  explains_.emplace(next_kernel_, std::move(explain));
+  return next_kernel_++;
+}
+
+void CudaDevice::remove_kernel(uint32_t kernel) noexcept {
+  std::lock_guard lock(mutex_);
+  explains_.erase(kernel);
+}
+
+Error CudaDevice::error_of(const Fault& fault) const {
+  std::lock_guard lock(mutex_);
+  const auto found = explains_.find(fault.kernel);
+  if (found == explains_.end()) return Error(ErrorCode::internal, facts_.id + ": a kernel that is gone reports a fault");
+  return Error(ErrorCode::argument, found->second(static_cast<int64_t>(fault.first >> 32), static_cast<int32_t>(fault.first & 0xffffffffu)));
+}
+
+StreamHandle CudaDevice::memory_stream() {
+  std::lock_guard lock(mutex_);
+  if (!memory_stream_ && runtime().make_stream(&memory_stream_) != 0) memory_stream_ = nullptr;
+  return memory_stream_;
+}
+
+void* CudaDevice::allocate(size_t bytes) {
+  use();
+  const StreamHandle stream = memory_stream();
+  void* memory = nullptr;
+  const int error = stream ? runtime().allocate(&memory, std::max<size_t>(bytes, 1), stream) : error_memory;
+  if (error == error_memory) {
+    runtime().clear_error();
+    throw Error(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes on " + facts_.id);
+  }
+  check(error, "allocating " + std::to_string(bytes) + " bytes");
+  // Other streams may use it from now on.
+  check(runtime().synchronize(stream), "allocating " + std::to_string(bytes) + " bytes");
+  return memory;
+}
+
+void CudaDevice::release(void* memory, size_t) noexcept {
+  if (!memory || lost()) return;
+  runtime().set_device(facts_.ordinal);
+  runtime().release(memory, memory_stream());
+}
+
+void CudaDevice::upload(core::Stream& stream, void* device, const void* host, size_t bytes) {
+  static_cast<CudaStream&>(stream).upload(device, host, bytes);
+}
+
+void CudaDevice::download(core::Stream& stream, void* host, const void* device, size_t bytes) {
+  static_cast<CudaStream&>(stream).download(host, device, bytes);
+}
+
+std::unique_ptr<core::Stream> CudaDevice::make_stream(int) { return std::make_unique<CudaStream>(*this); }
+
+size_t CudaDevice::weight_bytes(const core::WeightShape& weight) const {
+  const RowSize size = row_size(weight);
+  return static_cast<size_t>(size.rows * size.stride) * core::size_of(weight.dtype);
+}
+
+void CudaDevice::prepare_weight(const core::WeightShape& weight, core::RowReader& reader, void* memory) {
+  if (weight.layout == core::Layout::linear && !core::is_float(weight.dtype)) {
+    throw Error(ErrorCode::dtype, "weight '" + weight.name + "' of role 'linear' is " + core::name_of(weight.dtype) + "; expected a float type");
+  }
+  const RowSize size = row_size(weight);
+  if (size.rows == 0 || size.columns == 0) return;
+  const size_t element = core::size_of(weight.dtype);
+  const size_t row_bytes = static_cast<size_t>(size.stride) * element;
+  const int64_t step = std::clamp<int64_t>(static_cast<int64_t>(chunk_bytes / row_bytes), 1, size.rows);
+  const bool convert = core::is_float(weight.dtype) && (weight.dtype != core::DType::float32 || size.stride != size.columns);
+  std::vector<float> floats(convert ? static_cast<size_t>(step * size.columns) : 0);
+  CudaStream stream(*this);
+  stream.begin();
+  for (int64_t row = 0; row < size.rows; row += step) {
+    const int64_t count = std::min(step, size.rows - row);
+    char* const staged = static_cast<char*>(stream.upload_to(static_cast<char*>(memory) + static_cast<size_t>(row) * row_bytes, static_cast<size_t>(count) * row_bytes));
+    if (!convert) {
+      reader.read(row, count, staged);
+    } else {
+      reader.read(row, count, floats.data());
+      for (int64_t r = 0; r < count; ++r) {
+        char* const to = staged + static_cast<size_t>(r) * row_bytes;
+        core::f32_to_floats(floats.data() + r * size.columns, weight.dtype, to, size.columns);
+        std::memset(to + static_cast<size_t>(size.columns) * element, 0, static_cast<size_t>(size.stride - size.columns) * element);
+      }
+    }
+    stream.upload_staged();
+  }
+  stream.synchronize();
+}
+
+bool CudaDevice::has_kernel(std::string_view op) const { return find_kernel(op) != nullptr; }
+
+std::unique_ptr<core::Kernel> CudaDevice::make_kernel(const core::KernelSpec& spec) {
+  const KernelFactory make = find_kernel(spec.op);
+  if (!make) throw Error(ErrorCode::unsupported, "[" + spec.op + "] has no kernel on CUDA");
+  return make(spec, *this);
+}
+
+}  // namespace chiasma::cuda

@@ -1,0 +1,74 @@
+// The visible table of the CUDA device's kernels: op name -> factory. kernels.cpp holds it; absence from it means unsupported.
+// Each family's factories are in the .cpp of its stem; they check operands and attributes and fill the structs of library.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/operands.h"
+#include "cuda/cuda_device.h"
+#include "cuda/cuda_stream.h"
+
+namespace chiasma::cuda {
+
+using KernelFactory = std::unique_ptr<core::Kernel> (*)(const core::KernelSpec& spec, CudaDevice& device);
+
+// Null for an op without a kernel.
+KernelFactory find_kernel(std::string_view op);
+
+std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_scatter(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_pick_token(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_pool(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_binary(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_unary(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_cast(const core::KernelSpec& spec, CudaDevice& device);
+
+// --- What factories share ---
+
+inline Rows rows_of(const core::TensorView& view) { return {view.data, view.row_stride, view.dtype}; }
+
+// A kernel that launches on the run's stream.
+class CudaKernel : public core::Kernel {
+ protected:
+  CudaKernel(CudaDevice& device, const core::KernelSpec& spec) : device_(device), op_(spec.op) {}
+
+  const Library& library() const noexcept { return device_.library(); }
+  const std::string& op() const noexcept { return op_; }
+  static CudaStream& stream_of(const core::KernelArguments& arguments) { return static_cast<CudaStream&>(arguments.stream); }
+
+  template <class Arguments>
+  void launch(int (*function)(const Arguments&, StreamHandle), const Arguments& what, const core::KernelArguments& arguments) const {
+    device_.check(function(what, stream_of(arguments).handle()), "[" + op_ + "]");
+  }
+
+ private:
+  CudaDevice& device_;
+  std::string op_;
+};
+
+// A kernel's right to report that its data is wrong.
+class FaultReporter {
+ public:
+  FaultReporter(CudaDevice& device, CudaDevice::Explain explain) : device_(device), kernel_(device.add_kernel(std::move(explain))) {}
+  ~FaultReporter() { device_.remove_kernel(kernel_); }
+  FaultReporter(const FaultReporter&) = delete;
+  FaultReporter& operator=(const FaultReporter&) = delete;
+
+  FaultSlot slot(const CudaStream& stream) const { return {stream.fault(), kernel_}; }
+
+ private:
+  CudaDevice& device_;
+  uint32_t kernel_;
+};
+
+// Sequences of packed rows for a run.
+Sequences sequences_of(const core::TensorView& cumulative, int64_t length, int64_t rows);
+// What is wrong with cuSeqlens[position].
+CudaDevice::Explain explain_lengths(const std::string& op);
+
+}  // namespace chiasma::cuda
