@@ -18,6 +18,7 @@ export {
   UnsupportedError,
 } from './core/errors.js'
 export { Tensor, type TensorLike } from './core/tensor.js'
+export type { Parameter, Value, ValueType } from './core/value.js'
 export { AutoProcessor, type Processor, type ProcessorOptions } from './data/processor.js'
 export type { ImageInput } from './data/image.js'
 export { AutoTokenizer, type Tokenizer, type TokenizeOptions } from './data/tokenizer.js'

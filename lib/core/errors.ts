@@ -40,7 +40,9 @@ export class ChiasmaError extends Error {
   }
 }
 
-function family(code: string) {
+type FamilyMember = new (message: string, fields?: ErrorFields & { code?: string }) => ChiasmaError
+
+function family(code: string): FamilyMember {
   return class extends ChiasmaError {
     constructor(message: string, fields: ErrorFields & { code?: string } = {}) {
       const { code: specific, ...rest } = fields

@@ -58,8 +58,8 @@ async function findNodeGyp(): Promise<{ command: string[] } | { skip: string }> 
 /** Every file of the package is of one of these kinds. */
 const packed = [
   /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.gyp|scripts\/build-addon\.mjs)$/,
-  /^dist\/[\w/-]+\.(js|d\.ts)$/,
-  /^typings\/[\w-]+\.d\.ts$/,
+  /^dist\/[\w/-]+\.js$/,
+  /^typings\/(?!addon)[\w-]+\.d\.ts$/,
   /^native\/(cpp\/[\w/]+|cuda\/\w+)\.(cpp|h|cu|cuh)$/, // not native/cuda/sim
   /^prebuilds\/linux-x64\/chiasma\.glibc\.node$/,
 ]
@@ -100,7 +100,7 @@ t.test('package', async (t) => {
     t.comment(`${files.length} files, ${((await stat(tarball)).size / 1024).toFixed(0)} KiB`)
     t.same(files.filter((name) => !packed.some((kind) => kind.test(name))), [], 'nothing superfluous')
     const sources = (await readdir(join(root, 'native/cpp'), { recursive: true })).filter((name) => name.includes('.')).map((name) => `native/cpp/${name}`)
-    const wanted = ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'scripts/build-addon.mjs', 'dist/index.js', 'dist/cli/main.js', 'prebuilds/linux-x64/chiasma.glibc.node']
+    const wanted = ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'scripts/build-addon.mjs', 'dist/index.js', 'dist/cli/main.js', 'typings/index.d.ts', 'typings/nn.d.ts', 'typings/shared.d.ts', 'prebuilds/linux-x64/chiasma.glibc.node']
     t.same([...wanted, ...sources].filter((name) => !files.includes(name)), [], 'nothing is lacking')
     const { scripts = {} } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
     for (const name of ['preinstall', 'install', 'postinstall']) t.notOk(scripts[name], `there is no ${name} script`)

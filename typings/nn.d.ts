@@ -1,0 +1,221 @@
+// Generated from lib by `npm run build:typings`.
+
+import { Shape, WeightRole, FloatType } from './shared.js';
+import { DataType, Parameter, Value } from './index.js';
+
+/** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
+type ComputeType = 'float32' | 'bfloat16';
+/** The type of the weights in transformer blocks. */
+type ProductType = ComputeType | 'int8';
+/** What is known of a checkpoint before its tensors are read. */
+interface TensorNames {
+    has(name: string): boolean;
+}
+interface ParameterOptions {
+    /** How the device stores it; 'linear' for the weights of `linear` and `patchEmbed`. Default 'plain'. */
+    role?: WeightRole;
+    /** Default: the compute type for role 'linear', else float32. */
+    dtype?: DataType;
+}
+/**
+ * @example
+ * const scope = Scope.root(new Set(['layers.0.weight']), 'float32')
+ * const weight = scope.at('layers', 0).parameter('weight', [8, 8], { role: 'linear' })
+ */
+declare class Scope {
+    private readonly names;
+    private readonly collected;
+    readonly computeType: ComputeType;
+    readonly productType: ProductType;
+    /** Dotted path of this place; '' is the root. */
+    readonly path: string;
+    private constructor();
+    /** The root of a checkpoint. */
+    static root(names: TensorNames, computeType: ComputeType, productType?: ProductType): Scope;
+    /** The place below this one; parts may hold dots, '' stays here. */
+    at(...parts: (string | number)[]): Scope;
+    /** The checkpoint's name of `name` in this place. */
+    nameOf(name: string): string;
+    /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
+    has(name: string): boolean;
+    /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
+    firstWith(probe: string, prefixes: readonly string[]): Scope;
+    /** Asks for a tensor of the checkpoint. Asked twice in the same way, it is the same parameter. */
+    parameter(name: string, shape: Shape, options?: ParameterOptions): Parameter;
+    /** Everything that was asked for below the root, in order. */
+    get parameters(): Parameter[];
+}
+
+type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh';
+interface LinearOptions {
+    activation?: Activation;
+    /** Added after the activation, same shape as the result. */
+    residual?: Value | undefined;
+    dtype?: FloatType;
+}
+declare class Linear {
+    readonly weight: Parameter;
+    readonly bias: Parameter | undefined;
+    /**
+     * @param options.dtype of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and
+     *   projections of pooled tokens cost little and are not worth int8's error.
+     */
+    constructor(scope: Scope, inputs: number, outputs: number, options?: {
+        bias?: boolean;
+        dtype?: ProductType;
+    });
+    /** x: [..., in] -> [..., out] */
+    forward(x: Value, options?: LinearOptions): Value;
+}
+
+/** Where sequences begin and end among the rows of x: cumulative lengths, or one length for all. */
+interface Sequences {
+    /** int32 [S + 1] */
+    readonly cuSeqlens?: Value;
+    readonly length?: number;
+    /** Rows that may be attended to, where these are not all: a padded first token that is read itself but is no key of the others. */
+    readonly keys?: {
+        readonly rows: Value;
+        readonly cuSeqlens: Value;
+    };
+}
+interface AttentionOptions {
+    width: number;
+    heads: number;
+    /** Checkpoint names below the scope. */
+    names: {
+        query: string;
+        key: string;
+        value: string;
+        out: string;
+    };
+    /** Whether the query, key and value projections have biases. Default true. */
+    qkvBias?: boolean;
+    causal?: boolean;
+}
+declare class Attention {
+    private readonly options;
+    readonly query: Linear;
+    readonly key: Linear;
+    readonly value: Linear;
+    readonly out: Linear;
+    /** Of queries, keys and values. */
+    readonly dtype: ComputeType;
+    private readonly scale;
+    constructor(scope: Scope, options: AttentionOptions);
+    /**
+     * x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C]
+     * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
+     */
+    forward(x: Value, sequences: Sequences, { residual, relativeBias }?: {
+        residual?: Value;
+        relativeBias?: Value | undefined;
+    }): Value;
+}
+
+declare class Embedding {
+    readonly rows: number;
+    readonly weight: Parameter;
+    constructor(scope: Scope, rows: number, width: number);
+    /** indices: int32 [T] -> float32 [T, C] */
+    forward(indices: Value): Value;
+}
+
+interface MlpOptions {
+    width: number;
+    hidden: number;
+    activation: Activation;
+    /** Checkpoint names below the scope. */
+    names: {
+        in: string;
+        out: string;
+    };
+}
+declare class Mlp {
+    readonly in: Linear;
+    readonly out: Linear;
+    private readonly activation;
+    private readonly dtype;
+    constructor(scope: Scope, { width, hidden, activation, names }: MlpOptions);
+    /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
+    forward(x: Value, residual?: Value): Value;
+}
+
+declare class LayerNorm {
+    readonly eps: number;
+    readonly weight: Parameter;
+    readonly bias: Parameter;
+    constructor(scope: Scope, width: number, eps: number);
+    /** x: [..., C] -> [..., C] */
+    forward(x: Value, options?: {
+        dtype?: FloatType;
+    }): Value;
+}
+
+/** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
+interface PixelScale {
+    readonly rescale: number;
+    readonly mean: readonly number[];
+    readonly std: readonly number[];
+}
+interface PatchEmbedOptions {
+    width: number;
+    /** Side of a patch in pixels. */
+    patch: number;
+    /** Rows of the position table: patches, and one more for the class token. */
+    tokens: number;
+    /** Checkpoint names below the scope; a part without a name does not exist. */
+    names: {
+        weight: string;
+        bias?: string;
+        classToken?: string;
+        positions?: string;
+    };
+}
+declare class PatchEmbed {
+    readonly weight: Parameter;
+    readonly bias: Parameter | undefined;
+    readonly classToken: Parameter | undefined;
+    readonly positions: Parameter | undefined;
+    readonly patch: number;
+    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
+    /** pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C] */
+    forward(pixels: Value, scale: PixelScale): Value;
+}
+
+interface BlockOptions {
+    order: 'pre' | 'post';
+    width: number;
+    heads: number;
+    hidden: number;
+    activation: Activation;
+    eps: number;
+    causal?: boolean;
+    qkvBias?: boolean;
+    /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. */
+    names: {
+        attention: AttentionOptions['names'];
+        norm1: string;
+        mlp: MlpOptions['names'];
+        norm2: string;
+    };
+}
+declare class TransformerBlock {
+    private readonly options;
+    readonly attention: Attention;
+    readonly norm1: LayerNorm;
+    readonly mlp: Mlp;
+    readonly norm2: LayerNorm;
+    constructor(scope: Scope, options: BlockOptions);
+    /** x: float32 [T, C] -> float32 [T, C] */
+    forward(x: Value, sequences: Sequences, extra?: {
+        relativeBias?: Value;
+    }): Value;
+}
+/** Runs blocks one after the other; gives the stream before the first, and after each. */
+declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: {
+    relativeBias?: Value;
+}): Value[];
+
+export { Attention, Embedding, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates };
+export type { Activation, AttentionOptions, BlockOptions, ComputeType, LinearOptions, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, Sequences, TensorNames };
