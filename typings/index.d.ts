@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { Parameter, TensorLike, ValueType, Tensor, Value } from './shared.js';
+import { FloatType, Parameter, TensorLike, ValueType, Tensor, Value } from './shared.js';
 export { DataType, TensorData } from './shared.js';
 
 // The bridge's contract, written by hand: what lib/core/native.ts may call and native/cpp/bridge must export.
@@ -38,11 +38,11 @@ interface ImagePlan {
 }
 
 interface DeviceInfo {
-    /** 'cpu', 'cuda:0', … */
+    /** 'cpu', 'cuda:0', …; 'cuda' where there is no GPU to number. */
     id: string;
     kind: string;
     name: string;
-    /** Bytes. */
+    /** Bytes; 0 where it is not known. */
     memory: {
         total: number;
         free?: number;
@@ -63,9 +63,9 @@ interface DeviceInfo {
  */
 declare function listDevices(): Promise<DeviceInfo[]>;
 interface DeviceOptions {
-    /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'. */
+    /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N', 'gpu'; for tests 'cuda-sim'. */
     device?: string | undefined;
-    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; also 'fp32' and 'q8'. */
+    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', on the CPU 'int8', on CUDA 'f16'; also 'fp32' and 'q8'. */
     dtype?: string | undefined;
     /** Cores to use at most. */
     threads?: number | undefined;
@@ -73,7 +73,7 @@ interface DeviceOptions {
     isa?: string | undefined;
 }
 /** The types that models can compute in. */
-type ComputeDType = 'f32' | 'bf16' | 'int8';
+type ComputeDType = 'f32' | 'bf16' | 'f16' | 'int8';
 /** An opened device. It has a submit thread of its own and shares the process's thread pool; dispose of it to give back its memory. */
 declare class Device {
     readonly id: string;
@@ -94,9 +94,9 @@ declare class Device {
      */
     static open(options?: DeviceOptions): Promise<Device>;
     /** The type of weights and of what passes between ops, as tensors spell it. */
-    get computeType(): 'float32' | 'bfloat16';
+    get computeType(): FloatType;
     /** The type of the weights of a transformer block's products: the compute type, or int8. */
-    get productType(): 'float32' | 'bfloat16' | 'int8';
+    get productType(): FloatType | 'int8';
     /** Whether the device has a kernel for the op. */
     hasOp(op: string): boolean;
     /**
@@ -715,9 +715,9 @@ interface OpsOptions {
 /**
  * softmax(q·kᵀ·scale)·v for each batch and head, float32 [B, H, Sq, D].
  *
- * @param q float32 or bfloat16 [B, H, Sq, D]
- * @param k float32 or bfloat16 [B, H, Sk, D]
- * @param v float32 or bfloat16 [B, H, Sk, D]
+ * @param q float [B, H, Sq, D]
+ * @param k float [B, H, Sk, D]
+ * @param v float [B, H, Sk, D]
  * @param options.scale default 1/√D
  * @param options.causal query i sees key j if j ≤ i + (Sk − Sq)
  * @param options.cuSeqlens int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other
@@ -735,7 +735,7 @@ declare function attention(q: TensorLike, k: TensorLike, v: TensorLike, options?
  * first, positions are added.
  *
  * @param images uint8 [B, H, W, 3] or float32 [B, 3, H, W] (taken as they are)
- * @param weight float32 or bfloat16 [C, 3, P, P], or [C, 3·P·P]
+ * @param weight float [C, 3, P, P], or [C, 3·P·P]
  * @param options.bias float32 [C]
  * @param options.classToken float32 [C]
  * @param options.positionEmbedding float32 [tokens, C]
@@ -752,8 +752,8 @@ declare function patchEmbed(images: TensorLike, weight: TensorLike, options?: Op
 /**
  * The cosine of each row of `a` with each row of `b`, float32 [m, n]; a row of zeros has cosine 0 with everything.
  *
- * @param a float32 or bfloat16 [m, d]
- * @param b float32 or bfloat16 [n, d]
+ * @param a float [m, d]
+ * @param b float [n, d]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
  */
 declare function cosineSimilarity(a: TensorLike, b: TensorLike, options?: OpsOptions): Promise<Tensor>;
@@ -761,7 +761,7 @@ declare function cosineSimilarity(a: TensorLike, b: TensorLike, options?: OpsOpt
  * The k rows of `corpus` with the greatest cosine to each query: best first, ties to the lower index, NaN last; where k exceeds the
  * corpus, the rest is −Infinity and −1.
  *
- * @param queries float32 or bfloat16 [m, d]
+ * @param queries float [m, d]
  * @param corpus float32, bfloat16 or int8 [n, d]
  * @returns scores float32 [m, k], indices int32 [m, k]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError

@@ -1,10 +1,10 @@
 // Generated from lib by `npm run build:typings`.
 
-import { Shape, WeightRole, FloatType } from './shared.js';
+import { FloatType, WeightRole, Shape } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
-type ComputeType = 'float32' | 'bfloat16';
+type ComputeType = FloatType;
 /** The type of the weights in transformer blocks. */
 type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */

@@ -553,7 +553,8 @@ TEST("linear, matmul, patchEmbed: operands refused") {
   check_refused([&] { make(x.view(), weight, absent, absent, wide.view()); }, ErrorCode::shape, "the output has 4 rows of 7; expected 4 of 6");
   check_refused([&] { make(x.view(), weight, absent, absent, out.view(), "swish"); }, ErrorCode::argument, "activation is 'swish'");
   check_refused([&] { device->make_kernel(spec_of("linear", {x.view()}, out.view(), *device)); }, ErrorCode::argument, "1 inputs");
-  check_refused([&] { device->weight_bytes({"w", core::Layout::linear, DType::int8, {4, 4}}); }, ErrorCode::dtype, "weight 'w'");
+  check_refused([&] { device->weight_bytes({"w", core::Layout::linear, DType::int32, {4, 4}}); }, ErrorCode::dtype, "weight 'w'");
+  check_refused([&] { device->weight_bytes({"w", core::Layout::linear, DType::int8, {4, cpu::max_int8_depth + 1}}); }, ErrorCode::unsupported, "weight 'w'");
   check_refused([&] { device->weight_bytes({"w", core::Layout::linear, DType::float32, {4}}); }, ErrorCode::shape, "weight 'w'");
 
   core::KernelSpec product = spec_of("matmul", {x.view(), wide.view()}, out.view(), *device);
