@@ -1,14 +1,17 @@
 // Builds the C++ tests without Node and runs them.
-//   node scripts/test-native.mjs [--sanitize address,undefined | thread] [--] [part of a test's name]...
-// Builds land in build/native, build/sanitize and build/sanitize-thread.
+//   node scripts/test-native.mjs [--sanitize address,undefined | thread | --sim] [--] [part of a test's name]...
+// --sim: the CUDA kernels' tests, on the simulator. Builds land in build/native, build/sanitize, build/sanitize-thread and build/cmake-sim.
 import { spawnSync } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
-const { values, positionals } = parseArgs({ options: { sanitize: { type: 'string', default: '' } }, allowPositionals: true })
-const { sanitize } = values
+const { values, positionals } = parseArgs({
+  options: { sanitize: { type: 'string', default: '' }, sim: { type: 'boolean', default: false } },
+  allowPositionals: true,
+})
+const { sanitize, sim } = values
 const folder = join('build', sanitize === '' ? 'native' : sanitize === 'thread' ? 'sanitize-thread' : 'sanitize')
 
 function run(command, parameters, env = {}) {
@@ -18,6 +21,12 @@ function run(command, parameters, env = {}) {
   if (status !== 0) process.exit(status ?? 1)
 }
 
+if (sim) {
+  run('cmake', ['-S', '.', '-B', 'build/cmake-sim', '-DCHIASMA_ADDON=OFF', '-DCHIASMA_TESTS=ON', '-DCHIASMA_CUDA=OFF', '-DCHIASMA_SIM=ON'])
+  run('cmake', ['--build', 'build/cmake-sim', '--parallel', '2', '--target', 'chiasma_sim_tests'])
+  run(join(root, 'build/cmake-sim/chiasma_sim_tests'), positionals)
+  process.exit(0)
+}
 run('cmake', ['-S', '.', '-B', folder, '-DCHIASMA_TESTS=ON', `-DCHIASMA_SANITIZE=${sanitize}`, `-DCMAKE_BUILD_TYPE=${sanitize ? 'RelWithDebInfo' : 'Release'}`])
 run('cmake', ['--build', folder, '--parallel', '2', '--target', 'chiasma_native_tests'])
 run(join(root, folder, 'chiasma_native_tests'), positionals, {

@@ -1,4 +1,5 @@
 // add, sub, mul, div, unary, cast: a thread for each piece of eight elements of a row. Bound by memory.
+#include "cuda/functions.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/rows.cuh"
 
@@ -61,45 +62,14 @@ __global__ void __launch_bounds__(threads) binary_kernel(Binary a, bool a_vector
   store_piece(at<Out>(a.out, place.row, place.column), result, place.count, out_vectors);
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
-__device__ __forceinline__ float function_of(UnaryKind kind, float x) {
-  switch (kind) {
-    case UnaryKind::gelu:
-      return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-    case UnaryKind::quick_gelu:
-      return x * sigmoid(1.702f * x);
-    case UnaryKind::gelu_tanh:
-      return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case UnaryKind::relu:
-      return x < 0.0f ? 0.0f : x;  // NaN stays
-    case UnaryKind::silu:
-      return x * sigmoid(x);
-    case UnaryKind::tanh:
-      return tanhf(x);
-    case UnaryKind::sigmoid:
-      return sigmoid(x);
-    case UnaryKind::exp:
-      return expf(x);
-    case UnaryKind::neg:
-      return -x;
-    case UnaryKind::sqrt:
-      return sqrtf(x);
-    case UnaryKind::abs:
-      return fabsf(x);
-  }
-  return x;
-}
-
 template <class In, class Out>
 __global__ void __launch_bounds__(threads) unary_kernel(Unary a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
-  float x[piece_size], result[piece_size];
+  float x[piece_size];
   load_piece(x, at<const In>(a.x, place.row, place.column), place.count, in_vectors);
-#pragma unroll
-  for (int i = 0; i < piece_size; ++i) result[i] = function_of(a.kind, x[i]);
-  store_piece(at<Out>(a.out, place.row, place.column), result, place.count, out_vectors);
+  apply(a.kind, x);
+  store_piece(at<Out>(a.out, place.row, place.column), x, place.count, out_vectors);
 }
 
 template <class In, class Out>

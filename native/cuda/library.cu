@@ -109,6 +109,8 @@ const Library library = {
     .cast = on_stream<Cast, launch_cast>,
     .patchify = on_stream<Patchify, launch_patchify>,
     .class_tokens = on_stream<ClassTokens, launch_class_tokens>,
+    .gemm = on_stream<Gemm, launch_gemm>,
+    .attention = on_stream<Attention, launch_attention>,
 };
 
 }  // namespace

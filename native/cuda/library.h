@@ -155,6 +155,41 @@ struct ClassTokens {
   int64_t pictures, tokens, columns;
 };
 
+// --- gemm ---
+
+// out = activation(x · weightᵀ · scale + bias) + residual, of type bf16, f16, int8 or float32 (x and weight the same), in float32 (int8: sums in int32).
+// The rows of x and weight begin at multiples of 16 bytes.
+struct Gemm {
+  Rows x, weight, out;  // [rows, inner], [columns, inner], [rows, columns]
+  int64_t rows, columns, inner;
+  float scale;
+  const float* x_scales;       // int8: [rows], or null
+  const float* weight_scales;  // int8: [columns], or null
+  const float* bias;           // [columns], or null
+  bool activated;
+  UnaryKind activation;
+  Rows residual;  // data is null where there is none
+  int64_t residual_period;  // row r of the result takes row r % residual_period
+};
+
+// --- attention ---
+
+// softmax(q·kᵀ·scale + bias)·v by sequence and head; q and out [queries.rows, heads · head_size], k and v [keys.rows, heads · head_size].
+// Rows of out past the last sequence become 0. Faults: position s is cuSeqlensQ[s]; attention_keys + s is cuSeqlensK[s]; attention_bias + s is sequence s,
+// which is `value` rows long, too long for the bias.
+struct Attention {
+  Rows q, k, v, out;
+  Sequences queries, keys;
+  int64_t heads, head_size;
+  float scale;
+  bool causal;
+  const float* bias;  // [2 · longest − 1, heads] of row stride bias_stride, or null
+  int64_t bias_stride, longest;
+  FaultSlot slot;
+};
+constexpr int64_t attention_keys = int64_t{1} << 29, attention_bias = int64_t{1} << 30;
+constexpr int64_t max_head_size = 256;
+
 // --- The table ---
 
 struct Runtime {
@@ -202,6 +237,8 @@ struct Library {
   int (*cast)(const Cast& arguments, StreamHandle stream);
   int (*patchify)(const Patchify& arguments, StreamHandle stream);
   int (*class_tokens)(const ClassTokens& arguments, StreamHandle stream);
+  int (*gemm)(const Gemm& arguments, StreamHandle stream);
+  int (*attention)(const Attention& arguments, StreamHandle stream);
 };
 
 using LibraryEntry = const Library* (*)();

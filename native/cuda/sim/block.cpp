@@ -14,6 +14,7 @@ namespace {
 // A fiber never moves to another system thread, so both are constant between two switches.
 thread_local Thread* running_thread = nullptr;
 thread_local BlockRunner* running_block = nullptr;
+thread_local bool kernel_runs = false;
 
 std::string hex_mask(uint32_t mask) {
   char text[16];
@@ -49,6 +50,9 @@ constexpr uint32_t bit(int lane) { return uint32_t{1} << lane; }
 
 Thread* BlockRunner::current() { return running_thread; }
 BlockRunner& BlockRunner::of_current() { return *running_block; }
+bool BlockRunner::in_kernel() { return kernel_runs; }
+BlockRunner::Entry::Entry() { kernel_runs = false; }
+BlockRunner::Entry::~Entry() { kernel_runs = true; }
 std::string BlockRunner::at(const void* code) { return " (" + code_place(code) + ")"; }
 
 BlockRunner::BlockRunner(const Options& options)
@@ -105,13 +109,16 @@ bool BlockRunner::run(const Launch& launch, Index block, uint64_t block_number, 
   running_block = this;
   running_thread = next_thread();
   switch_context(main_, running_thread->context);
+  kernel_runs = false;
   running_thread = nullptr;
   running_block = nullptr;
   return failure.error == cudaSuccess;
 }
 
 void BlockRunner::thread_main() {
+  kernel_runs = true;
   (*running_block->launch_->call)();
+  kernel_runs = false;
   running_block->exit_thread();
 }
 
@@ -149,6 +156,7 @@ void BlockRunner::go_on() {
   if (to == from) return;
   running_thread = to;
   switch_context(from->context, to->context);
+  kernel_runs = false;  // the other may have come from its kernel
 }
 
 void BlockRunner::wait(const char* name, const void* code) {
@@ -306,7 +314,7 @@ std::string BlockRunner::thread_list(const std::vector<int>& numbers) const {
     while (j + 1 < numbers.size() && numbers[j + 1] == numbers[j] + 1) ++j;
     if (!text.empty()) text += ", ";
     text += std::to_string(numbers[i]);
-    if (j > i) text += "-" + std::to_string(numbers[j]);
+    if (j > i) text.append("-").append(std::to_string(numbers[j]));
     i = j + 1;
   }
   return (numbers.size() == 1 ? "thread " : "threads ") + text;

@@ -77,6 +77,17 @@ class BlockRunner {
   // --- For the running thread ---
   static Thread* current();
   static BlockRunner& of_current();
+  // Whether a kernel's own code runs, and not the simulator's for it: the linker may have given the simulator a kernel file's copy of an inline function, whose
+  // loads and stores are none of the kernel's.
+  static bool in_kernel();
+
+  // The way from a kernel into the simulator and back.
+  class Entry {
+   public:
+    Entry();
+    ~Entry();
+    BlockRunner* operator->() const { return &of_current(); }
+  };
 
   void warp_meet(const char* name, uint32_t mask, void* operands, WarpBody body, const void* code);
   void meet_barrier(const char* name, int id, int threads, bool wait, const void* code);

@@ -13,7 +13,9 @@ namespace chiasma::sim {
 
 namespace {
 
-BlockRunner& block() { return BlockRunner::of_current(); }
+using Entry = BlockRunner::Entry;
+
+BlockRunner& block() { return BlockRunner::of_current(); }  // inside an entry
 
 }  // namespace
 
@@ -24,21 +26,21 @@ Index grid_size() { return block().grid_size; }
 
 // --- Shared memory and asynchronous copies ---
 
-void* shared_variable(const void* key, const char* name, size_t bytes, size_t alignment) { return block().shared_variable(key, name, bytes, alignment, HERE); }
-void* dynamic_shared() { return block().dynamic_shared(); }
-uint32_t shared_address(const void* pointer) { return block().shared_offset(pointer, HERE); }
-void cp_async(uint32_t shared, const void* global, int bytes, int source_bytes) { block().start_copy(shared, global, bytes, source_bytes, HERE); }
-void cp_async_commit() { block().commit_copies(); }
-void cp_async_wait(int pending) { block().wait_copies(pending, HERE); }
+void* shared_variable(const void* key, const char* name, size_t bytes, size_t alignment) { return Entry()->shared_variable(key, name, bytes, alignment, HERE); }
+void* dynamic_shared() { return Entry()->dynamic_shared(); }
+uint32_t shared_address(const void* pointer) { return Entry()->shared_offset(pointer, HERE); }
+void cp_async(uint32_t shared, const void* global, int bytes, int source_bytes) { Entry()->start_copy(shared, global, bytes, source_bytes, HERE); }
+void cp_async_commit() { Entry()->commit_copies(); }
+void cp_async_wait(int pending) { Entry()->wait_copies(pending, HERE); }
 
 // --- Barriers and votes ---
 
 void barrier(int id, int threads, bool wait) {
-  block().meet_barrier(threads == 0 ? "__syncthreads" : wait ? "barrier_sync" : "barrier_arrive", id, threads, wait, HERE);
+  Entry()->meet_barrier(threads == 0 ? "__syncthreads" : wait ? "barrier_sync" : "barrier_arrive", id, threads, wait, HERE);
 }
 
 void warp_barrier(uint32_t mask) {
-  block().warp_meet("__syncwarp", mask, nullptr, [](void* const*, uint32_t lanes) { block().warp_ordered(lanes); }, HERE);
+  Entry()->warp_meet("__syncwarp", mask, nullptr, [](void* const*, uint32_t lanes) { block().warp_ordered(lanes); }, HERE);
 }
 
 uint32_t ballot(uint32_t mask, bool predicate) {
@@ -55,7 +57,7 @@ uint32_t ballot(uint32_t mask, bool predicate) {
       if (lanes >> lane & 1) static_cast<Vote*>(operands[lane])->result = result;
     }
   };
-  block().warp_meet("a vote", mask, &vote, body, HERE);
+  Entry()->warp_meet("a vote", mask, &vote, body, HERE);
   return vote.result;
 }
 
@@ -87,7 +89,7 @@ int64_t reduce(Reduction how, uint32_t mask, int64_t value) {
       if (lanes >> lane & 1) static_cast<Part*>(operands[lane])->value = first->value;
     }
   };
-  block().warp_meet("__reduce_sync", mask, &part, body, HERE);
+  Entry()->warp_meet("__reduce_sync", mask, &part, body, HERE);
   return part.value;
 }
 
@@ -100,7 +102,7 @@ uint64_t shuffle(Shuffle how, uint32_t mask, uint64_t value, int operand, int wi
   const int lane = BlockRunner::current()->lane;
   const void* const code = HERE;
   if (width < 1 || width > warp_lanes || !std::has_single_bit(static_cast<unsigned>(width))) {
-    block().fail(cudaErrorLaunchFailure, "a shuffle of width " + std::to_string(width) + BlockRunner::at(code));
+    Entry()->fail(cudaErrorLaunchFailure, "a shuffle of width " + std::to_string(width) + BlockRunner::at(code));
   }
   const int segment = lane & ~(width - 1);
   int source = lane;
@@ -122,7 +124,7 @@ uint64_t shuffle(Shuffle how, uint32_t mask, uint64_t value, int operand, int wi
       one->result = static_cast<Exchange*>(operands[one->source])->value;
     }
   };
-  block().warp_meet("a shuffle", mask, &exchange, body, code);
+  Entry()->warp_meet("a shuffle", mask, &exchange, body, code);
   return exchange.result;
 }
 
@@ -155,7 +157,7 @@ void ldmatrix(uint32_t* to, int count, bool transposed, uint32_t row_address) {
       }
     }
   };
-  block().warp_meet("ldmatrix", ~uint32_t{0}, &load, body, load.code);
+  Entry()->warp_meet("ldmatrix", ~uint32_t{0}, &load, body, load.code);
 }
 
 // The numbers of a register and, in a row of K numbers, the first column they stand in; registers 0 and 2 (1 and 3) of an a fragment are row g (g + 8),
@@ -284,7 +286,7 @@ void mma(Product product, int m, int n, void* c, const uint32_t* a, const uint32
       case Product::tf32: multiply<Product::tf32>(lanes); break;
     }
   };
-  block().warp_meet("mma", ~uint32_t{0}, &operands, body, HERE);
+  Entry()->warp_meet("mma", ~uint32_t{0}, &operands, body, HERE);
 }
 
 // --- Atomics ---
@@ -293,7 +295,7 @@ namespace {
 
 template <class T>
 T change(Atomic how, T* at, T value, const void* code) {
-  block().memory_access(at, sizeof(T), AccessKind::atomic, code);
+  Entry()->memory_access(at, sizeof(T), AccessKind::atomic, code);
   std::atomic_ref<T> place(*at);
   T before = place.load();
   for (;;) {
@@ -314,7 +316,7 @@ T change(Atomic how, T* at, T value, const void* code) {
 
 template <class T>
 T compare_and_swap(T* at, T expected, T value, const void* code) {
-  block().memory_access(at, sizeof(T), AccessKind::atomic, code);
+  Entry()->memory_access(at, sizeof(T), AccessKind::atomic, code);
   std::atomic_ref<T>(*at).compare_exchange_strong(expected, value);
   return expected;
 }
@@ -361,7 +363,7 @@ using chiasma::sim::AccessKind;
 using chiasma::sim::BlockRunner;
 
 inline void touch(const void* address, size_t bytes, AccessKind kind, const void* code) {
-  if (BlockRunner::current()) BlockRunner::of_current().memory_access(address, bytes, kind, code);
+  if (BlockRunner::in_kernel()) BlockRunner::Entry()->memory_access(address, bytes, kind, code);
 }
 
 }  // namespace
