@@ -9,7 +9,7 @@ import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
-import { bucket, type OutputKind, Programs } from './programs.js'
+import { bucket, checkKernels, type OutputKind, Programs } from './programs.js'
 import { TEXT_INPUTS, TextInputs } from './text-inputs.js'
 import { TextRunner } from './text-runner.js'
 
@@ -112,6 +112,7 @@ export class Model {
     this.unusedTensors = parts.unusedTensors
     this.logitScale = parts.logitScale
     this.programs = new Programs(device, weights)
+    if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)

@@ -4,7 +4,7 @@
 import { Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { TextTower, TokenInputs } from './encoder.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 /** Tokens in one run, unless a single text has more. */
 export const TOKENS_AT_ONCE = 2048
@@ -45,7 +45,7 @@ export class TextRunner {
     readonly tower: TextTower,
     private readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false))
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false), programs.device)
   }
 
   /**
@@ -62,7 +62,7 @@ export class TextRunner {
     signal?: AbortSignal,
   ): Promise<void> {
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
-    const budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
+    let budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
     let left: { index: number; text: TextTokens } | undefined
     const takeText = () => {
@@ -83,7 +83,12 @@ export class TextRunner {
         batch.tokens = tokens
         left = undefined
       }
-      return batch.texts.length === 0 ? undefined : this.runBatch(batch, want, signal).then(place)
+      const { length } = batch.texts
+      if (length === 0) return undefined
+      const run = async (from: number, count: number) => place(await this.runBatch(partOfBatch(batch, from, count), want, signal))
+      return inHalves(0, length, run).then(ran => {
+        if (ran < length) budget = Math.min(budget, Math.ceil((batch.tokens * ran) / length))
+      })
     }
     await pipeline(next)
   }
@@ -133,6 +138,12 @@ export class TextRunner {
       ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, cuKeys: lengths }),
     }
   }
+}
+
+function partOfBatch({ index, texts, tokens }: Batch, from: number, count: number): Batch {
+  if (count === texts.length) return { index, texts, tokens }
+  const some = texts.slice(from, from + count)
+  return { index: index.slice(from, from + count), texts: some, tokens: some.reduce((sum, { ids }) => sum + ids.length, 0) }
 }
 
 function vector(data: Int32Array): Tensor {
