@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
 import { type SourceOptions, resolveSource } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
+import { modelFolder } from '../io/modules.js'
 import { type ImageRules, readImageRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
 import { isFile } from './files.js'
@@ -20,9 +21,10 @@ export const AutoProcessor = {
    */
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Processor> {
     const { folder } = await resolveSource(source, { files: ['processor'], ...options })
-    const rules = await findImageRules(folder)
+    const ofModel = await modelFolder(folder)
+    const rules = await findImageRules(ofModel)
     if (rules) return makeProcessor(rules)
-    const file = join(folder, 'preprocessor_config.json')
+    const file = join(ofModel, 'preprocessor_config.json')
     throw new CheckpointError(`${file} is not there, and no processor_config.json with an image_processor either`, { file })
   },
 }

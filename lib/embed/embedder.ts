@@ -5,7 +5,7 @@ import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../c
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import type { ImageInput } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
-import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
+import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { AutoModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
@@ -93,7 +93,8 @@ export class Embedder {
     this.prompts = parts.prompts
     const { imageEncoder, textEncoder } = parts.model
     this.dimensions = (imageEncoder ?? textEncoder)!.dimensions
-    this.maxLength = textEncoder ? Math.min(textEncoder.maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY) : 0
+    const { sentence, maxLength } = textEncoder ?? { maxLength: 0 }
+    this.maxLength = sentence?.maxLength !== undefined ? maxLength : Math.min(maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY)
   }
 
   /**
@@ -111,7 +112,7 @@ export class Embedder {
       }
       const [processor, tokenizer, { prompts, defaultPrompt }] = await Promise.all([
         imageEncoder ? AutoProcessor.fromPretrained(folder) : undefined,
-        textEncoder ? AutoTokenizer.fromPretrained(folder) : undefined,
+        textEncoder ? loadTokenizer(folder, textEncoder.sentence) : undefined,
         readPrompts(folder),
       ])
       onProgress?.({ status: 'ready', task: 'embedding', model: source })
@@ -181,10 +182,11 @@ export class Embedder {
     this.#checkOptions(options)
     const { batchSize, normalize = true, signal, onProgress } = options
     const prompt = this.#prompt(options)
+    const unpooled = this.#unpooledTokens(prompt)
     const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
       prepare: (item, index) => this.#prepare(item, index, prompt, options),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
-      run: (batch) => this.#encode(batch, normalize, options),
+      run: (batch) => this.#encode(batch, normalize, unpooled, options),
       atOnce: 2 * (batchSize ?? imagesAtOnce),
       signal,
     })
@@ -228,6 +230,13 @@ export class Embedder {
       throw new ArgumentError(`promptName is '${promptName}'; this checkpoint has ${listed(Object.keys(this.prompts))}`, { field: 'promptName' })
     }
     return this.#defaultPrompt ?? ''
+  }
+
+  /** Tokens of a prompt that the checkpoint leaves out of its poolings: all of its own but a special one at the end. */
+  #unpooledTokens(prompt: string): number {
+    if (prompt === '' || !this.#tokenizer || this.#model.textEncoder?.sentence?.poolsPrompt !== false) return 0
+    const ids = this.#tokenizer.encode(prompt)
+    return this.#tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
   }
 
   /** @throws ArgumentError for an option that is wrong whatever the items are. */
@@ -297,7 +306,7 @@ export class Embedder {
     }
   }
 
-  async #encode(batch: readonly Prepared[], normalize: boolean, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
+  async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
     const { signal, truncateDim } = options
     const results: (Float32Array | Error)[] = batch.map((item) => ('error' in item ? item.error : noVector))
     const place = (where: number[], rows: Float32Array, dimensions: number): void => {
@@ -318,7 +327,7 @@ export class Embedder {
     if (textsAt.length) {
       const encoder = this.#model.textEncoder!
       const sequences = textsAt.map((at) => (batch[at] as { tokens: Int32Array }).tokens)
-      place(textsAt, await encoder.encode(sequences, { signal }), encoder.dimensions)
+      place(textsAt, await encoder.encode(sequences, { unpooled, signal }), encoder.dimensions)
     }
     return results
   }
