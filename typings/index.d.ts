@@ -93,7 +93,7 @@ declare class Device {
      * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
      */
     static open(options?: DeviceOptions): Promise<Device>;
-    /** The type of weights and of what passes between ops, as tensors spell it. */
+    /** The type of weights and of what passes between ops, as tensors spell it. With int8 products, what is quickest beside them. */
     get computeType(): FloatType;
     /** The type of the weights of a transformer block's products: the compute type, or int8. */
     get productType(): FloatType | 'int8';
