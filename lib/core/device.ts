@@ -168,7 +168,7 @@ export class Device {
       (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
     )
-    return new Weights(loaded, index, (weights) => this.plans.forget(weights.id))
+    return new Weights(loaded, index, this.plans)
   }
 
   /** Bytes in use on this device by this object. */
@@ -199,7 +199,8 @@ export class Weights {
     readonly native: NativeWeights,
     /** Where each parameter stands. */
     readonly index: ReadonlyMap<Parameter, number>,
-    private readonly onDispose: (weights: Weights) => void,
+    /** Not a callback, whose scope would keep what the weights were made of. */
+    private readonly plans: PlanCache,
   ) {}
 
   /** Device memory they take. */
@@ -209,7 +210,7 @@ export class Weights {
 
   /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
   dispose(): void {
-    this.onDispose(this)
+    this.plans.forget(this.id)
     native(() => this.native.dispose())
   }
 }
