@@ -110,6 +110,7 @@ declare class Device {
     loadWeights(entries: readonly {
         parameter: Parameter;
         source: FileSource | TensorLike;
+        rowScale?: Float32Array;
     }[], options?: {
         signal?: AbortSignal | undefined;
         onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined;
@@ -511,6 +512,8 @@ declare class Model {
     private readonly programs;
     private readonly images;
     private readonly texts;
+    /** All there are, in the order in which outputs are listed. */
+    private readonly runners;
     private disposed;
     /**
      * Runs the model.
@@ -531,10 +534,9 @@ declare class Model {
     [Symbol.asyncDispose](): Promise<void>;
     private checkAlive;
     private readInputs;
-    /** Which tower gives each output. */
+    /** Which part gives each output. */
     private resolve;
     private noOutput;
-    private runTexts;
     /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
     private logits;
     private logitsProgram;

@@ -142,16 +142,16 @@ export class Device {
    * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
    */
   async loadWeights(
-    entries: readonly { parameter: Parameter; source: FileSource | TensorLike }[],
+    entries: readonly { parameter: Parameter; source: FileSource | TensorLike; rowScale?: Float32Array }[],
     options: { signal?: AbortSignal | undefined; onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined } = {},
   ): Promise<Weights> {
     const index = new Map<Parameter, number>()
-    const specs = entries.map(({ parameter, source }, i): WeightSpec => {
+    const specs = entries.map(({ parameter, source, rowScale }, i): WeightSpec => {
       if (index.has(parameter)) {
         throw new ArgumentError(`[loadWeights] parameter '${parameter.name}' is given twice; expected each once`, { field: parameter.name })
       }
       index.set(parameter, i)
-      return weightSpec(parameter, source)
+      return { ...weightSpec(parameter, source), ...(rowScale && { rowScale }) }
     })
     // A callback that throws stops the load, which then rejects with what it threw.
     const failed = new AbortController()

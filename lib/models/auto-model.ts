@@ -8,7 +8,7 @@ import { UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
-import { type Checkpoint, matchParameters, openCheckpoint } from '../io/checkpoint.js'
+import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
 import { type PixelScale, Scope } from '../nn/index.js'
@@ -74,7 +74,8 @@ export const AutoModel = {
       const checkpoint = await openCheckpoint(encoderFolder, { signal })
       const built = await build(config, checkpoint, modules, device)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
-      const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
+      const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
+      const weights = await device.loadWeights(sources, { signal })
       const model = new Model({
         config: config.json,
         device,
