@@ -139,16 +139,16 @@ export class Device {
    * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
    */
   async loadWeights(
-    entries: readonly { parameter: Parameter; source: FileSource | TensorLike }[],
+    entries: readonly { parameter: Parameter; source: FileSource | TensorLike; rowScale?: Float32Array }[],
     options: { signal?: AbortSignal | undefined; onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined } = {},
   ): Promise<Weights> {
     const index = new Map<Parameter, number>()
-    const specs = entries.map(({ parameter, source }, i): WeightSpec => {
+    const specs = entries.map(({ parameter, source, rowScale }, i): WeightSpec => {
       if (index.has(parameter)) {
         throw new ArgumentError(`[loadWeights] parameter '${parameter.name}' is given twice; expected each once`, { field: parameter.name })
       }
       index.set(parameter, i)
-      return weightSpec(parameter, source)
+      return { ...weightSpec(parameter, source), ...(rowScale && { rowScale }) }
     })
     // A callback that throws stops the load, which then rejects with what it threw.
     const failed = new AbortController()
@@ -165,7 +165,7 @@ export class Device {
       (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
     )
-    return new Weights(loaded, index, (weights) => this.plans.forget(weights.id))
+    return new Weights(loaded, index, this.plans)
   }
 
   /** Bytes in use on this device by this object. */
@@ -196,7 +196,8 @@ export class Weights {
     readonly native: NativeWeights,
     /** Where each parameter stands. */
     readonly index: ReadonlyMap<Parameter, number>,
-    private readonly onDispose: (weights: Weights) => void,
+    /** Not a callback, whose scope would keep what the weights were made of. */
+    private readonly plans: PlanCache,
   ) {}
 
   /** Device memory they take. */
@@ -206,7 +207,7 @@ export class Weights {
 
   /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
   dispose(): void {
-    this.onDispose(this)
+    this.plans.forget(this.id)
     native(() => this.native.dispose())
   }
 }
