@@ -10,7 +10,8 @@ import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.
 import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
-import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
+import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
+import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
 export interface TokenizeOptions {
   /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
@@ -189,9 +190,9 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
     }
     const most = truncation ? limit : Number.POSITIVE_INFINITY
     const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
-      checkText(text, i)
-      if (pairs) return frameTwo(text, checkText(pairs[i], i), most)
-      return { ids: addSpecialTokens ? drain(frameText(text, most, true, i)) : keep(drain(contentIds(text, most)), most) }
+      const checked = checkText(text, i)
+      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most)
+      return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {
@@ -254,20 +255,27 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   })
 }
 
+/** Parts of the library's tokenizer that are replaced. */
+interface EncoderParts {
+  normalizer: Normalize
+  pre_tokenizer: unknown
+  splitter_normalized: { split: Split }
+  readonly model: UnigramModel
+}
+
 /** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
 function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
   try {
     const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
-    const encoder = new Encoder(complete, config) as Encoder & Record<'normalizer' | 'pre_tokenizer', unknown>
-    const normalize = makeNormalizer(complete.normalizer)
+    const encoder = new Encoder(complete, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
+    encoder.normalizer = makeNormalizer(complete.normalizer)
     // What becomes a special token by normalising is none, but the library compares after it; a blank in front makes the difference.
     const special = new Set((complete.added_tokens as { content: string; normalized?: boolean }[]).filter(({ normalized }) => !normalized).map(({ content }) => content))
-    encoder.normalizer = (text: string) => {
-      const normal = normalize(text)
-      return special.has(normal) ? ` ${normal}` : normal
-    }
+    const splitter = encoder.splitter_normalized
+    encoder.splitter_normalized = { split: (text: string) => splitter.split(text).map((part: string) => (special.has(part) ? ` ${part}` : part)) }
+    if ((complete as { model?: { type?: unknown } }).model?.type === 'Unigram') correctUnigram(encoder.model)
     if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
-    else correctByteLevel(encoder.pre_tokenizer)
+    else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
     return { encoder, pieces: new TextPieces(complete) }
   } catch (cause) {
     throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
@@ -332,8 +340,9 @@ function drain<T>(work: Generator<undefined, T, undefined>): T {
   }
 }
 
+/** The text; half a surrogate pair, which is no character, becomes U+FFFD as where strings are UTF-8. */
 function checkText(text: unknown, index?: number): string {
-  if (typeof text === 'string') return text
+  if (typeof text === 'string') return text.isWellFormed() ? text : text.toWellFormed()
   throw new ArgumentError(`[tokenizer] ${textName(index)} is ${text === null ? 'null' : `a ${typeof text}`}; expected a string`, index === undefined ? {} : { index })
 }
 
