@@ -4,8 +4,10 @@
 
 import { Tokenizer as Encoder } from '@huggingface/tokenizers'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
-import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
@@ -21,6 +23,14 @@ export interface TokenizeOptions {
   textPair?: string | readonly string[]
   /** Default true. */
   addSpecialTokens?: boolean
+}
+
+const tokenizeRules: OptionRules<TokenizeOptions> = {
+  padding: { expected: "true, false, 'longest' or 'max_length'", accepts: (value) => typeof value === 'boolean' || value === 'longest' || value === 'max_length' },
+  truncation: option.flag,
+  maxLength: option.any,
+  textPair: option.any,
+  addSpecialTokens: option.flag,
 }
 
 export interface EncodeAllOptions {
@@ -56,6 +66,8 @@ export interface Tokenizer {
   readonly maxLength: number
   /** Id of the padding token; 0 if the checkpoint has none. */
   readonly padId: number
+  /** Ids of the special tokens. @internal */
+  readonly specialIds: ReadonlySet<number>
   /** Ids of one text with special tokens, however many. */
   encode(text: string): number[]
   /** The text of ids, without special tokens. */
@@ -75,9 +87,19 @@ export const AutoTokenizer = {
    * @throws CheckpointError naming the file that is missing or broken
    */
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Tokenizer> {
+    checkOptions('AutoTokenizer.fromPretrained', options, sourceOptionRules)
     const { folder } = await resolveSource(source, { files: ['tokenizer', 'config'], ...options })
-    return makeTokenizer(await readTokenizerFiles(folder))
+    return makeTokenizer(await readTokenizerFiles(await modelFolder(folder)))
   },
+}
+
+/** The tokenizer that a checkpoint's texts go through before they are embedded. */
+export async function loadTokenizer(folder: string, settings: { readonly lowercase?: boolean } = {}): Promise<Tokenizer> {
+  const files = await readTokenizerFiles(await modelFolder(folder))
+  if (!settings.lowercase) return makeTokenizer(files)
+  const { normalizer } = files.json
+  const normalizers = [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])]
+  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } })
 }
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
@@ -102,6 +124,8 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   const single = frameOf(encoder, files, false)
   const double = frameOf(encoder, files, true)
   const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
+  const added = (files.json['added_tokens'] ?? []) as readonly { id: number; special?: boolean }[]
+  const specialIds = new Set(added.filter(({ special }) => special).map(({ id }) => id))
 
   const idsOf = (text: string): number[] => encoder.encode(text, { add_special_tokens: false }).ids
 
@@ -154,6 +178,7 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   }
 
   function tokenize(texts: string | readonly string[], options: TokenizeOptions = {}): Encoded {
+    checkOptions('tokenizer', options, tokenizeRules)
     const { padding = true, truncation = false, textPair, addSpecialTokens = true } = options
     const limit = checkLimit(options.maxLength ?? maxLength)
     const list = typeof texts === 'string' ? [texts] : texts
@@ -222,6 +247,7 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   return Object.assign(tokenize, {
     maxLength,
     padId,
+    specialIds,
     encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
     decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
     encodeAll,
