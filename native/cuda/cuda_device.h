@@ -87,6 +87,7 @@ class CudaDevice final : public core::Device {
  private:
   void make_memory_stream();
   StreamHandle memory_stream() const;  // null before the first allocation
+  void prepare_int8(const core::WeightShape& weight, core::RowReader& reader, char* memory);
 
   const Library& library_;
   DeviceFacts facts_;
