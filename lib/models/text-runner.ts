@@ -3,8 +3,10 @@
 
 import { Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
-import type { TextTower, TokenInputs } from './encoder.js'
+import { EMBEDDING, type TextTower, type TokenInputs } from './encoder.js'
+import type { Part, Prepared } from './part.js'
 import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { type PlacedTokens, TEXT_INPUTS, TextInputs } from './text-inputs.js'
 
 /** Tokens in one run, unless a single text has more. */
 export const TOKENS_AT_ONCE = 2048
@@ -38,7 +40,11 @@ interface Batch {
   tokens: number
 }
 
-export class TextRunner {
+export class TextRunner implements Part {
+  readonly inputs = TEXT_INPUTS
+  readonly required = ['input_ids']
+  readonly outputs: readonly string[]
+  readonly absent: Readonly<Record<string, string>>
   readonly kinds: ReadonlyMap<string, OutputKind>
 
   constructor(
@@ -46,6 +52,58 @@ export class TextRunner {
     private readonly programs: Programs,
   ) {
     this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false))
+    this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
+    this.absent = tower.absent
+  }
+
+  prepare(given: Readonly<Record<string, Tensor>>): Prepared {
+    const inputs = new TextInputs(this.tower, given)
+    return (want, signal) => this.forward(inputs, want, signal)
+  }
+
+  /** Outputs for each text [B, C] and each token [B, L, C], zeros where the mask is 0. */
+  private async forward(inputs: TextInputs, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    const { tower, kinds } = this
+    const { count, length } = inputs
+    const kindOf = (name: string): OutputKind => kinds.get(name)!
+    const results = Object.fromEntries(
+      want.map(name => {
+        const { per, width } = kindOf(name)
+        const dims = per === 'texts' ? [count, width] : [count, length, width]
+        return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b)), dims)]
+      }),
+    )
+    const pooled = want.some(name => kindOf(name).per === 'texts')
+    const needs = {
+      end: tower.endOf !== undefined && pooled,
+      onlyEnd: tower.endOf !== undefined && want.every(name => kindOf(name).per === 'texts'),
+      first: want.some(name => tower.readsFirst.includes(name)),
+    }
+    const placeOf = new Map<number, PlacedTokens>()
+    const read = (index: number) => {
+      const tokens = inputs.read(index, needs)
+      if (tokens) placeOf.set(index, tokens)
+      return tokens
+    }
+    await this.run(
+      count,
+      read,
+      want,
+      ({ texts, offsets, outputs }) => {
+        for (const name of want) {
+          const { per, width } = kindOf(name)
+          const from = outputs[name]!.data as Float32Array
+          const to = results[name]!.data as Float32Array
+          texts.forEach((text, i) => {
+            if (per === 'texts') to.set(from.subarray(i * width, (i + 1) * width), text * width)
+            else placeTokens(from.subarray(offsets[i]! * width, offsets[i + 1]! * width), to.subarray(text * length * width), placeOf.get(text)!, width)
+          })
+        }
+        for (const text of texts) placeOf.delete(text)
+      },
+      signal,
+    )
+    return results
   }
 
   /**
@@ -164,4 +222,9 @@ function keysOf(texts: readonly TextTokens[], offsets: Int32Array): { keyRows: T
     return text.ids.length - skipped
   })
   return { keyRows: vector(Int32Array.from(rows)), cuKeys: vector(cumulative(lengths)) }
+}
+
+/** Copies packed rows to the columns they come from. */
+function placeTokens(from: Float32Array, to: Float32Array, { columns, firstIsMasked }: PlacedTokens, width: number): void {
+  for (let t = firstIsMasked ? 1 : 0; t < columns.length; t++) to.set(from.subarray(t * width, (t + 1) * width), columns[t]! * width)
 }

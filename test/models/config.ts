@@ -39,7 +39,7 @@ t.test('fields that are missing or absurd', t => {
     ['bert-v5', c => (c['layer_norm_eps'] = 0), 'layer_norm_eps', /layer_norm_eps is 0; expected a number above 0/],
     ['bert-v5', c => (c['max_position_embeddings'] = null), 'max_position_embeddings', /max_position_embeddings is null; expected an integer/],
     ['xlm-roberta', c => (c['max_position_embeddings'] = 2), 'max_position_embeddings', /expected more than pad_token_id 1/],
-    ['mpnet', c => (c['relative_attention_num_buckets'] = 1), 'relative_attention_num_buckets', /relative_attention_num_buckets is 1/],
+    ['mpnet', c => (c['relative_attention_num_buckets'] = 31), 'relative_attention_num_buckets', /relative_attention_num_buckets is 31; expected an integer from 32/],
     ['distilbert', c => delete c['dim'], 'dim', /dim is missing/],
     ['vit-v5', c => delete c['patch_size'], 'patch_size', /patch_size is missing/],
     ['vit-v5', c => (c['patch_size'] = 25), 'patch_size', /patch_size is 25, larger than the image_size 24 x 24/],
