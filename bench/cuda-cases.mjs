@@ -13,9 +13,9 @@ export const models = {
 
 const sizes = { f32: 4, bf16: 2, u8: 1 }
 
-function gemm(name, times, { rows, columns, inner, out = 'bf16', activation = 'none', residual = false, period = rows }) {
+function gemm(name, times, { rows, columns, inner, depth = inner, out = 'bf16', activation = 'none', residual = false, period = rows }) {
   const bytes = (rows * inner + columns * inner) * 2 + rows * columns * sizes[out] + columns * 4 + (residual ? Math.min(period, rows) * columns * 4 : 0)
-  return { name, kernel: 'gemm_mma_kernel', times, flops: 2 * rows * columns * inner, bytes, call: { op: 'gemm', rows, columns, inner, out, activation, residual, period } }
+  return { name, kernel: 'gemm_mma_kernel', times, flops: 2 * rows * columns * depth, bytes, call: { op: 'gemm', rows, columns, inner, out, activation, residual, period } }
 }
 
 function rowwise(name, kernel, times, { rows, columns, from, to, more = 0, op, ...rest }) {
@@ -40,14 +40,15 @@ export function callsOf(model, batch) {
     bytes: 4 * rows * width * 2,
     call: { op: 'attention', sequences: batch, tokens, heads, headSize, causal },
   }
-  const inner = patch && Math.ceil((3 * patch * patch) / 8) * 8 // rows of 16 bytes
+  const depth = patch && 3 * patch * patch
+  const inner = patch && Math.ceil(depth / 64) * 64 // as rows of patches are padded
   const before = patch
     ? [
         {
           name: 'patches', kernel: 'patchify_kernel', times: 1, flops: 0, bytes: batch * side * side * 3 + rows * inner * 2,
           call: { op: 'patchify', pictures: batch, side, patch, inner },
         },
-        gemm('patch projection', 1, { rows, columns: width, inner, out: 'f32', residual: true, period: tokens }),
+        gemm('patch projection', 1, { rows, columns: width, inner, depth, out: 'f32', residual: true, period: tokens }),
       ]
     : [
         rowwise('token embedding', 'gather_kernel', 1, { rows, columns: width, from: 'f32', to: 'f32', more: rows * 4, op: 'gather', table: vocabulary }),

@@ -21,29 +21,35 @@ const instructions = {
   'LDGSTS.128': /^LDGSTS\..*\.128/,
   'LDG.128': /^LDG\..*\.128/,
   'STG.128': /^STG\..*\.128/,
+  'STG.64': /^STG\..*\.64/,
 }
 
 const bytesOf = { float: 4, bf16: 2, f16: 2, int8_t: 1, 'signed char': 1, 'unsigned char': 1, int: 4 }
-/** Eight elements at a time: 16 bytes where they have two or more each. */
-const wideAccess = ([from, to]) => [...(bytesOf[from] >= 2 ? ['LDG.128'] : []), ...(bytesOf[to ?? from] >= 2 ? ['STG.128'] : [])]
+/** Eight elements at a time: one or two accesses of 16 bytes. */
+const wideAccess = ([from, to = from]) => [
+  ...(bytesOf[from] >= 2 ? [['LDG.128', bytesOf[from] / 2]] : []),
+  ...(bytesOf[to] >= 2 ? [['STG.128', bytesOf[to] / 2]] : []),
+]
 
 /**
- * The kernels that a model's time goes to. `holds`: instructions that an instance must have, of its template arguments; local memory it must not
- * have, in registers' spills, in a stack frame or in its instructions. `shared`: bytes of dynamic shared memory, as its launcher gives them.
+ * The kernels that a model's time goes to. `holds`: of an instance's template arguments, the instructions that it must have, or [name, how
+ * many at least]. Local memory it must not have: no spilled registers, no stack frame. `shared`: bytes of dynamic shared memory, as its launcher gives them.
  */
 export const hot = {
   gemm_mma_kernel: {
-    holds: ([type]) => [type === 'signed char' ? 'IMMA' : 'HMMA', 'LDSM', 'LDGSTS.128', 'LDG.128', 'STG.128'],
+    // The epilogue stands there for each 16 rows of a warp: results as float32 in two stores, as bf16 and as f16 in one.
+    holds: ([type, shape]) => [type === 'signed char' ? 'IMMA' : 'HMMA', 'LDSM', 'LDGSTS.128', 'LDG.128', ['STG.128', 4 * (shape.match(/\d+/)[0] / 16)]],
     shared: ([, shape]) => {
       const [rows, columns, down, across] = shape.match(/\d+/g).map(Number)
       return Math.max(4 * (rows * down + columns * across) * 64, down * across * 16 * (columns + 8) * 4)
     },
   },
-  gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', 'STG.128'], shared: () => 4 * 2 * 64 * 64 },
+  gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
   attention_mma_kernel: { holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'], shared: ([, headSize]) => (64 + 4 * 64) * headSize * 2 },
   layer_norm_kernel: { holds: wideAccess },
   l2_normalize_kernel: { holds: wideAccess },
   softmax_kernel: { holds: wideAccess },
+  quantize_kernel: { holds: ([from]) => [...wideAccess([from, 'signed char']), 'STG.64'] },
   gather_kernel: { holds: wideAccess },
   pick_token_kernel: { holds: wideAccess },
   pool_kernel: { holds: wideAccess },
@@ -151,13 +157,14 @@ function parseThreads(text) {
   return found
 }
 
+const flags = ['-std=c++20', '-O3', '-DNDEBUG', '-I', 'native', '-I', 'native/cpp']
+const format = 1 // of what is kept; to be raised with every change of what is read from the compiler
+
 async function compileOne(toolkit, source, architecture, state) {
-  const flags = ['-std=c++20', '-O3', '-DNDEBUG', '-I', 'native', '-I', 'native/cpp']
-  const hash = createHash('sha256').update(JSON.stringify([toolkit.version, flags, architecture, state, readFileSync(join(sources, source), 'utf8')]))
-  hash.update(readFileSync(fileURLToPath(import.meta.url)))
+  const what = JSON.stringify([format, toolkit.version, flags, architecture, state, readFileSync(join(sources, source), 'utf8')])
+  const key = createHash('sha256').update(what).digest('hex')
   const folder = join(kept, architecture)
   const file = join(folder, `${source}.json`)
-  const key = hash.digest('hex')
   if (existsSync(file)) {
     const old = JSON.parse(readFileSync(file, 'utf8'))
     if (old.key === key) return old.kernels
@@ -209,17 +216,21 @@ export function complaints(kernels) {
   }
   for (const kernel of kernels) {
     const title = titleOf(kernel)
-    const has = (pattern) => Object.keys(kernel.counts).some((opcode) => pattern.test(opcode))
+    const count = (pattern) => Object.entries(kernel.counts).reduce((sum, [opcode, times]) => sum + (pattern.test(opcode) ? times : 0), 0)
     const rules = hot[kernel.name]
     if (!rules) {
       if (!(kernel.name in plain)) found.push(`${title} of ${kernel.source} is in neither list of scripts/cuda-kernels.mjs: say whether it is hot`)
-      else if (hotByNature.some(has)) found.push(`${title} is listed as plain, but has tensor core products or cp.async`)
+      else if (hotByNature.some(count)) found.push(`${title} is listed as plain, but has tensor core products or cp.async`)
       continue
     }
     if (kernel.spills) found.push(`${title} spills ${kernel.spills} bytes of registers`)
     if (kernel.stack) found.push(`${title} has a stack frame of ${kernel.stack} bytes`)
     for (const opcode of Object.keys(kernel.counts)) if (/^(LDL|STL)\b/.test(opcode)) found.push(`${title} uses local memory: ${kernel.counts[opcode]} × ${opcode}`)
-    for (const wanted of rules.holds(kernel.arguments)) if (!has(instructions[wanted])) found.push(`${title} has no ${wanted}`)
+    for (const wanted of rules.holds(kernel.arguments)) {
+      const [instruction, least] = [wanted, 1].flat()
+      const there = count(instructions[instruction])
+      if (there < least) found.push(`${title} has ${there} × ${instruction}; expected ${least} at least`)
+    }
     if (!kernel.threads) found.push(`${title} has no __launch_bounds__`)
   }
   return found

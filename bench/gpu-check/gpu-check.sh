@@ -17,6 +17,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 python=${PYTHON:-python3}
+[ -d /usr/local/cuda/bin ] && PATH=$PATH:/usr/local/cuda/bin
+export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/gpu-check.XXXXXX")
 log=$work/log && mkdir "$log"
@@ -98,7 +100,7 @@ run_test() { (cd "$work/js" && exec "$work/node" "test/$1.js"); }
 sanitize() { (cd "$work/js" && compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 --print-limit 20 "$work/node" test/ops.js); }
 export -f unpack build devices run_test sanitize
 
-device=cuda cases=$here/cases.tsv torch_device=cuda tiny=
+device=cuda:0 cases=$here/cases.tsv torch_device=cuda tiny=
 if [ -n "$dry" ]; then device=cuda-sim cases=$here/cases-tiny.tsv torch_device=cpu tiny=--tiny; fi
 export here work dry device python
 export CHIASMA_TEST_DEVICE=$device
