@@ -1,6 +1,7 @@
 // chiasma embed: images or texts to a file of embeddings, resumable.
 
 import { type Command, Option } from 'commander'
+import { constants } from 'node:os'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError } from '../core/errors.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
@@ -133,6 +134,7 @@ class StopSignals {
 
   /** Ends the process as the signal would have done, so that whoever started it knows. */
   end(): void {
+    process.exitCode = 128 + constants.signals[this.#caught!] // should something else in the process listen for it
     process.kill(process.pid, this.#caught)
   }
 }
