@@ -2,7 +2,7 @@
 
 import { createReadStream, type Dirent } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError } from '../core/errors.js'
 import { say } from './console.js'
@@ -29,7 +29,8 @@ export async function imagePaths(given: readonly string[]): Promise<string[]> {
       paths.push(name)
     } else {
       const { glob } = await import('tinyglobby')
-      const found = await glob(name, { expandDirectories: false })
+      // Names come out as they go in, relative or absolute.
+      const found = await glob(name, { expandDirectories: false, absolute: isAbsolute(name) })
       if (!found.length) throw new ArgumentError(`${name}: no file matches this pattern`, { file: name })
       for (const path of found.sort()) paths.push(path)
     }

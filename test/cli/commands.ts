@@ -59,7 +59,7 @@ t.test('a folder of all sorts', async (t) => {
 
   const globbed = await cli('embed', join(tree, '**/*.webp'), join(tree, 'b.PNG'), '--model', model, '--out', out)
   t.equal(globbed.code, 0, globbed.stderr)
-  t.match((await readEmbeddings(out)).items, expected.filter((path) => /webp|b\.PNG/.test(path)).sort((a, b) => Number(b.endsWith('webp')) - Number(a.endsWith('webp'))))
+  t.same((await readEmbeddings(out)).items, [expected[1], expected[3], join(tree, 'inner/round/inner/more/deep.webp'), expected[0]], 'links that go round end')
   const literal = await cli('embed', join(tree, 'new\nline "quoted" [1].png'), '--model', model, '--out', out)
   t.equal(literal.code, 0, 'a file whose name looks like a pattern')
   await mkdir(join(folder, 'nothing'))
@@ -106,7 +106,7 @@ t.test('a reader that goes away', async (t) => {
 })
 
 t.test('bench', async (t) => {
-  const { code, stdout, stderr } = await cli('bench', '--model', model, '--batch-size', '2', '--json')
+  const { code, stdout, stderr } = await cli('bench', '--model', model, '--batch-size', '2', '--seconds', '0.01', '--json')
   t.equal(code, 0, stderr)
   const { device, products, timed, model: timedModel } = JSON.parse(stdout)
   t.equal(device, 'cpu')
