@@ -70,7 +70,7 @@ function stage() {
   run('strip', ['--strip-unneeded', join(js, 'build/Release/chiasma.node')])
 
   const sources = join(staging, 'src')
-  for (const name of ['CMakeLists.txt', 'package.json', 'native', 'bench/cuda.cu']) cpSync(join(root, name), join(sources, name), { recursive: true })
+  for (const name of ['CMakeLists.txt', 'package.json', 'native', 'bench/cuda.cu', 'bench/gemm.cpp']) cpSync(join(root, name), join(sources, name), { recursive: true })
   run('tar', ['-C', staging, '-cJf', join(folder, 'payload.tar.xz'), 'js', 'src'])
   cpSync(packedNode(), join(folder, 'node.xz'))
   for (const name of ['gpu-check.sh', 'report.py', 'torch_bench.py']) cpSync(join(root, 'bench/gpu-check', name), join(folder, name))
