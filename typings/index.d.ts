@@ -93,7 +93,7 @@ declare class Device {
      * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
      */
     static open(options?: DeviceOptions): Promise<Device>;
-    /** The type of weights and of what passes between ops, as tensors spell it. */
+    /** The type of weights and of what passes between ops, as tensors spell it. With int8 products, what is quickest beside them. */
     get computeType(): FloatType;
     /** The type of the weights of a transformer block's products: the compute type, or int8. */
     get productType(): FloatType | 'int8';
@@ -445,6 +445,16 @@ declare const AutoTokenizer: {
 
 type Config = Readonly<Record<string, unknown>>;
 
+/** What a sentence-transformers folder says of texts that are embedded. */
+interface SentenceSettings {
+    /** Tokens that they are cut to, whatever the tokenizer says. */
+    readonly maxLength?: number | undefined;
+    /** They are written in small letters before they are tokenized. */
+    readonly lowercase: boolean;
+    /** Whether a prompt's tokens are pooled with the others. */
+    readonly poolsPrompt: boolean;
+}
+
 interface ForwardOptions {
     /** Names of the outputs wanted; nothing else is computed. Default: all that the inputs allow. */
     outputs?: readonly string[] | undefined;
@@ -471,8 +481,14 @@ interface TextEncoder {
     readonly dimensions: number;
     /** Tokens a text may have. */
     readonly maxLength: number;
-    /** sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised */
+    /** Of a sentence-transformers folder. */
+    readonly sentence: SentenceSettings | undefined;
+    /**
+     * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
+     * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+     */
     encode(sequences: readonly Int32Array[], options?: {
+        unpooled?: number | undefined;
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }

@@ -5,7 +5,7 @@ import { Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import { EMBEDDING, type TextTower, type TokenInputs } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 import { type PlacedTokens, TEXT_INPUTS, TextInputs } from './text-inputs.js'
 
 /** Tokens in one run, unless a single text has more. */
@@ -25,7 +25,19 @@ export interface TextTokens {
   readonly firstIsMasked?: boolean
   /** Where among them the end token is; for towers with `endOf`. */
   readonly end?: number
+  /** So many at the front, a prompt's, are left out by poolings. */
+  readonly unpooled?: number
+  /** For towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, …; default: one after the other. */
+  readonly places?: Int32Array
 }
+
+/** Which of the inputs that not every text needs a run has. */
+interface Extras {
+  readonly ends: boolean
+  readonly keyed: boolean
+  readonly pooled: boolean
+}
+const NONE: Extras = { ends: false, keyed: false, pooled: false }
 
 /** One finished run: texts `texts` have rows offsets[i] to offsets[i + 1] of the outputs per token. */
 export interface TextPiece {
@@ -51,7 +63,7 @@ export class TextRunner implements Part {
     readonly tower: TextTower,
     private readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false))
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -120,7 +132,7 @@ export class TextRunner implements Part {
     signal?: AbortSignal,
   ): Promise<void> {
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
-    const budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
+    let budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
     let left: { index: number; text: TextTokens } | undefined
     const takeText = () => {
@@ -141,7 +153,12 @@ export class TextRunner implements Part {
         batch.tokens = tokens
         left = undefined
       }
-      return batch.texts.length === 0 ? undefined : this.runBatch(batch, want, signal).then(place)
+      const { length } = batch.texts
+      if (length === 0) return undefined
+      const run = async (from: number, count: number) => place(await this.runBatch(partOfBatch(batch, from, count), want, signal))
+      return inHalves(0, length, run).then(ran => {
+        if (ran < length) budget = Math.min(budget, Math.ceil((batch.tokens * ran) / length))
+      })
     }
     await pipeline(next)
   }
@@ -150,11 +167,13 @@ export class TextRunner implements Part {
     const capacity = bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
     const ends = texts[0]!.end !== undefined
     const keyed = texts.some(text => text.firstIsMasked)
+    const pooled = texts.some(text => text.unpooled)
+    const extras: Extras = { ends, keyed, pooled }
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
-      JSON.stringify(['texts', capacity, ends, keyed, want]),
+      JSON.stringify(['texts', capacity, extras, want]),
       inputs => pick(namedValues(this.trace(inputs), this.tower.prefix)),
-      this.specs(capacity, capacity / TOKENS_PER_TEXT, ends, keyed),
+      this.specs(capacity, capacity / TOKENS_PER_TEXT, extras),
     )
     const offsets = cumulative(texts.map(text => text.ids.length))
     const joined = (field: (text: TextTokens) => Int32Array) => vector(concatenate(texts.map(field), tokens))
@@ -165,7 +184,9 @@ export class TextRunner implements Part {
         ...(this.tower.tokenTypes > 0 && { types: joined(text => text.types ?? new Int32Array(text.ids.length)) }),
         cuSeqlens: vector(offsets),
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
-        ...(keyed && keysOf(texts, offsets)),
+        ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
+        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0))),
+        ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
       { signal },
     )
@@ -173,13 +194,14 @@ export class TextRunner implements Part {
   }
 
   private trace(inputs: Record<string, Value>) {
-    const { ids, positions, types, cuSeqlens, ends, keyRows, cuKeys } = inputs as Record<string, Value | undefined>
-    const keys = keyRows && cuKeys && { rows: keyRows, cuSeqlens: cuKeys }
-    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends }
+    const { ids, positions, types, cuSeqlens, ends, places, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
+    const keys = keyRows && { rows: keyRows, cuSeqlens: keyLengths! }
+    const pooled = pooledRows && { rows: pooledRows, cuSeqlens: pooledLengths! }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places }
     return this.tower.trace(tokens)
   }
 
-  private specs(tokens: number, texts: number, ends: boolean, keyed: boolean): Record<string, ValueType> {
+  private specs(tokens: number, texts: number, { ends, keyed, pooled }: Extras): Record<string, ValueType> {
     const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
     const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
     return {
@@ -188,9 +210,17 @@ export class TextRunner implements Part {
       ...(this.tower.tokenTypes > 0 && { types: perToken }),
       cuSeqlens: lengths,
       ...(ends && { ends: { shape: [texts], dtype: 'int32', extent: { name: 'texts', per: 1 } } as ValueType }),
-      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, cuKeys: lengths }),
+      ...(this.tower.readsPlaces && { places: perToken }),
+      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
+      ...(pooled && { pooledRows: { ...perToken, extent: { name: 'pooled', per: 1 } }, pooledLengths: lengths }),
     }
   }
+}
+
+function partOfBatch({ index, texts, tokens }: Batch, from: number, count: number): Batch {
+  if (count === texts.length) return { index, texts, tokens }
+  const some = texts.slice(from, from + count)
+  return { index: index.slice(from, from + count), texts: some, tokens: some.reduce((sum, { ids }) => sum + ids.length, 0) }
 }
 
 function vector(data: Int32Array): Tensor {
@@ -213,15 +243,15 @@ function concatenate(parts: readonly Int32Array[], length: number): Int32Array {
   return all
 }
 
-/** The rows that may be attended to: all but masked first ones. */
-function keysOf(texts: readonly TextTokens[], offsets: Int32Array): { keyRows: Tensor; cuKeys: Tensor } {
+/** All rows but so many at the front of each text, as the inputs `${name}Rows` and `${name}Lengths`. */
+function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string, skippedOf: (text: TextTokens) => number): Record<string, Tensor> {
   const rows: number[] = []
   const lengths = texts.map((text, i) => {
-    const skipped = text.firstIsMasked ? 1 : 0
+    const skipped = Math.min(skippedOf(text), text.ids.length)
     for (let row = offsets[i]! + skipped; row < offsets[i + 1]!; row++) rows.push(row)
     return text.ids.length - skipped
   })
-  return { keyRows: vector(Int32Array.from(rows)), cuKeys: vector(cumulative(lengths)) }
+  return { [`${name}Rows`]: vector(Int32Array.from(rows)), [`${name}Lengths`]: vector(cumulative(lengths)) }
 }
 
 /** Copies packed rows to the columns they come from. */

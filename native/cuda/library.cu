@@ -86,6 +86,7 @@ const Library library = {
             .record_event = [](EventHandle event, StreamHandle stream) -> int {
               return cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(stream));
             },
+            .query_event = [](EventHandle event) -> int { return cudaEventQuery(static_cast<cudaEvent_t>(event)); },
             .wait_event = [](EventHandle event) -> int { return cudaEventSynchronize(static_cast<cudaEvent_t>(event)); },
             .begin_recording = [](StreamHandle stream) -> int { return cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal); },
             .end_recording = end_recording,
@@ -110,6 +111,7 @@ const Library library = {
     .patchify = on_stream<Patchify, launch_patchify>,
     .class_tokens = on_stream<ClassTokens, launch_class_tokens>,
     .gemm = on_stream<Gemm, launch_gemm>,
+    .quantize = on_stream<Quantize, launch_quantize>,
     .attention = on_stream<Attention, launch_attention>,
 };
 

@@ -17,7 +17,7 @@ export interface CliResult {
 
 /** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. `stdout`: a file instead. */
 export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}, stdout: 'pipe' | number = 'pipe'): { child: ChildProcess; result: Promise<CliResult> } {
-  build()
+  buildDist()
   const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: ['ignore', stdout, 'pipe'] })
   let printed = ''
   let stderr = ''
@@ -42,7 +42,8 @@ function cleanEnv(): NodeJS.ProcessEnv {
 
 let built = false
 
-function build(): void {
+/** Compiles dist if lib is newer. */
+export function buildDist(): void {
   if (built) return
   // Test files run side by side; one compiles, the others wait for it.
   const lock = join(root, 'build/.dist-lock')
