@@ -1,7 +1,8 @@
 // Host tensor: the shape that users of onnxruntime-common and transformers.js know. Row-major, contiguous.
 
-import { type DataType, holds, type TensorData } from './dtype.js'
-import { ArgumentError } from './errors.js'
+import { constants } from 'node:buffer'
+import { BYTES_PER_ELEMENT, type DataType, dataView, holds, type TensorData } from './dtype.js'
+import { ArgumentError, OutOfMemoryError } from './errors.js'
 import { sizeOf } from './shape.js'
 
 /** Anything with a tensor's three fields; another library's tensor is as good as ours. */
@@ -64,4 +65,21 @@ export function checkHeld(tensor: Tensor, name: string): void {
 export function partOf(tensor: Tensor, begin: number, dims: readonly number[], name: string): Tensor {
   checkHeld(tensor, name)
   return new Tensor(tensor.type, tensor.data.subarray(begin, begin + sizeOf(dims)) as TensorData, dims)
+}
+
+/**
+ * Elements for results, not cleared: clearing fresh memory would hold up the event loop, and native threads write all of it before anybody
+ * sees it.
+ *
+ * @throws OutOfMemoryError
+ */
+export function unwritten(type: 'float32', length: number): Float32Array
+export function unwritten(type: DataType, length: number): TensorData
+export function unwritten(type: DataType, length: number): TensorData {
+  const bytes = length * BYTES_PER_ELEMENT[type]
+  try {
+    return dataView(type, bytes <= constants.MAX_LENGTH ? Buffer.allocUnsafeSlow(bytes).buffer : new ArrayBuffer(bytes))
+  } catch (cause) {
+    throw new OutOfMemoryError(`no memory for a result of ${bytes} bytes`, { cause })
+  }
 }

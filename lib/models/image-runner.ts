@@ -1,7 +1,7 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
 import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
-import { partOf, Tensor } from '../core/tensor.js'
+import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
@@ -60,7 +60,7 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)
-    const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
+    const results = kinds.map(({ rows, width }) => unwritten('float32', count * rows * width))
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
@@ -73,16 +73,24 @@ export class ImageRunner implements Part {
       first += images
       const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
       if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
-      return this.runSome(type, some, want, signal).then(outputs => {
-        want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
-      })
+      const into = Object.fromEntries(want.map((name, i) => {
+        const each = kinds[i]!.rows * kinds[i]!.width
+        return [name, results[i]!.subarray(from * each, first * each)]
+      }))
+      return this.runSome(type, some, want, into, signal)
     }
     await pipeline(next)
     const dims = ({ rows, width }: OutputKind) => (rows === 1 ? [count, width] : [count, rows, width])
     return Object.fromEntries(want.map((name, i) => [name, new Tensor('float32', results[i]!, dims(kinds[i]!))]))
   }
 
-  private runSome(type: Pixels['type'], pixels: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+  private async runSome(
+    type: Pixels['type'],
+    pixels: Tensor,
+    want: readonly string[],
+    into: Record<string, Float32Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const capacity = bucket(pixels.dims[0]!)
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
@@ -90,7 +98,7 @@ export class ImageRunner implements Part {
       ({ pixels }) => pick(this.trace(pixels!)),
       { pixels: this.spec(type, capacity) },
     )
-    return program.run({ pixels }, { signal })
+    await program.run({ pixels }, { signal, into })
   }
 
   private trace(pixels: Value): Record<string, Value> {

@@ -7,7 +7,7 @@ import { type Device, sharedDevice } from '../core/device.js'
 import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
 import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
-import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
+import { partOf, Tensor, type TensorLike, unwritten } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
 import { attention as attentionOp } from './attention.js'
 import { cast } from './elementwise.js'
@@ -60,7 +60,7 @@ export async function attention(
   const cu = options.cuSeqlens && cumulative(name, options.cuSeqlens, Sq, Sk)
   const { causal = false, scale } = options
   const device = await open(options)
-  const result = new Float32Array(sizeOf(Q.dims))
+  const result = unwritten('float32', sizeOf(Q.dims))
   if (result.length === 0) return new Tensor('float32', result, Q.dims)
 
   // Each batch and head is a sequence (or, with cuSeqlens, some) of one head; nothing is transposed.
@@ -87,8 +87,8 @@ export async function attention(
       const count = Math.min(pairs, B * H - begin)
       const part = (t: Tensor, per: number, field: string) => partOf(t, begin * per * D, [count * per, D], `[${name}] ${field}`)
       const inputs = { q: part(Q, Sq, 'q'), k: part(K, Sk, 'k'), v: part(V, Sk, 'v'), ...(cu && { cuSeqlens: repeated(cu, count) }) }
-      const { y } = await program.run(inputs, { counts: { pairs: count }, signal: options.signal })
-      result.set(y!.data as Float32Array, begin * Sq * D)
+      const into = { y: result.subarray(begin * Sq * D, (begin + count) * Sq * D) }
+      await program.run(inputs, { counts: { pairs: count }, signal: options.signal, into })
     }
   })
   return new Tensor('float32', result, Q.dims)
@@ -148,12 +148,12 @@ export async function patchEmbed(
     const specs = { pixels: { shape: [chunk, ...picture], dtype: pixels.type, extent: { name: 'images', per: 1 } } }
     return await withProgram(compile(fn, specs, device, weights), async (program) => {
       const tokens = program.outputTypes['y']!.shape[0]! / chunk
-      const result = new Float32Array(B * tokens * C)
+      const result = unwritten('float32', B * tokens * C)
       for (let begin = 0; begin < B; begin += chunk) {
         const count = Math.min(chunk, B - begin)
         const inputs = { pixels: partOf(pixels, begin * sizeOf(picture), [count, ...picture], `[${name}] images`) }
-        const { y } = await program.run(inputs, { counts: { images: count }, signal: options.signal })
-        result.set(y!.data as Float32Array, begin * tokens * C)
+        const into = { y: result.subarray(begin * tokens * C, (begin + count) * tokens * C) }
+        await program.run(inputs, { counts: { images: count }, signal: options.signal, into })
       }
       return new Tensor('float32', result, [B, tokens, C])
     })
@@ -175,7 +175,7 @@ export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: Op
   const [m, d, n] = [A.dims[0]!, A.dims[1]!, Bt.dims[0]!]
   sameWidth(name, 'a', A, 'b', Bt)
   const device = await open(options)
-  const result = new Float32Array(m * n)
+  const result = unwritten('float32', m * n)
   if (result.length === 0) return new Tensor('float32', result, [m, n])
   const columns = atMost(n, d * bytesOf(Bt) + 4)
   const rows = atMost(m, d * bytesOf(A) + 4 * columns)
