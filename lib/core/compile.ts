@@ -10,7 +10,7 @@ import { actualShape, capacityOf, type Lowered, lower } from './graph.js'
 import { abortable, native } from './native.js'
 import type { PlanEntry } from './plan-cache.js'
 import { rewrite } from './rewrite.js'
-import { sameShape, sizeOf } from './shape.js'
+import { sameShape } from './shape.js'
 import { Tensor, type TensorLike, unwritten } from './tensor.js'
 import { input, type Parameter, Value, type ValueType } from './value.js'
 
@@ -139,7 +139,7 @@ export class Program {
     for (const [name, memory] of Object.entries(into)) given[outputIndex[name]!] = memory
     const results = outputTypes.map((type, i) => {
       const shape = actualShape(type, counts)
-      return new Tensor(type.dtype, given[i] ?? unwritten(type.dtype, sizeOf(shape)), shape)
+      return new Tensor(type.dtype, given[i] ?? unwritten(type.dtype, shape, 'run'), shape)
     })
     const memory = results.map(({ data }) => data)
     await abortable(signal, (task) => native(() => program.run(data, extents, task, memory), this.run))

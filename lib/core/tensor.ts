@@ -3,6 +3,7 @@
 import { constants } from 'node:buffer'
 import { BYTES_PER_ELEMENT, type DataType, dataView, holds, type TensorData } from './dtype.js'
 import { ArgumentError, OutOfMemoryError } from './errors.js'
+import { shown } from './options.js'
 import { sizeOf } from './shape.js'
 
 /** Anything with a tensor's three fields; another library's tensor is as good as ours. */
@@ -17,7 +18,7 @@ export interface TensorLike {
  *
  * @example
  * const t = new Tensor('float32', new Float32Array([1, 2, 3, 4]), [2, 2])
- * @throws ArgumentError if `data` is not the array class of `type` or its length is not the product of `dims`.
+ * @throws ArgumentError for an unknown type, if `data` is not the array class of `type`, or its length is not the product of `dims`.
  */
 export class Tensor implements TensorLike {
   readonly type: DataType
@@ -25,6 +26,12 @@ export class Tensor implements TensorLike {
   readonly dims: readonly number[]
 
   constructor(type: DataType, data: TensorData, dims: readonly number[]) {
+    if (!Object.hasOwn(BYTES_PER_ELEMENT, type)) {
+      throw new ArgumentError(`[Tensor] type is ${shown(type)}; expected one of ${Object.keys(BYTES_PER_ELEMENT).join(', ')}`, { field: 'type' })
+    }
+    if (!Array.isArray(dims) || !dims.every((dim) => Number.isSafeInteger(dim) && dim >= 0)) {
+      throw new ArgumentError(`[Tensor] dims is ${shown(dims)}; expected an array of integers of at least 0`, { field: 'dims' })
+    }
     if (!holds(type, data)) {
       throw new ArgumentError(`[Tensor] ${type} data cannot be held in ${(data as object)?.constructor?.name ?? typeof data}`)
     }
@@ -68,18 +75,17 @@ export function partOf(tensor: Tensor, begin: number, dims: readonly number[], n
 }
 
 /**
- * Elements for results, not cleared: clearing fresh memory would hold up the event loop, and native threads write all of it before anybody
- * sees it.
+ * Room for a result, not cleared: clearing fresh memory would hold up the event loop, and all of it is written before anybody sees it.
  *
  * @throws OutOfMemoryError
  */
-export function unwritten(type: 'float32', length: number): Float32Array
-export function unwritten(type: DataType, length: number): TensorData
-export function unwritten(type: DataType, length: number): TensorData {
-  const bytes = length * BYTES_PER_ELEMENT[type]
+export function unwritten(type: 'float32', dims: readonly number[], op: string): Float32Array
+export function unwritten(type: DataType, dims: readonly number[], op: string): TensorData
+export function unwritten(type: DataType, dims: readonly number[], op: string): TensorData {
+  const bytes = sizeOf(dims) * BYTES_PER_ELEMENT[type]
   try {
     return dataView(type, bytes <= constants.MAX_LENGTH ? Buffer.allocUnsafeSlow(bytes).buffer : new ArrayBuffer(bytes))
   } catch (cause) {
-    throw new OutOfMemoryError(`no memory for a result of ${bytes} bytes`, { cause })
+    throw new OutOfMemoryError(`[${op}] the result [${dims.join(', ')}] is larger than memory`, { op, cause })
   }
 }

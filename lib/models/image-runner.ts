@@ -60,7 +60,7 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)
-    const results = kinds.map(({ rows, width }) => unwritten('float32', count * rows * width))
+    const results = kinds.map(({ rows, width }) => unwritten('float32', [count, rows, width], 'forward'))
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
