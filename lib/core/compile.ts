@@ -143,6 +143,11 @@ export class Program {
     })
     const memory = results.map(({ data }) => data)
     await abortable(signal, (task) => native(() => program.run(data, extents, task, memory), this.run))
+    // Of names that share an output one has it; the others get a copy.
+    for (const [name, other] of Object.entries(into)) {
+      const { data } = results[outputIndex[name]!]!
+      if (data !== other) (other as Uint8Array).set(data as Uint8Array)
+    }
     return Object.fromEntries(Object.entries(outputIndex).map(([name, i]) => [name, results[i]!]))
   }
 
