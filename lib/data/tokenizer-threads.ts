@@ -49,7 +49,10 @@ export class TokenizerThreads {
   /** All threads were lost: they are not tried again. */
   private failed = false
 
-  constructor(private readonly files: TokenizerFiles) {}
+  constructor(
+    private readonly files: TokenizerFiles,
+    private readonly count = availableParallelism(),
+  ) {}
 
   /** Whether these texts are for the threads; those before did not pay for starting them, or none is ready yet. */
   take(texts: readonly string[]): boolean {
@@ -57,6 +60,7 @@ export class TokenizerThreads {
     this.seen += characters
     if (characters < WORTH_ASKING || this.seen < START_AFTER || this.failed) return false
     if (this.threads.length === 0) this.start()
+    this.idle?.refresh()
     return this.threads.some(({ ready }) => ready)
   }
 
@@ -79,7 +83,7 @@ export class TokenizerThreads {
   private start(): void {
     // Beside this file: .js when built, .ts where tests run the sources.
     const entry = new URL(`./tokenizer-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    this.threads = Array.from({ length: availableParallelism() }, () => {
+    this.threads = Array.from({ length: this.count }, () => {
       const worker = new Worker(entry, { workerData: this.files })
       const thread: Thread = { worker, waiting: new Map(), ready: false }
       worker.on('message', (reply: Reply | typeof READY) => {
@@ -103,8 +107,9 @@ export class TokenizerThreads {
     resolve(Array.from(reply.lengths, length => reply.ids.subarray(at, (at += length))))
   }
 
-  /** A thread that failed, for lack of memory say, takes its texts with it. */
-  private lose(thread: Thread, error: unknown): void {
+  /** A thread that failed, for lack of memory say, takes its texts with it; if none is left, later texts stay on the caller's. */
+  private lose(thread: Thread, error: Error): void {
+    process.emitWarning(`a thread that tokenises ended: ${error.message}`)
     this.threads = this.threads.filter(other => other !== thread)
     for (const { reject } of thread.waiting.values()) reject(error)
     thread.waiting.clear()

@@ -4,12 +4,12 @@
 import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import { type ImageInput, type ImageOptions, imageOptionRules } from '../data/image.js'
+import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
-import { AutoModel, checkLoadOptions, type LoadOptions } from '../models/auto-model.js'
+import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
 import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
 import { inBatches } from './batches.js'
@@ -140,23 +140,21 @@ export class Embedder {
     checkLoadOptions('Embedder.fromPretrained', options)
     const { onProgress, ...rest } = options
     const { folder } = await resolveSource(source, options)
-    const model = await AutoModel.fromPretrained(folder, rest)
-    try {
-      const { imageEncoder, textEncoder } = model
-      if (!imageEncoder && !textEncoder) {
-        throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
-      }
-      const [processor, tokenizer, { prompts, defaultPrompt }] = await Promise.all([
-        imageEncoder ? AutoProcessor.fromPretrained(folder) : undefined,
-        textEncoder ? loadTokenizer(folder, textEncoder.sentence) : undefined,
+    const { model, rest: parts } = await loadModel(folder, rest, async ({ images, texts, sentence }) => {
+      if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
+      const [processor, tokenizer, prompts] = await Promise.all([
+        images ? AutoProcessor.fromPretrained(folder) : undefined,
+        texts ? loadTokenizer(folder, sentence) : undefined,
         readPrompts(folder),
       ])
-      onProgress?.({ status: 'ready', task: 'embedding', model: source })
-      return new Embedder({ model, processor, tokenizer, prompts, defaultPrompt })
-    } catch (error) {
+      return { processor, tokenizer, ...prompts }
+    })
+    if (!model.imageEncoder && !model.textEncoder) {
       await model.dispose()
-      throw error
+      throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
     }
+    onProgress?.({ status: 'ready', task: 'embedding', model: source })
+    return new Embedder({ model, ...parts })
   }
 
   /** The model beneath, for its raw outputs. */
