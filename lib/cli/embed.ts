@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander'
 import { constants } from 'node:os'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError } from '../core/errors.js'
+import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
 import { hashModel } from '../io/model-folders.js'
@@ -19,6 +20,7 @@ interface EmbedOptions extends ModelOptions {
   batchSize?: number
   normalize: boolean
   promptName?: string
+  timings?: boolean
   json?: boolean
 }
 
@@ -40,6 +42,7 @@ export function define(command: Command): void {
     .option('--batch-size <n>', 'items given to the model at once; default: 32 images, or texts of 2048 tokens in all', positiveInteger)
     .option('--prompt-name <name>', "one of the checkpoint's prompts, for texts")
     .option('--no-normalize', 'keep the length of the vectors')
+    .option('--timings', 'say where the time went')
     .addOption(new Option('--json', 'print a summary as JSON on stdout'))
     .action(run)
 }
@@ -95,8 +98,9 @@ async function embedRest(embedder: Embedder, items: readonly Item[], journal: Jo
     progress.update(journal.entries.length)
   }
   const { batchSize, normalize, promptName } = options
+  const streamOptions = { batchSize, normalize, promptName, signal, onTimings: options.timings ? sayTimings : undefined }
   try {
-    for await (const { index, embedding, error } of embedder.embedStream(rest.map(({ value }) => value), { batchSize, normalize, promptName, signal })) {
+    for await (const { index, embedding, error } of embedder.embedStream(rest.map(({ value }) => value), streamOptions)) {
       const item = rest[index]!
       if (error && !(error instanceof ChiasmaError)) throw error
       const entry = { item: item.name, mark: await item.mark() }
@@ -140,6 +144,11 @@ class StopSignals {
 }
 
 const stopSignals: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM']
+
+function sayTimings({ total, ...stages }: EmbedTimings): void {
+  const shares = Object.entries(stages).map(([stage, seconds]) => `${stage} ${Math.round((100 * seconds) / total)}%`)
+  say(`of ${total.toFixed(1)} s, the time in which each stage had work: ${shares.join(', ')}`)
+}
 
 async function imageItems(paths: string[]): Promise<Item[]> {
   return (await imagePaths(paths)).map((path) => ({ name: path, value: { image: path }, mark: () => fileMark(path) }))
