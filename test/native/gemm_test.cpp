@@ -16,6 +16,7 @@
 #include "cpu/cpu_device.h"
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
+#include "cpu/processor.h"
 #include "test.h"
 
 #ifdef CHIASMA_HAS_avx512_bf16
@@ -334,7 +335,7 @@ TEST("linear: the same bits in any company") {
 #ifdef CHIASMA_HAS_avx512_bf16
 // The device uses one of the two ways, as the processor has it; here both are tested.
 TEST("linear: bf16 by dot products and widened") {
-  if (isas().back() != "avx512_bf16") SKIP("no AVX512_BF16 here");
+  if (!cpu::processor_runs(cpu::Isa::avx512_bf16)) SKIP("no AVX512_BF16 here");
   for (const cpu::GemmFunctions* functions = cpu::avx512_bf16::kernels.gemm; functions; functions = functions->widened) {
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 40, 31}, {9, 70, 100}, {29, 33, 129}}) {
       std::mt19937 random(5);
@@ -346,17 +347,19 @@ TEST("linear: bf16 by dot products and widened") {
                                cpu::GemmType::bfloat16, packed.data());
       }
       CHECK(packed.guards_hold());
-      for (int64_t row = 0; row < m; row += functions->panel_rows) {
-        const int64_t rows = std::min<int64_t>(functions->panel_rows, m - row);
+      constexpr int64_t block_rows = 9, block_bytes = 1 << 20;
+      for (int64_t row = 0; row < m; row += block_rows) {
+        const int64_t rows = std::min<int64_t>(block_rows, m - row);
         Guarded panel(static_cast<size_t>(rows) * functions->row_bytes(k, cpu::GemmType::bfloat16));
         functions->pack_rows(x.view().as<float>() + row * k, cpu::GemmType::float32, k, rows, k, cpu::GemmType::bfloat16, panel.data());
         CHECK(panel.guards_hold());
-        Guarded scratch(functions->scratch_bytes(rows));
+        Guarded scratch(functions->scratch_bytes(rows, k, cpu::GemmType::bfloat16, block_bytes));
         cpu::GemmBlock block{};
         block.scratch = scratch.data();
-        block.x = panel.data(), block.rows = rows;
+        block.block_bytes = block_bytes;
+        block.x = panel.data(), block.rows = rows, block.x_pitch = static_cast<int64_t>(functions->row_bytes(k, cpu::GemmType::bfloat16));
         block.weight = packed.data(), block.weight_type = cpu::GemmType::bfloat16, block.n = n, block.k = k;
-        block.panel_end = (n + functions->panel_columns - 1) / functions->panel_columns;
+        block.panel_end = (n + functions->panel_columns(cpu::GemmType::bfloat16) - 1) / functions->panel_columns(cpu::GemmType::bfloat16);
         block.scale = 1;
         block.out = out.view().as<float>() + row * n, block.out_stride = n;
         functions->multiply(block);

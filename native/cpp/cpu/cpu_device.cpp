@@ -34,6 +34,9 @@ CHIASMA_DECLARE(avx512_vnni)
 #ifdef CHIASMA_HAS_avx512_bf16
 CHIASMA_DECLARE(avx512_bf16)
 #endif
+#ifdef CHIASMA_HAS_amx
+CHIASMA_DECLARE(amx)
+#endif
 #undef CHIASMA_DECLARE
 
 namespace {
@@ -61,6 +64,10 @@ const SimdKernels* kernels_of(Isa isa) noexcept {
     case Isa::avx512_bf16:
       return &avx512_bf16::kernels;
 #endif
+#ifdef CHIASMA_HAS_amx
+    case Isa::amx:
+      return &amx::kernels;
+#endif
     default:
       return nullptr;
   }
@@ -83,7 +90,7 @@ Isa cap(Isa strongest, const std::string& name, const char* source) {
     }
     return std::min(isa, strongest);
   }
-  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512, avx512_vnni or avx512_bf16");
+  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512, avx512_vnni, avx512_bf16 or amx");
 }
 
 class CpuDevice final : public core::Device {
@@ -95,7 +102,7 @@ class CpuDevice final : public core::Device {
 
   std::string id() const override { return "cpu"; }
   std::string isa() const override { return name_of(isa_); }
-  bool has_bf16() const override { return isa_ == Isa::avx512_bf16; }
+  bool has_bf16() const override { return isa_ >= Isa::avx512_bf16; }
   int threads() const override { return threads_; }
 
   size_t memory_limit() const override { return static_cast<size_t>(memory_limit_); }
@@ -186,7 +193,7 @@ class CpuDevice final : public core::Device {
 }  // namespace
 
 const char* name_of(Isa isa) noexcept {
-  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   return names[static_cast<size_t>(isa)];
 }
 

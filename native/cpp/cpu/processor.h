@@ -11,12 +11,16 @@
 
 namespace chiasma::cpu {
 
-// Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_vnni` adds AVX512_VNNI, `avx512_bf16` AVX512_BF16 to that.
-enum class Isa : uint8_t { portable, avx2, avx512, avx512_vnni, avx512_bf16 };
-inline constexpr Isa all_isas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16};
+// Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_vnni` adds AVX512_VNNI, `avx512_bf16` AVX512_BF16, `amx` AMX_TILE, AMX_BF16 and
+// AMX_INT8 to that.
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
+inline constexpr Isa all_isas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16, Isa::amx};
 
-// What the processor has and the operating system saves on a context switch.
+// What the processor has and the operating system saves on a context switch; for AMX asks Linux to let the process use it.
 bool processor_runs(Isa isa);
+
+// Bytes of a core's second-level cache; 1 MiB where that is not known.
+int64_t second_cache_bytes();
 
 // The processor's brand string, or the architecture's name.
 std::string processor_name();
