@@ -332,6 +332,35 @@ TEST("linear: the same bits in any company") {
   }
 }
 
+// Blocks so large that K is cut: their rows equal those of the same rows alone, and of rows that have to be packed for their odd distance.
+TEST("linear: the same bits where K is cut") {
+  const int64_t m = 330, n = 70, k = 3072 + 64;
+  for (const std::string& isa : isas()) {
+    const auto device = cpu::open_device(isa, 0);
+    const auto one = device->make_stream(1), all = device->make_stream(0);
+    for (const DType weight_type : {DType::float32, DType::bfloat16, DType::int8}) {
+      std::mt19937 random(4);
+      const DType rows_type = weight_type == DType::bfloat16 ? DType::bfloat16 : DType::float32;
+      const Matrix x = Matrix(rows_type, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
+      Packed packed(*device, w, weight_type);
+      Matrix reference(DType::float32, m, n), threaded(DType::float32, m, n);
+      linear(*device, *one, x.view(), packed.view, absent, absent, reference.view());
+      linear(*device, *all, x.view(), packed.view, absent, absent, threaded.view());
+      for (int64_t r = 0; r < m; ++r) CHECK(threaded.same_row(r, reference, r));
+      if (weight_type != DType::int8) check_product(x, w, weight_type, nullptr, nullptr, reference, "none", 1, "cut " + isa);
+      for (int64_t begin = 0; begin < m; begin += 41) {
+        const int64_t rows = std::min<int64_t>(begin % 3 == 0 ? 1 : 41, m - begin);
+        Matrix some(rows_type, rows, k, 1), out(DType::float32, rows, n);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(begin + r, c));
+        }
+        linear(*device, *all, some.view(), packed.view, absent, absent, out.view());
+        for (int64_t r = 0; r < rows; ++r) CHECK(out.same_row(r, reference, begin + r));
+      }
+    }
+  }
+}
+
 #ifdef CHIASMA_HAS_avx512_bf16
 // The device uses one of the two ways, as the processor has it; here both are tested.
 TEST("linear: bf16 by dot products and widened") {

@@ -272,7 +272,7 @@ size_t row_bytes(int64_t k, GemmType weight_type) {
 // Distances that are multiples of half a page put too many rows on the same sets of the first cache.
 template <bool dot>
 bool as_is(GemmType x_type, int64_t pitch, int64_t k, GemmType weight_type) {
-  if (x_type != weight_type || pitch % 2048 == 0) return false;
+  if (x_type != weight_type || pitch % 2048 == 0 || pitch % 4 != 0) return false;
   const int64_t element = weight_type == GemmType::float32 ? 4 : 2;
   return (weight_type == GemmType::float32 || dot) && row_words<dot>(k, weight_type) * 4 == k * element;
 }
