@@ -41,7 +41,8 @@ CHIASMA_DECLARE(amx)
 
 namespace {
 
-constexpr size_t alignment = 64;
+// Of a cache line; of a huge page where some of them fit.
+std::align_val_t alignment_of(size_t bytes) { return std::align_val_t(bytes >= 2 * huge_page_bytes ? huge_page_bytes : 64); }
 constexpr size_t chunk_bytes = size_t{1} << 20;  // temporary memory of a weight's conversion
 
 const SimdKernels* kernels_of(Isa isa) noexcept {
@@ -110,12 +111,13 @@ class CpuDevice final : public core::Device {
   void* allocate(size_t bytes) override {
     void* memory = nullptr;
     // More than the machine has would be granted and fail at first touch, by a signal.
-    if (memory_limit_ == 0 || bytes <= memory_limit_) memory = ::operator new(std::max<size_t>(bytes, 1), std::align_val_t(alignment), std::nothrow);
+    if (memory_limit_ == 0 || bytes <= memory_limit_) memory = ::operator new(std::max<size_t>(bytes, 1), alignment_of(bytes), std::nothrow);
     if (!memory) throw Error(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes on the CPU");
+    if (bytes >= 2 * huge_page_bytes) advise_huge_pages(memory, bytes);
     return memory;
   }
 
-  void release(void* memory, size_t) noexcept override { ::operator delete(memory, std::align_val_t(alignment)); }
+  void release(void* memory, size_t bytes) noexcept override { ::operator delete(memory, alignment_of(bytes)); }
 
   void upload(core::Stream&, void* device, const void* host, size_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);

@@ -18,6 +18,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #elif defined(__APPLE__)
@@ -277,6 +278,12 @@ int processor_budget() {
   if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) budget = std::min(budget, cores);
 #endif
   return budget;
+}
+
+void advise_huge_pages(void* memory, size_t bytes) noexcept {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: a failure changes nothing
+#endif
 }
 
 MemoryInfo memory_info() {

@@ -1,6 +1,7 @@
 // What the process may use of the machine: instruction sets, cores, memory. The only place that asks the operating system about them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -39,6 +40,10 @@ MemoryInfo memory_info();
 int quota_of_cpu_max(const std::string& text);
 // The path of this process in a cgroup hierarchy from /proc/self/cgroup; controller "" is v2. Empty if it is not there.
 std::string cgroup_path(const std::string& proc_self_cgroup, const std::string& controller);
+
+// Asks the system to keep [memory, memory + bytes) in pages of huge_page_bytes, where it has them: weights are read through from end to end.
+inline constexpr size_t huge_page_bytes = size_t{2} << 20;
+void advise_huge_pages(void* memory, size_t bytes) noexcept;
 
 inline void pause_processor() noexcept {
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
