@@ -30,6 +30,7 @@ export interface WeightSpec {
   dtype: WireType // storage type on the device; float sources are converted
   shape: number[] // [rows, columns] for role 'linear'
   source: FileSource | { data: ArrayBufferView; dtype: WireType }
+  rowScale?: Float32Array // a factor for each of shape[0]'s rows, of float sources
 }
 
 export interface WireValue {

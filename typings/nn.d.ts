@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { FloatType, WeightRole, Shape } from './shared.js';
+import { FloatType, WeightRole, StoredView, Derived, Shape } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
@@ -16,6 +16,12 @@ interface ParameterOptions {
     role?: WeightRole;
     /** Default: the compute type for role 'linear', else float32. */
     dtype?: DataType;
+    /** The parameter is a part of the stored tensor, or has its dimensions in another order. */
+    view?: StoredView;
+    /** The parameter is computed from these tensors, named below this scope; `name` is what messages call it. */
+    derived?: Derived;
+    /** A factor for each row, multiplied in while loading. */
+    rowScale?: Derived;
 }
 /**
  * @example
@@ -40,7 +46,7 @@ declare class Scope {
     has(name: string): boolean;
     /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
     firstWith(probe: string, prefixes: readonly string[]): Scope;
-    /** Asks for a tensor of the checkpoint. Asked twice in the same way, it is the same parameter. */
+    /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
     parameter(name: string, shape: Shape, options?: ParameterOptions): Parameter;
     /** Everything that was asked for below the root, in order. */
     get parameters(): Parameter[];

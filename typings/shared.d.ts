@@ -15,7 +15,7 @@ interface TensorLike {
  *
  * @example
  * const t = new Tensor('float32', new Float32Array([1, 2, 3, 4]), [2, 2])
- * @throws ArgumentError if `data` is not the array class of `type` or its length is not the product of `dims`.
+ * @throws ArgumentError for an unknown type, if `data` is not the array class of `type`, or its length is not the product of `dims`.
  */
 declare class Tensor implements TensorLike {
     readonly type: DataType;
@@ -51,6 +51,30 @@ interface Parameter {
     /** Storage type on the device. */
     readonly dtype: DataType;
     readonly role: WeightRole;
+    /** How it lies in a stored tensor that has another shape. */
+    readonly view?: StoredView;
+    /** What it is computed from, for one that no checkpoint stores as it is; `name` is then for messages only. */
+    readonly derived?: Derived;
+    /** A factor of each row [shape[0]], multiplied in while the weight is loaded: a batch norm's, folded. */
+    readonly rowScale?: Derived;
+}
+/** A part of a stored tensor, with its dimensions in another order. */
+interface StoredView {
+    /** Of the tensor as it is stored. */
+    readonly shape: Shape;
+    /** First index of the stored first dimension; the parameter has as many as its size says. Default 0. */
+    readonly begin?: number;
+    /** The stored dimensions in the parameter's order, say [0, 2, 3, 1]. Default: as stored. */
+    readonly order?: readonly number[];
+}
+/** A tensor computed on the host from others of the checkpoint when the model is loaded: for small ones. */
+interface Derived {
+    readonly from: readonly {
+        readonly name: string;
+        readonly shape: Shape;
+    }[];
+    /** The stored numbers, row-major, in the order of `from`, to those of the parameter. */
+    compute(tensors: readonly Float32Array[]): Float32Array;
 }
 interface Node {
     /** An op of the op table, or a leaf: 'input', 'parameter', 'constant'. */
@@ -84,4 +108,4 @@ interface ValueType {
 }
 
 export { Tensor, Value };
-export type { DataType, FloatType, Parameter, Shape, TensorData, TensorLike, ValueType, WeightRole };
+export type { DataType, Derived, FloatType, Parameter, Shape, StoredView, TensorData, TensorLike, ValueType, WeightRole };

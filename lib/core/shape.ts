@@ -18,3 +18,10 @@ export function sizeOf(shape: Shape): number {
 export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((dim, i) => dim === b[i])
 }
+
+/** Strides of row-major data, in elements. */
+export function rowMajor(shape: Shape): number[] {
+  const strides = new Array<number>(shape.length).fill(1)
+  for (let i = shape.length - 1; i > 0; i--) strides[i - 1] = strides[i]! * shape[i]!
+  return strides
+}

@@ -35,6 +35,29 @@ export interface Parameter {
   /** Storage type on the device. */
   readonly dtype: DataType
   readonly role: WeightRole
+  /** How it lies in a stored tensor that has another shape. */
+  readonly view?: StoredView
+  /** What it is computed from, for one that no checkpoint stores as it is; `name` is then for messages only. */
+  readonly derived?: Derived
+  /** A factor of each row [shape[0]], multiplied in while the weight is loaded: a batch norm's, folded. */
+  readonly rowScale?: Derived
+}
+
+/** A part of a stored tensor, with its dimensions in another order. */
+export interface StoredView {
+  /** Of the tensor as it is stored. */
+  readonly shape: Shape
+  /** First index of the stored first dimension; the parameter has as many as its size says. Default 0. */
+  readonly begin?: number
+  /** The stored dimensions in the parameter's order, say [0, 2, 3, 1]. Default: as stored. */
+  readonly order?: readonly number[]
+}
+
+/** A tensor computed on the host from others of the checkpoint when the model is loaded: for small ones. */
+export interface Derived {
+  readonly from: readonly { readonly name: string; readonly shape: Shape }[]
+  /** The stored numbers, row-major, in the order of `from`, to those of the parameter. */
+  compute(tensors: readonly Float32Array[]): Float32Array
 }
 
 export interface Node {

@@ -4,10 +4,12 @@
 import { readdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { FileSource } from '../../typings/addon.js'
+import { BYTES_PER_ELEMENT } from '../core/dtype.js'
 import { CheckpointError } from '../core/errors.js'
-import { type Shape, sameShape, sizeOf } from '../core/shape.js'
-import type { Parameter } from '../core/value.js'
-import { type TensorEntry, fileSource, readError } from './entry.js'
+import { type Shape, rowMajor, sameShape, sizeOf } from '../core/shape.js'
+import { Tensor } from '../core/tensor.js'
+import type { Derived, Parameter, StoredView } from '../core/value.js'
+import { type TensorEntry, fileSource, readError, readFloats } from './entry.js'
 import { readJsonObject } from './json.js'
 import { checkInside } from './paths.js'
 import { readPytorchEntries } from './pytorch.js'
@@ -63,13 +65,21 @@ function spell(name: string, renames: readonly (readonly [RegExp | string, strin
 
 export interface MatchedParameter {
   readonly parameter: Parameter
-  readonly source: FileSource
+  /** Where it is read from, or what it is computed from. */
+  readonly source: FileSource | DerivedSource
+  readonly rowScale?: DerivedSource
+}
+
+interface DerivedSource {
+  readonly entries: readonly TensorEntry[]
+  readonly compute: Derived['compute']
 }
 
 /**
- * Finds the tensor of every parameter. A tensor fits if it has the parameter's shape, or has it after leading dimensions of 1 are
- * dropped (`[1, 197, C]` for `[197, C]`), or is a convolution kernel `[N, c, y, x]` for a `linear` weight `[N, c·y·x]`.
- * @returns what Device.loadWeights takes, and the names of the tensors that no parameter wants.
+ * Finds the tensor of every parameter, or the tensors it is computed from. A tensor fits if it has the parameter's shape, or has it after
+ * leading dimensions of 1 are dropped (`[1, 197, C]` for `[197, C]`), or is a convolution kernel `[N, c, y, x]` for a `linear` weight
+ * `[N, c·y·x]`.
+ * @returns what `weightSources` takes, and the names of the tensors that no parameter wants.
  * @throws CheckpointError listing all missing and misshapen tensors at once, and the unexpected ones with them.
  */
 export function matchParameters(
@@ -78,22 +88,42 @@ export function matchParameters(
   options: NameOptions = {},
 ): { entries: MatchedParameter[]; unused: string[] } {
   const entries: MatchedParameter[] = []
-  const missing: string[] = []
-  const mismatched: string[] = []
+  let missing: string[] = []
+  let mismatched: string[] = []
   const used = new Set<string>()
-  for (const parameter of parameters) {
-    const entry = checkpoint.find(parameter.name, options)
+  const find = (name: string, shape: Shape, role?: Parameter['role']): TensorEntry | undefined => {
+    const entry = checkpoint.find(name, options)
     if (!entry) {
-      missing.push(parameter.name)
-      continue
+      missing.push(name)
+      return undefined
     }
     used.add(entry.name)
-    if (!fits(entry.shape, parameter)) mismatched.push(`${entry.name} is [${entry.shape}]; expected [${parameter.shape}]`)
+    if (!fits(entry.shape, shape, role)) mismatched.push(`${entry.name} is [${entry.shape}]; expected [${shape}]`)
     else if (!entry.dtype) mismatched.push(`${entry.name} is ${entry.storedType}, a type that is not read`)
-    else entries.push({ parameter, source: reshaped(fileSource(entry), parameter.shape) })
+    else return entry
+    return undefined
+  }
+  const findAll = ({ from, compute }: Derived): DerivedSource | undefined => {
+    const found = from.map(({ name, shape }) => find(name, shape))
+    return found.every(entry => entry !== undefined) ? { entries: found, compute } : undefined
+  }
+  for (const parameter of parameters) {
+    const { name, shape, role, view, derived } = parameter
+    const rowScale = parameter.rowScale && findAll(parameter.rowScale)
+    if (derived) {
+      const source = findAll(derived)
+      if (source) entries.push({ parameter, source, ...(rowScale && { rowScale }) })
+      continue
+    }
+    const entry = find(name, view?.shape ?? shape, role)
+    if (!entry) continue
+    const source = view ? viewOf(fileSource(entry), view, shape) : reshaped(fileSource(entry), shape)
+    entries.push({ parameter, source, ...(rowScale && { rowScale }) })
   }
   const unused = [...checkpoint.tensors.keys()].filter(name => !used.has(name))
   if (missing.length + mismatched.length > 0) {
+    missing = [...new Set(missing)]
+    mismatched = [...new Set(mismatched)]
     throw new CheckpointError(describe(checkpoint.folder, missing, mismatched, unused), {
       file: checkpoint.folder,
       missing,
@@ -104,12 +134,48 @@ export function matchParameters(
   return { entries, unused }
 }
 
-function fits(stored: Shape, parameter: Parameter): boolean {
-  const { shape, role } = parameter
+/**
+ * What Device.loadWeights takes: places in files as they are, and the computed ones computed, one after the other.
+ * @throws CheckpointError for a tensor that cannot be read
+ */
+export async function weightSources(
+  entries: readonly MatchedParameter[],
+  options: { signal?: AbortSignal | undefined } = {},
+): Promise<{ parameter: Parameter; source: FileSource | Tensor; rowScale?: Float32Array }[]> {
+  const compute = async (source: DerivedSource, shape: Shape): Promise<Tensor> => {
+    const tensors: Float32Array[] = []
+    for (const entry of source.entries) tensors.push(await readFloats(entry, options))
+    return new Tensor('float32', source.compute(tensors), shape)
+  }
+  const sources: { parameter: Parameter; source: FileSource | Tensor; rowScale?: Float32Array }[] = []
+  for (const { parameter, source, rowScale } of entries) {
+    sources.push({
+      parameter,
+      source: 'file' in source ? source : await compute(source, parameter.shape),
+      ...(rowScale && { rowScale: (await compute(rowScale, [parameter.shape[0]!])).data as Float32Array }),
+    })
+  }
+  return sources
+}
+
+function fits(stored: Shape, shape: Shape, role?: Parameter['role']): boolean {
   let lead = 0
   while (stored.length - lead > shape.length && stored[lead] === 1) lead++
   if (sameShape(stored.slice(lead), shape)) return true
   return role === 'linear' && stored.length === 4 && shape.length === 2 && stored[0] === shape[0] && sizeOf(stored.slice(1)) === shape[1]
+}
+
+/** The part of a tensor that `view` is, with its dimensions in the order of the view; of `shape`'s size. */
+function viewOf(source: FileSource, { shape: stored, begin = 0, order = stored.map((_, i) => i) }: StoredView, shape: Shape): FileSource {
+  const strides = source.strides?.slice(-stored.length) ?? rowMajor(stored)
+  const rows = begin === 0 && sizeOf(stored) === sizeOf(shape) ? stored[0]! : (sizeOf(shape) * stored[0]!) / sizeOf(stored)
+  const dims = [rows, ...stored.slice(1)]
+  return {
+    ...source,
+    offset: source.offset + begin * strides[0]! * BYTES_PER_ELEMENT[source.dtype],
+    shape: order.map(axis => dims[axis]!),
+    strides: order.map(axis => strides[axis]!),
+  }
 }
 
 /** Row-major data has whatever shape of its size; strided data keeps its own, and is read in row-major order. */

@@ -5,7 +5,7 @@
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FileSource } from '../../typings/addon.js'
-import { BYTES_PER_ELEMENT, type DataType, dataView } from '../core/dtype.js'
+import { BYTES_PER_ELEMENT, type DataType, dataView, fromBfloat16, fromFloat16, isFloat } from '../core/dtype.js'
 import { CheckpointError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
 import { Tensor } from '../core/tensor.js'
@@ -82,7 +82,7 @@ export async function readExactly(handle: FileHandle, file: string, position: nu
  * Reads one tensor into host memory, row-major. Meant for small ones; weights go to a device with `fileSource`.
  * @throws CheckpointError if the type is not read, or the file is shorter than its header said.
  */
-export async function readTensor(entry: TensorEntry, options: { signal?: AbortSignal } = {}): Promise<Tensor> {
+export async function readTensor(entry: TensorEntry, options: { signal?: AbortSignal | undefined } = {}): Promise<Tensor> {
   const { dtype, shape } = fileSource(entry)
   const count = sizeOf(shape)
   const width = BYTES_PER_ELEMENT[dtype]
@@ -97,13 +97,27 @@ export async function readTensor(entry: TensorEntry, options: { signal?: AbortSi
   return new Tensor(dtype, dataView(dtype, bytes.buffer, 0, count), shape)
 }
 
+/**
+ * A small tensor of a float type as float32.
+ * @throws CheckpointError
+ */
+export async function readFloats(entry: TensorEntry, options: { signal?: AbortSignal | undefined } = {}): Promise<Float32Array> {
+  const { type, data } = await readTensor(entry, options)
+  if (!isFloat(type)) {
+    throw new CheckpointError(`${entry.file}: tensor ${entry.name} is ${entry.storedType}; expected floats`, { file: entry.file, field: entry.name })
+  }
+  if (type === 'float32') return data as Float32Array
+  const convert = type === 'float16' ? fromFloat16 : fromBfloat16
+  return Float32Array.from(data as Uint16Array, convert)
+}
+
 const PIECE = 1 << 20 // bytes
 
 /**
  * The bytes of a tensor in row-major order, in pieces of about a megabyte, of any type whose elements have `width` bytes. A tensor that is
  * not contiguous is held in memory meanwhile; others only a piece at a time.
  */
-export async function* tensorBytes(entry: TensorEntry, width: number, options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array> {
+export async function* tensorBytes(entry: TensorEntry, width: number, options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<Uint8Array> {
   const { file, offset, shape, strides } = entry
   options.signal?.throwIfAborted()
   const handle = await openFile(file)

@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import { compile } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
 import { UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
-import { type Checkpoint, matchParameters, openCheckpoint } from '../io/checkpoint.js'
-import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
+import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
 import { type PixelScale, Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
@@ -16,7 +17,7 @@ import type { Config } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { buildArchitecture } from './registry.js'
-import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
+import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
@@ -27,6 +28,20 @@ export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   threads?: number | undefined
   /** Caps the CPU's instruction set, for tests and measurements. @internal */
   isa?: string | undefined
+}
+
+const { files: _, ...locationRules } = sourceOptionRules
+const loadRules: OptionRules<LoadOptions> = {
+  ...locationRules,
+  device: option.text,
+  dtype: option.text,
+  threads: option.positiveInteger,
+  isa: option.text,
+}
+
+/** @throws ArgumentError naming `call` and the option. @internal */
+export function checkLoadOptions(call: string, options: LoadOptions): void {
+  checkOptions(call, options, loadRules)
 }
 
 interface Built {
@@ -46,6 +61,7 @@ export const AutoModel = {
    *   not there; DeviceError for a device that is not there
    */
   async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
+    checkLoadOptions('AutoModel.fromPretrained', options)
     const { signal } = options
     signal?.throwIfAborted()
     const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
@@ -58,14 +74,15 @@ export const AutoModel = {
       const checkpoint = await openCheckpoint(encoderFolder, { signal })
       const built = await build(config, checkpoint, modules, device)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
-      const weights = await device.loadWeights(matched.flatMap(({ entries }) => entries), { signal })
+      const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
+      const weights = await device.loadWeights(sources, { signal })
       const model = new Model({
         config: config.json,
         device,
         weights,
         architecture: built.architecture,
         folder,
-        scale: built.architecture.images && (await readPixelScale(folder, modelKind(config.json))),
+        scale: built.architecture.images && (await readPixelScale(encoderFolder, modelKind(config.json))),
         logitScale: await readLogitScale(built.architecture, device, weights),
         unusedTensors: matched.flatMap(({ unused }) => unused),
         file: encoderFolder,
@@ -83,9 +100,9 @@ async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint
   const scope = Scope.root(checkpoint, computeType, productType)
   const architecture = buildArchitecture(config, scope)
   const parts = [{ checkpoint, scope }]
-  if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
-  const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
-  return { architecture: { texts: sentence.tower, textLength: modules.maxLength }, parts: [...parts, ...sentence.parts] }
+  if (!modules) return { architecture, parts }
+  const sentence = await buildSentence(architecture, modules, computeType)
+  return { architecture: sentence.architecture, parts: [...parts, ...sentence.parts] }
 }
 
 /**

@@ -7,9 +7,8 @@ import { constant, type Parameter, parameter, type Value } from '../core/value.j
 import { Tensor } from '../core/tensor.js'
 import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, gather, pickToken } from '../ops/index.js'
-import { poolTokens } from './encoder.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
-import type { Architecture, TextTower, TokenInputs, Traced } from './encoder.js'
+import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 
 export interface BertOptions {
   vocabulary: number
@@ -32,7 +31,7 @@ export interface BertOptions {
   layerPath: string
   names: BlockOptions['names']
   /** Bias of the scores by distance: the table's name, and for each of the 2L − 1 distances its row. */
-  relative?: { name: string; buckets: number; rows: Int32Array }
+  relative?: { name: string; buckets: number; rows: () => Int32Array }
 }
 
 export class BertEncoder implements TextTower {
@@ -52,6 +51,7 @@ export class BertEncoder implements TextTower {
   private readonly layers: TransformerBlock[]
   private readonly pooler?: Linear
   private readonly relativeTable?: Parameter
+  private relativeRows?: Int32Array
 
   constructor(
     scope: Scope,
@@ -79,7 +79,8 @@ export class BertEncoder implements TextTower {
     return this.options.positionIds?.(ids) ?? ids.map((_, i) => i)
   }
 
-  trace({ ids, positions, types, sequences }: TokenInputs): Traced {
+  trace(tokens: TokenInputs): Traced {
+    const { ids, positions, types, sequences } = tokens
     const words = this.words.forward(ids)
     const typed = this.types && types ? add(words, this.types.forward(types)) : words
     const embedded = this.norm.forward(add(typed, this.places.forward(positions)), { dtype: 'float32' })
@@ -92,13 +93,13 @@ export class BertEncoder implements TextTower {
         ...(this.pooler && { pooler_output: this.pooler.forward(first, { activation: 'tanh', dtype: 'float32' }) }),
       },
       hiddenStates: states,
-      embedding: poolTokens(last, sequences, 'mean'),
+      embedding: meanOfTokens(last, tokens),
     }
   }
 
   private relativeBias(): Value | undefined {
     if (!this.relativeTable) return undefined
-    const { rows } = this.options.relative!
+    const rows = (this.relativeRows ??= this.options.relative!.rows())
     return gather(parameter(this.relativeTable), constant(new Tensor('int32', rows, [rows.length])), { dtype: 'float32' })
   }
 }
@@ -110,7 +111,7 @@ const schema = v.object({
   num_attention_heads: headCount(),
   intermediate_size: width(),
   max_position_embeddings: tableRows(),
-  type_vocab_size: v.nullish(integer(0, 1000), 2),
+  type_vocab_size: v.nullish(integer(1, 1000), 2),
   pad_token_id: v.nullish(integer(0, 10_000_000)),
   hidden_act: activation('gelu'),
   layer_norm_eps: epsilon(1e-12),

@@ -97,6 +97,11 @@ interface Place {
   projection: number
 }
 
+/** A tower without projection is saved with its name before it by transformers 4, without by 5. */
+function towerScope(root: Scope, name: string, probe: string, place: Place): Scope {
+  return place.joint || place.projection > 0 ? root.at(name) : root.firstWith(probe, [name, ''])
+}
+
 class ClipVision implements ImageTower {
   readonly prefix: string
   readonly absent = {}
@@ -116,7 +121,7 @@ class ClipVision implements ImageTower {
   ) {
     this.prefix = place.joint ? 'vision_' : ''
     this.imageSize = config.image_size
-    const scope = root.at('vision_model')
+    const scope = towerScope(root, 'vision_model', 'embeddings.class_embedding', place)
     const { hidden_size: width, layer_norm_eps: eps } = config
     this.tokens = Math.floor(this.imageSize.height / patch) * Math.floor(this.imageSize.width / patch) + 1
     this.embeddings = new PatchEmbed(scope.at('embeddings'), {
@@ -167,7 +172,7 @@ class ClipText implements TextTower {
     this.vocabulary = config.vocab_size
     this.positions = this.maxLength = config.max_position_embeddings
     this.endToken = config.eos_token_id
-    const scope = root.at('text_model')
+    const scope = towerScope(root, 'text_model', 'embeddings.token_embedding.weight', place)
     const { hidden_size: width } = config
     this.tokenEmbedding = new Embedding(scope.at('embeddings.token_embedding'), this.vocabulary, width)
     this.positionEmbedding = new Embedding(scope.at('embeddings.position_embedding'), this.positions, width)

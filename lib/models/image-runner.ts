@@ -4,7 +4,8 @@ import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '..
 import { partOf, Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
-import type { ImageTower } from './encoder.js'
+import { EMBEDDING, type ImageTower } from './encoder.js'
+import type { Part, Prepared } from './part.js'
 import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
@@ -14,7 +15,11 @@ const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 /** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
 export type Pixels = Tensor & { readonly type: 'uint8' | 'float32' }
 
-export class ImageRunner {
+export class ImageRunner implements Part {
+  readonly inputs = ['pixel_values']
+  readonly required = this.inputs
+  readonly outputs: readonly string[]
+  readonly absent: Readonly<Record<string, string>>
   readonly kinds: ReadonlyMap<string, OutputKind>
 
   constructor(
@@ -24,10 +29,17 @@ export class ImageRunner {
     private readonly scale: PixelScale | UnsupportedError,
   ) {
     this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) })
+    this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
+    this.absent = tower.absent
+  }
+
+  prepare(given: Readonly<Record<string, Tensor>>): Prepared {
+    const pixels = this.read(given['pixel_values']!)
+    return (want, signal) => this.run(pixels, want, signal)
   }
 
   /** @throws DTypeError, ShapeError unless `tensor` holds pictures of the tower's size. */
-  read(tensor: Tensor): Pixels {
+  private read(tensor: Tensor): Pixels {
     const { type, dims } = tensor
     if (type !== 'uint8' && type !== 'float32') throw new DTypeError(`[forward] pixel_values is ${type}; expected uint8 or float32`, { field: 'pixel_values' })
     if (type === 'uint8' && this.scale instanceof Error) throw this.scale
@@ -44,7 +56,7 @@ export class ImageRunner {
    * @returns for each, [n, C] or [n, tokens, C]
    * @throws ArgumentError naming the picture that holds NaN or infinity
    */
-  async run(tensor: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+  private async run(tensor: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)

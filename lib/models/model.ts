@@ -3,14 +3,15 @@
 import type { Program } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
-import { type Architecture, EMBEDDING } from './encoder.js'
+import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
-import { bucket, type OutputKind, Programs } from './programs.js'
-import { TEXT_INPUTS, TextInputs } from './text-inputs.js'
+import { bucket, Programs } from './programs.js'
+import type { Part, Prepared } from './part.js'
 import { TextRunner } from './text-runner.js'
 
 export interface ForwardOptions {
@@ -21,6 +22,8 @@ export interface ForwardOptions {
   /** The promise rejects with its reason. */
   signal?: AbortSignal | undefined
 }
+
+const forwardRules: OptionRules<ForwardOptions> = { outputs: option.texts, outputHiddenStates: option.flag, signal: option.signal }
 
 /** Pictures to embeddings. */
 export interface ImageEncoder {
@@ -36,8 +39,13 @@ export interface TextEncoder {
   readonly dimensions: number
   /** Tokens a text may have. */
   readonly maxLength: number
-  /** sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised */
-  encode(sequences: readonly Int32Array[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+  /** Of a sentence-transformers folder. */
+  readonly sentence: SentenceSettings | undefined
+  /**
+   * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
+   * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+   */
+  encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
 /** Pictures to scores of the classes that a checkpoint was trained on. */
@@ -67,9 +75,9 @@ const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
 /** Rows and columns of logits in one run. */
 const LOGITS_BLOCK = 512
 
+/** The outputs wanted of each part whose inputs are there, and of what is computed from two parts' embeddings. */
 interface Wanted {
-  images: string[]
-  texts: string[]
+  parts: Map<Part, string[]>
   joint: string[]
 }
 
@@ -100,6 +108,8 @@ export class Model {
   private readonly programs: Programs
   private readonly images: ImageRunner | undefined
   private readonly texts: TextRunner | undefined
+  /** All there are, in the order in which outputs are listed. */
+  private readonly runners: readonly Part[]
   private disposed = false
 
   /** @internal */
@@ -114,6 +124,7 @@ export class Model {
     this.programs = new Programs(device, weights)
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
+    this.runners = [this.images, this.texts].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
     this.classifier = this.images && architecture.labels && this.makeClassifier(this.images, architecture.labels)
@@ -133,22 +144,22 @@ export class Model {
    *   DTypeError for tensors that do not fit; CheckpointError for an output whose tensors the checkpoint lacks; DisposedError
    */
   async forward(inputs: Readonly<Record<string, TensorLike>>, options: ForwardOptions = {}): Promise<Record<string, Tensor>> {
-    const { signal } = options
     this.checkAlive()
+    checkOptions('forward', options, forwardRules)
+    const { signal } = options
     signal?.throwIfAborted()
     const given = this.readInputs(inputs)
-    const pixels = given['pixel_values'] && this.images!.read(given['pixel_values'])
-    const tokens = given['input_ids'] && new TextInputs(this.texts!.tower, given)
-    const wanted = this.resolve({ images: pixels !== undefined, texts: tokens !== undefined }, options)
-    const joint = wanted.joint.length > 0
-    const withEmbeds = (names: string[], embeds: string) => (joint && !names.includes(embeds) ? [...names, embeds] : names)
+    const present = new Map<Part, Prepared>()
+    for (const part of this.runners) if (part.required.every(name => given[name])) present.set(part, part.prepare(given))
+    const { parts, joint } = this.resolve(present, options)
     const results: Record<string, Tensor> = {}
-    const ofImages = withEmbeds(wanted.images, 'image_embeds')
-    if (ofImages.length > 0) Object.assign(results, await this.images!.run(pixels!, ofImages, signal))
-    const ofTexts = withEmbeds(wanted.texts, 'text_embeds')
-    if (ofTexts.length > 0) Object.assign(results, await this.runTexts(tokens!, ofTexts, signal))
-    if (joint) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
-    return Object.fromEntries([...wanted.images, ...wanted.texts, ...wanted.joint].map(name => [name, results[name]!]))
+    for (const [part, names] of parts) {
+      const embeds = joint.length === 0 ? undefined : part === this.images ? 'image_embeds' : part === this.texts ? 'text_embeds' : undefined
+      const want = embeds && !names.includes(embeds) ? [...names, embeds] : names
+      if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal))
+    }
+    if (joint.length > 0) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
+    return Object.fromEntries([...[...parts.values()].flat(), ...joint].map(name => [name, results[name]!]))
   }
 
   /** Frees weights and plans when the last run that uses them ends. */
@@ -169,57 +180,50 @@ export class Model {
   }
 
   private readInputs(inputs: Readonly<Record<string, TensorLike>>): Record<string, Tensor> {
-    const known = [...(this.images ? ['pixel_values'] : []), ...(this.texts ? TEXT_INPUTS : [])]
+    if (inputs === null || typeof inputs !== 'object') throw new ArgumentError(`[forward] the inputs are ${shown(inputs)}; expected an object of tensors by name`, { field: 'inputs' })
+    const known = [...new Set(this.runners.flatMap(part => part.inputs))]
     const given: Record<string, Tensor> = {}
     for (const [name, value] of Object.entries(inputs)) {
       if (value === undefined) continue
       if (!known.includes(name)) throw new ArgumentError(`[forward] there is no input '${name}'; expected ${known.join(', ')}`, { field: name })
       given[name] = Tensor.from(value, `[forward] ${name}`)
     }
-    if (given['pixel_values'] || given['input_ids']) return given
-    const needed = [...(this.images ? ['pixel_values'] : []), ...(this.texts ? ['input_ids'] : [])]
+    if (this.runners.some(part => part.required.every(name => given[name]))) return given
+    const needed = [...new Set(this.runners.flatMap(part => part.required))].filter(name => !given[name])
     throw new ArgumentError(`[forward] ${needed.join(' and ')} ${needed.length > 1 ? 'are' : 'is'} missing`, { field: needed[0]! })
   }
 
-  /** Which tower gives each output. */
-  private resolve(present: { images: boolean; texts: boolean }, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
+  /** Which part gives each output. */
+  private resolve(present: ReadonlyMap<Part, Prepared>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
     const joint = this.logitScale !== undefined ? JOINT_OUTPUTS : []
+    const bothTowers = [this.images, this.texts].filter(part => part !== undefined)
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
-    const names = (runner: ImageRunner | TextRunner | undefined) => [...(runner?.kinds.keys() ?? [])].filter(name => name !== EMBEDDING)
-    const ofImages = names(this.images)
-    const ofTexts = names(this.texts)
-    const wanted: Wanted = { images: [], texts: [], joint: [] }
+    const wanted: Wanted = { parts: new Map([...present.keys()].map(part => [part, []])), joint: [] }
     if (!outputs) {
-      wanted.images = present.images ? ofImages.filter(name => !isState(name)) : []
-      wanted.texts = present.texts ? ofTexts.filter(name => !isState(name)) : []
-      wanted.joint = present.images && present.texts ? joint : []
+      for (const [part, names] of wanted.parts) names.push(...part.outputs.filter(name => !isState(name)))
+      if (bothTowers.every(part => present.has(part))) wanted.joint = joint
     }
-    const need = (name: string, input: string, there: boolean) => {
-      if (!there) throw new ArgumentError(`[forward] the output '${name}' needs ${input}`, { field: input })
+    const need = (name: string, parts: readonly Part[]) => {
+      const input = parts.flatMap(part => (present.has(part) ? [] : part.required)).filter(input => !this.runners.some(part => present.has(part) && part.required.includes(input)))[0]!
+      throw new ArgumentError(`[forward] the output '${name}' needs ${input}`, { field: input })
     }
     for (const name of new Set(outputs)) {
-      if (ofImages.includes(name)) {
-        need(name, 'pixel_values', present.images)
-        wanted.images.push(name)
-      } else if (ofTexts.includes(name)) {
-        need(name, 'input_ids', present.texts)
-        wanted.texts.push(name)
-      } else if (joint.includes(name)) {
-        need(name, 'pixel_values', present.images)
-        need(name, 'input_ids', present.texts)
-        wanted.joint.push(name)
-      } else throw this.noOutput(name, [...ofImages, ...ofTexts, ...joint])
+      const givers = this.runners.filter(part => part.outputs.includes(name))
+      const giver = givers.find(part => present.has(part))
+      if (giver) wanted.parts.get(giver)!.push(name)
+      else if (givers.length > 0) need(name, givers)
+      else if (!joint.includes(name)) throw this.noOutput(name, [...new Set([...this.runners.flatMap(part => part.outputs), ...joint])])
+      else if (bothTowers.every(part => present.has(part))) wanted.joint.push(name)
+      else need(name, bothTowers)
     }
     if (outputHiddenStates) {
-      if (present.images) wanted.images = [...new Set([...wanted.images, ...ofImages.filter(isState)])]
-      if (present.texts) wanted.texts = [...new Set([...wanted.texts, ...ofTexts.filter(isState)])]
+      for (const [part, names] of wanted.parts) wanted.parts.set(part, [...new Set([...names, ...part.outputs.filter(isState)])])
     }
     return wanted
   }
 
   private noOutput(name: string, known: string[]): Error {
-    const { images, texts } = this.parts.architecture
-    const tensor = images?.absent[name] ?? texts?.absent[name]
+    const tensor = this.runners.map(part => part.absent[name]).find(absent => absent !== undefined)
     if (tensor !== undefined) {
       return new CheckpointError(`[forward] the output '${name}' needs the tensor ${tensor}, which ${this.parts.file} does not have`, {
         file: this.parts.file,
@@ -228,50 +232,6 @@ export class Model {
       })
     }
     return new ArgumentError(`[forward] there is no output '${name}'; expected ${known.join(', ')}`, { field: name })
-  }
-
-  private async runTexts(inputs: TextInputs, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
-    const { tower, kinds } = this.texts!
-    const { count, length } = inputs
-    const kindOf = (name: string): OutputKind => kinds.get(name)!
-    const results = Object.fromEntries(
-      want.map(name => {
-        const { per, width } = kindOf(name)
-        const dims = per === 'texts' ? [count, width] : [count, length, width]
-        return [name, new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b)), dims)]
-      }),
-    )
-    const pooled = want.some(name => kindOf(name).per === 'texts')
-    const needs = {
-      end: tower.endOf !== undefined && pooled,
-      onlyEnd: tower.endOf !== undefined && want.every(name => kindOf(name).per === 'texts'),
-      first: want.some(name => tower.readsFirst.includes(name)),
-    }
-    const placeOf = new Map<number, { columns: readonly number[]; firstIsMasked?: boolean }>()
-    const read = (index: number) => {
-      const tokens = inputs.read(index, needs)
-      if (tokens) placeOf.set(index, tokens)
-      return tokens
-    }
-    await this.texts!.run(
-      count,
-      read,
-      want,
-      ({ texts, offsets, outputs }) => {
-        for (const name of want) {
-          const { per, width } = kindOf(name)
-          const from = outputs[name]!.data as Float32Array
-          const to = results[name]!.data as Float32Array
-          texts.forEach((text, i) => {
-            if (per === 'texts') to.set(from.subarray(i * width, (i + 1) * width), text * width)
-            else placeTokens(from.subarray(offsets[i]! * width, offsets[i + 1]! * width), to.subarray(text * length * width), placeOf.get(text)!, width)
-          })
-        }
-        for (const text of texts) placeOf.delete(text)
-      },
-      signal,
-    )
-    return results
   }
 
   /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
@@ -327,14 +287,15 @@ export class Model {
   private async fromPixels(runner: ImageRunner, name: string, pixels: Uint8Array, count: number, signal?: AbortSignal): Promise<Float32Array> {
     this.checkAlive()
     const { height, width } = runner.tower.imageSize
-    const results = await runner.run(runner.read(new Tensor('uint8', pixels, [count, height, width, 3])), [name], signal)
+    const results = await runner.prepare({ pixel_values: new Tensor('uint8', pixels, [count, height, width, 3]) })([name], signal)
     return results[name]!.data as Float32Array
   }
 
   private makeTextEncoder(runner: TextRunner): TextEncoder {
     const { tower } = runner
     const { width } = runner.kinds.get(EMBEDDING)!
-    const read = (ids: Int32Array, index: number) => {
+    const { sentence } = this.parts.architecture
+    const read = (ids: Int32Array, index: number, unpooled: number) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
       const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : ids
       if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
@@ -342,17 +303,18 @@ export class Model {
       if (wrong >= 0) {
         throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length) }
+      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length), unpooled }
     }
     return {
       dimensions: width,
-      maxLength: Math.min(tower.maxLength, this.parts.architecture.textLength ?? tower.maxLength),
-      encode: async (sequences, { signal } = {}) => {
+      maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
+      sentence,
+      encode: async (sequences, { unpooled = 0, signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)
         await runner.run(
           sequences.length,
-          index => read(sequences[index]!, index),
+          index => read(sequences[index]!, index, unpooled),
           [EMBEDDING],
           ({ texts, outputs }) => results.set(outputs[EMBEDDING]!.data as Float32Array, texts[0]! * width), // none is left out
           signal,
@@ -361,9 +323,4 @@ export class Model {
       },
     }
   }
-}
-
-/** Copies packed rows to the columns they come from. */
-function placeTokens(from: Float32Array, to: Float32Array, { columns, firstIsMasked }: { columns: readonly number[]; firstIsMasked?: boolean }, width: number): void {
-  for (let t = firstIsMasked ? 1 : 0; t < columns.length; t++) to.set(from.subarray(t * width, (t + 1) * width), columns[t]! * width)
 }

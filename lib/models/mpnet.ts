@@ -9,6 +9,10 @@ import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, l
 import type { Architecture } from './encoder.js'
 import { positionsFromPadding } from './xlm-roberta.js'
 
+const PADDING = 1 // whatever pad_token_id says, as in the reference
+const BUCKETS = 32 // of the table's rows, however many there are, as in the reference
+const MAX_DISTANCE = 128
+
 const schema = v.object({
   vocab_size: tableRows(),
   hidden_size: width(),
@@ -16,13 +20,10 @@ const schema = v.object({
   num_attention_heads: headCount(),
   intermediate_size: width(),
   max_position_embeddings: tableRows(),
-  relative_attention_num_buckets: v.nullish(integer(4, 4096), 32),
+  relative_attention_num_buckets: v.nullish(integer(BUCKETS, 4096), BUCKETS),
   hidden_act: activation('gelu'),
   layer_norm_eps: epsilon(1e-12),
 })
-
-const PADDING = 1 // whatever pad_token_id says, as in the reference
-const MAX_DISTANCE = 128
 
 /**
  * The bucket of a distance key − query: half of the buckets for keys behind, half for keys ahead; of each half, the first half one
@@ -49,7 +50,6 @@ export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
       field: 'max_position_embeddings',
     })
   }
-  const buckets = config.relative_attention_num_buckets
   const texts = new BertEncoder(encoderScope(scope, 'mpnet'), {
     vocabulary: config.vocab_size,
     tokenTypes: 0,
@@ -71,8 +71,8 @@ export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
     },
     relative: {
       name: 'encoder.relative_attention_bias.weight',
-      buckets,
-      rows: Int32Array.from({ length: 2 * maxLength - 1 }, (_, i) => distanceBucket(i - maxLength + 1, buckets)),
+      buckets: config.relative_attention_num_buckets,
+      rows: () => Int32Array.from({ length: 2 * maxLength - 1 }, (_, i) => distanceBucket(i - maxLength + 1, BUCKETS)),
     },
   })
   return { texts }

@@ -4,7 +4,7 @@
 import type { DataType, FloatType } from '../core/dtype.js'
 import { ArgumentError } from '../core/errors.js'
 import { sameShape, type Shape } from '../core/shape.js'
-import type { Parameter, WeightRole } from '../core/value.js'
+import type { Derived, Parameter, StoredView, WeightRole } from '../core/value.js'
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
 export type ComputeType = FloatType
@@ -21,6 +21,12 @@ export interface ParameterOptions {
   role?: WeightRole
   /** Default: the compute type for role 'linear', else float32. */
   dtype?: DataType
+  /** The parameter is a part of the stored tensor, or has its dimensions in another order. */
+  view?: StoredView
+  /** The parameter is computed from these tensors, named below this scope; `name` is what messages call it. */
+  derived?: Derived
+  /** A factor for each row, multiplied in while loading. */
+  rowScale?: Derived
 }
 
 /**
@@ -65,18 +71,25 @@ export class Scope {
     return places.find(place => place.has(probe)) ?? places[0] ?? this
   }
 
-  /** Asks for a tensor of the checkpoint. Asked twice in the same way, it is the same parameter. */
+  /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
   parameter(name: string, shape: Shape, options: ParameterOptions = {}): Parameter {
     const role = options.role ?? 'plain'
     const dtype = options.dtype ?? (role === 'linear' ? this.computeType : 'float32')
     const full = this.nameOf(name)
-    const key = `${full} ${role} ${dtype}`
+    const { view, derived, rowScale } = options
+    const below = (given: Derived): Derived => ({ from: given.from.map(({ name, shape }) => ({ name: this.nameOf(name), shape })), compute: given.compute })
+    const key = `${full} ${role} ${dtype}${view ? ` ${view.begin ?? 0} ${view.order ?? ''}` : ''}${derived ? ' derived' : ''}${rowScale ? ' scaled' : ''}`
     const known = this.collected.get(key)
     if (known) {
       if (!sameShape(known.shape, shape)) throw new ArgumentError(`[Scope] ${full} is wanted as [${known.shape}] and as [${shape}]`, { field: full })
       return known
     }
-    const made: Parameter = { name: full, shape: [...shape], dtype, role }
+    const made: Parameter = {
+      ...{ name: full, shape: [...shape], dtype, role },
+      ...(view && { view }),
+      ...(derived && { derived: below(derived) }),
+      ...(rowScale && { rowScale: below(rowScale) }),
+    }
     this.collected.set(key, made)
     return made
   }

@@ -6,13 +6,21 @@ import t from 'tap'
 import type { CheckpointError } from '../../lib/core/errors.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import type { Parameter } from '../../lib/core/value.js'
-import { matchParameters, openCheckpoint } from '../../lib/io/checkpoint.js'
+import { compile } from '../../lib/core/compile.js'
+import { Device } from '../../lib/core/device.js'
+import { constant, parameter as value } from '../../lib/core/value.js'
+import { type MatchedParameter, matchParameters, openCheckpoint, weightSources } from '../../lib/io/checkpoint.js'
 import { readTensor } from '../../lib/io/entry.js'
 import { writeSafetensors } from '../../lib/io/safetensors.js'
+import { Scope } from '../../lib/nn/index.js'
+import { linear, unary } from '../../lib/ops/index.js'
+import type { FileSource } from '../../typings/addon.js'
 import { noShared, shared } from '../shared.js'
 
 const f32 = (...dims: number[]) => new Tensor('float32', Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => i), dims)
 const parameter = (name: string, shape: number[], role: Parameter['role'] = 'plain'): Parameter => ({ name, shape, dtype: 'float32', role })
+
+const sourceOf = (entry: MatchedParameter | undefined) => entry!.source as FileSource
 
 t.test('one file', async t => {
   const dir = t.testdir()
@@ -57,8 +65,8 @@ t.test('matching', async t => {
   const { entries, unused } = matchParameters(checkpoint, wanted, { prefixes: ['', 'bert.'] })
   t.same(unused, ['cls.head', 'double'], 'unexpected tensors alone are no error')
   t.same(entries.map(e => e.parameter), wanted)
-  t.same(entries.map(e => e.source.shape), [[4, 3], [3], [5, 12], [3]])
-  t.equal(entries[0]!.source.offset, checkpoint.tensors.get('bert.w')!.offset)
+  t.same(entries.map(e => sourceOf(e).shape), [[4, 3], [3], [5, 12], [3]])
+  t.equal(sourceOf(entries[0]).offset, checkpoint.tensors.get('bert.w')!.offset)
 
   const error = (() => {
     try {
@@ -75,7 +83,63 @@ t.test('matching', async t => {
   for (const name of ['absent', 'gone', 'bert.w', 'bert.cls', 'cls.head', 'double']) t.ok(error.message.includes(name), `the message lists ${name}`)
   t.throws(() => matchParameters(checkpoint, [parameter('conv', [5, 12])], { prefixes: ['bert.'] }), { message: /expected \[5,12\]/ }, 'kernels are flattened for linear weights only')
 
-  t.equal(matchParameters(checkpoint, [parameter('bert.weights', [4, 3])], { renames: [['weights', 'w']] }).entries[0]!.source.offset, entries[0]!.source.offset)
+  t.equal(sourceOf(matchParameters(checkpoint, [parameter('bert.weights', [4, 3])], { renames: [['weights', 'w']] }).entries[0]).offset, sourceOf(entries[0]).offset)
+})
+
+t.test('parts of tensors, and what is computed from them', async t => {
+  const dir = t.testdir()
+  await writeSafetensors(join(dir, 'model.safetensors'), {
+    qkv: f32(6, 2), // 0 … 11
+    proj: f32(2, 3),
+    'bn.weight': new Tensor('float32', Float32Array.of(2, 3), [2]),
+    'bn.var': new Tensor('bfloat16', Uint16Array.of(0x3f80, 0x4080), [2]), // 1, 4
+    kernel: f32(2, 3, 1, 2),
+  })
+  const checkpoint = await openCheckpoint(dir)
+  const scope = Scope.root(checkpoint, 'float32')
+  const key = scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 2 } })
+  const projected = scope.parameter('proj', [3, 2], { role: 'linear', view: { shape: [2, 3], order: [1, 0] } })
+  const scale = {
+    from: [{ name: 'weight', shape: [2] }, { name: 'var', shape: [2] }],
+    compute: ([weight, variance]: readonly Float32Array[]) => weight!.map((w, i) => w / Math.sqrt(variance![i]!)),
+  }
+  const folded = scope.at('bn').parameter('folded', [2], { derived: scale })
+  const inBn = { from: scale.from.map(({ name, shape }) => ({ name: `bn.${name}`, shape })), compute: scale.compute }
+  const kernel = scope.parameter('kernel', [2, 6], { role: 'linear', view: { shape: [2, 3, 1, 2], order: [0, 2, 3, 1] }, rowScale: inBn })
+  t.not(scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 4 } }), key, 'other rows are another parameter')
+  t.equal(scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 2 } }), key)
+
+  const { entries, unused } = matchParameters(checkpoint, scope.parameters)
+  t.same(unused, [])
+  const device = await Device.open({ device: 'cpu', dtype: 'f32' })
+  t.teardown(() => device.dispose())
+  const weights = await device.loadWeights(await weightSources(entries))
+  const identity = (n: number) => constant(new Tensor('float32', Float32Array.from({ length: n * n }, (_, i) => (i % (n + 1) === 0 ? 1 : 0)), [n, n]))
+  using program = compile(
+    () => ({
+      key: unary(value(key), 'neg'),
+      projected: linear(identity(2), value(projected)),
+      folded: unary(value(folded), 'neg'),
+      kernel: linear(identity(6), value(kernel)),
+    }),
+    {},
+    device,
+    weights,
+  )
+  const outputs = await program.run({})
+  t.same([...outputs['key']!.data], [-4, -5, -6, -7])
+  t.same([...outputs['projected']!.data], [0, 1, 2, 3, 4, 5], 'columns of proj are the rows of the weight')
+  t.same([...outputs['folded']!.data], [-2, -1.5])
+  t.same([...outputs['kernel']!.data], [0, 9, 4, 12, 8, 15, 2, 10.5, 6, 13.5, 10, 16.5], 'rows times 2 and 1.5, channels last')
+
+  const wrong = Scope.root(checkpoint, 'float32')
+  wrong.parameter('sum', [2], { derived: { from: [{ name: 'bn.weight', shape: [3] }, { name: 'bn.mean', shape: [2] }], compute: ([a]) => a! } })
+  wrong.parameter('qkv', [2, 2], { view: { shape: [9, 2] } })
+  t.throws(() => matchParameters(checkpoint, wrong.parameters), {
+    name: 'CheckpointError',
+    missing: ['bn.mean'],
+    mismatched: ['bn.weight is [2]; expected [3]', 'qkv is [6,2]; expected [9,2]'],
+  })
 })
 
 t.test('types that are not read', async t => {

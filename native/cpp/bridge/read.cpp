@@ -204,6 +204,13 @@ std::vector<core::WeightRequest> read_weights(const Napi::Value& value) {
       if (bytes.size > 0) host.data.assign(begin, begin + bytes.size);
       request.source = std::move(host);
     }
+    const Napi::Value scale = spec.Get("rowScale");
+    if (!scale.IsUndefined()) {
+      if (!scale.IsTypedArray() || scale.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) refuse(what + ".rowScale", "a Float32Array");
+      const Bytes bytes = read_bytes(scale, what + ".rowScale");
+      const auto* begin = static_cast<const float*>(bytes.data);
+      if (bytes.size > 0) request.row_scale.assign(begin, begin + bytes.size / sizeof(float));
+    }
     requests.push_back(std::move(request));
   }
   return requests;

@@ -41,6 +41,16 @@ class SourceRows final : public RowReader {
   }
 
   void read(int64_t begin, int64_t count, void* dst) override {
+    read_rows(begin, count, dst);
+    if (request_.row_scale.empty()) return;
+    float* row = static_cast<float*>(dst);
+    for (int64_t i = begin; i < begin + count; ++i, row += columns_) {
+      for (int64_t c = 0; c < columns_; ++c) row[c] *= request_.row_scale[i];
+    }
+  }
+
+ private:
+  void read_rows(int64_t begin, int64_t count, void* dst) {
     const DType from = tensor_.dtype();
     const DType to = is_float(from) ? DType::float32 : request_.shape.dtype;
     int64_t at = begin * columns_;
@@ -68,7 +78,6 @@ class SourceRows final : public RowReader {
     }
   }
 
- private:
   // int64 -> int32
   void narrow(int64_t n, char* target) const {
     for (int64_t i = 0; i < n; ++i) {
@@ -129,6 +138,11 @@ uint64_t check_source(const WeightRequest& request, const Device& device, Files&
   const auto bytes = elements ? checked_size(*elements, 8) : std::nullopt;  // 8: of the widest type
   if (!bytes) throw Error(ErrorCode::shape, "weight '" + weight.name + "': " + text_of(weight.shape) + " is no possible shape");
   check_types(request, device);
+  const int64_t rows = weight.shape.empty() ? 1 : weight.shape[0];
+  if (!request.row_scale.empty() && (!is_float(source_dtype(request)) || static_cast<int64_t>(request.row_scale.size()) != rows)) {
+    throw Error(ErrorCode::argument, "weight '" + weight.name + "' " + text_of(weight.shape) + " has " + std::to_string(request.row_scale.size()) +
+                                         " factors of rows; expected " + std::to_string(rows) + ", of floats");
+  }
   const auto size = static_cast<int64_t>(size_of(source_dtype(request)));
   if (const auto* host = std::get_if<HostSource>(&request.source)) {
     if (host->data.size() != static_cast<size_t>(*elements * size)) {
