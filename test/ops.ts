@@ -1,6 +1,7 @@
 // Every op, in every mixture of dtypes, on every device and instruction set of this machine, against the float64 references.
 // Buffers have guard bytes around them, and memory that was not written reads as NaN.
 
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { Device, listDevices } from '../lib/core/device.js'
 import { type OpName, opTable } from '../lib/ops/index.js'
@@ -13,7 +14,8 @@ import { cosines } from './reference/search.js'
 const names = Object.keys(opTable) as OpName[]
 // CHIASMA_TEST_DEVICE: the devices whose ids begin so; CHIASMA_TEST_PART '1/12': each twelfth of the cases.
 const devices = (await listDevices()).filter(({ available, id }) => available && id.startsWith(process.env['CHIASMA_TEST_DEVICE'] ?? ''))
-const [part, parts] = (process.env['CHIASMA_TEST_PART'] ?? '1/1').split('/').map(Number) as [number, number]
+if (process.env['CHIASMA_TEST_DEVICE'] && devices.length === 0) t.fail(`no device ${process.env['CHIASMA_TEST_DEVICE']} can be used here`)
+const [part, parts] = (process.env['CHIASMA_TEST_PART'] || '1/1').split('/').map(Number) as [number, number]
 let variantsSeen = 0
 const inPart = () => variantsSeen++ % parts === part - 1
 
@@ -27,8 +29,20 @@ t.test('every op has cases for odd sizes, nothing, and NaN', (t) => {
   t.end()
 })
 
+t.test('every op has a kernel on each device, or says that it has none', (t) => {
+  const views = ['reshape', 'columns'] // the same memory seen otherwise
+  for (const [kind, table] of Object.entries({ cpu: 'cpp/cpu', cuda: 'cuda' })) {
+    const source = readFileSync(new URL(`../native/${table}/kernels.cpp`, import.meta.url), 'utf8')
+    const kernels = [...source.matchAll(/^ +\{"(\w+)", make_\w+\},/gm)].map(([, op]) => op!)
+    t.same(kernels.sort(), opsOf(kind).filter((name) => !views.includes(name)).sort(), kind)
+  }
+  t.end()
+})
+
 /** The ops that the table says a device has. */
-const opsOf = (kind: string) => names.filter((name) => kind === 'cpu' || opTable[name].cuda !== false)
+function opsOf(kind: string): OpName[] {
+  return names.filter((name) => kind === 'cpu' || opTable[name].cuda !== false)
+}
 /** Its float types beside float32. */
 const lowTypes = (kind: string) => (kind === 'cpu' ? (['bfloat16'] as const) : (['bfloat16', 'float16'] as const))
 

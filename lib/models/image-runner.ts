@@ -1,12 +1,12 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
 import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
-import { partOf, Tensor } from '../core/tensor.js'
+import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
 /** For float32 pixels, which are taken as they are. */
@@ -28,7 +28,7 @@ export class ImageRunner implements Part {
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError,
   ) {
-    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) })
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) }, programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -60,21 +60,28 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)
-    const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
+    const results = kinds.map(({ rows, width }) => unwritten('float32', [count, rows, width], 'forward'))
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
-    const most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
+    let most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
     let first = 0
     const next = (): Promise<void> | undefined => {
       if (first >= count) return undefined
       const from = first
       const images = Math.min(most, count - from)
       first += images
-      const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
-      if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
-      return this.runSome(type, some, want, signal).then(outputs => {
-        want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
+      const run = async (from: number, images: number) => {
+        const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
+        if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
+        const into = Object.fromEntries(want.map((name, i) => {
+          const each = kinds[i]!.rows * kinds[i]!.width
+          return [name, results[i]!.subarray(from * each, (from + images) * each)]
+        }))
+        await this.runSome(type, some, want, into, signal)
+      }
+      return inHalves(from, images, run).then(ran => {
+        if (ran < images) most = Math.min(most, ran)
       })
     }
     await pipeline(next)
@@ -82,7 +89,13 @@ export class ImageRunner implements Part {
     return Object.fromEntries(want.map((name, i) => [name, new Tensor('float32', results[i]!, dims(kinds[i]!))]))
   }
 
-  private runSome(type: Pixels['type'], pixels: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+  private async runSome(
+    type: Pixels['type'],
+    pixels: Tensor,
+    want: readonly string[],
+    into: Record<string, Float32Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const capacity = bucket(pixels.dims[0]!)
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
@@ -90,7 +103,7 @@ export class ImageRunner implements Part {
       ({ pixels }) => pick(this.trace(pixels!)),
       { pixels: this.spec(type, capacity) },
     )
-    return program.run({ pixels }, { signal })
+    await program.run({ pixels }, { signal, into })
   }
 
   private trace(pixels: Value): Record<string, Value> {

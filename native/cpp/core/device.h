@@ -68,6 +68,8 @@ class Device {
   // 64-byte aligned device memory. Throws Error(out_of_memory) naming the bytes.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory, size_t bytes) noexcept = 0;
+  // When this returns, others can have what was released. May wait for the device.
+  virtual void settle() noexcept {}
   // Copies in the stream's order. The host's memory may be reused when upload returns, and is filled when the stream has been synchronized.
   virtual void upload(Stream& stream, void* device, const void* host, size_t bytes) = 0;
   virtual void download(Stream& stream, void* host, const void* device, size_t bytes) = 0;
@@ -77,6 +79,8 @@ class Device {
   virtual size_t weight_bytes(const WeightShape& weight) const = 0;
   // Fills `memory` (weight_bytes of it, from allocate) by reading rows in order, a few at a time.
   virtual void prepare_weight(const WeightShape& weight, RowReader& reader, void* memory) = 0;
+  // How many threads may prepare weights at once.
+  virtual int loading_threads() const { return 1; }
 
   virtual bool has_kernel(std::string_view op) const = 0;
   // Throws Error(unsupported) for an op without a kernel, Error(argument | dtype | shape) for operands the kernel does not take.
