@@ -18,12 +18,12 @@ export interface Variant {
 }
 
 /** All mixtures of float32, `low` and int8 weights that make a difference for the case. */
-export function variantsOf(name: OpName, { inputs }: OpCase, low: 'bfloat16' | 'float16', int8: boolean): Variant[] {
+export function variantsOf(name: OpName, { inputs }: OpCase, low: 'bfloat16' | 'float16'): Variant[] {
   const types = ['float32', low] as const
   const some = (test: (input: CaseInput) => boolean) => Object.values(inputs).some(test)
   const free = types.filter((type) => type === 'float32' || some((input) => !input.dtype && input.role !== 'linear'))
   const weighted = some((input) => input.role === 'linear')
-  const weights: Variant['weight'][] = !weighted ? ['float32'] : name === 'linear' && int8 ? [...types, 'int8'] : [...types]
+  const weights: Variant['weight'][] = !weighted ? ['float32'] : name === 'linear' ? [...types, 'int8'] : [...types]
   const outputs = types.filter((type) => type === 'float32' || 'dtype' in opTable[name].attributes)
   return free.flatMap((input) => weights.flatMap((weight) => outputs.map((output) => ({ input, weight, output }))))
 }

@@ -39,7 +39,7 @@ for (const info of devices) {
       for (const name of opsOf(info.kind)) {
         await t.test(name, async (t) => {
           for (const opCase of opCases[name]) {
-            const variants = lowTypes(info.kind).flatMap((low) => variantsOf(name, opCase, low, info.kind === 'cpu'))
+            const variants = lowTypes(info.kind).flatMap((low) => variantsOf(name, opCase, low))
             const titles = new Set<string>()
             for (const variant of variants) {
               if (titles.has(titleOf(name, opCase, variant))) continue // float32 alone
@@ -48,7 +48,7 @@ for (const info of devices) {
               try {
                 const run = await runOp(name, opCase, variant, device)
                 const expected = references[name](run.inputs, run.attributes)
-                const allowed = opCase.allowed ?? allowance(name, variant)
+                const allowed = opCase.allowed ?? allowance(name, variant, info.kind)
                 const wrong =
                   name === 'cosineTopK'
                     ? wrongTopK(run.inputs, run.outputs, expected, allowed)
@@ -107,11 +107,13 @@ function shuffled(items: readonly number[], seed: number): number[] {
 /** One type for all, and int8 weights where an op has them. */
 function batchVariants(name: OpName, kind: string): Variant[] {
   const plain = (['float32', ...lowTypes(kind)] as const).map((type) => ({ input: type, weight: type, output: type }))
-  return name === 'linear' && kind === 'cpu' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
+  return name === 'linear' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
 }
 
-function allowance(name: OpName, variant: Variant): number {
-  return tolerances[name][variant.input === 'float32' && variant.weight === 'float32' ? 'float32' : 'bfloat16']
+function allowance(name: OpName, { input, weight }: Variant, kind: string): number {
+  const { float32, bfloat16, cudaBfloat16 = bfloat16 } = tolerances[name]
+  if (input === 'float32' && weight === 'float32') return float32
+  return kind === 'cpu' || input !== 'bfloat16' ? bfloat16 : cudaBfloat16
 }
 
 /** Scores as the reference's; where indices differ from it, what they point at scores as well; ties are in order. */

@@ -93,7 +93,7 @@ declare class Device {
      * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
      */
     static open(options?: DeviceOptions): Promise<Device>;
-    /** The type of weights and of what passes between ops, as tensors spell it. */
+    /** The type of weights and of what passes between ops, as tensors spell it. With int8 products, what is quickest beside them. */
     get computeType(): FloatType;
     /** The type of the weights of a transformer block's products: the compute type, or int8. */
     get productType(): FloatType | 'int8';
@@ -130,7 +130,8 @@ declare class Weights {
     readonly native: NativeWeights;
     /** Where each parameter stands. */
     readonly index: ReadonlyMap<Parameter, number>;
-    private readonly onDispose;
+    /** Not a callback, whose scope would keep what the weights were made of. */
+    private readonly plans;
     private static count;
     /** Device memory they take. */
     get bytes(): number;
@@ -580,22 +581,20 @@ interface EmbedProgress {
 interface EmbedOptions {
     /** L2-normalise each embedding; default true. */
     normalize?: boolean;
-    /** Items given to the model at once; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
+    /** Items given to the model at once, 1024 at most; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
     batchSize?: number;
+    /** Keep this many leading dimensions (Matryoshka), before normalising. */
+    truncateDim?: number;
     signal?: AbortSignal;
     onProgress?: (progress: EmbedProgress) => void;
 }
-interface EmbedImagesOptions extends EmbedOptions {
-    /** Allow http(s) inputs; default false. */
-    allowRemote?: boolean;
+interface EmbedImagesOptions extends EmbedOptions, ImageOptions {
 }
 interface EmbedTextsOptions extends EmbedOptions {
     /** Put before every text. */
     prompt?: string;
     /** The name of one of the checkpoint's `prompts`. */
     promptName?: string;
-    /** Keep this many leading dimensions (Matryoshka), before normalising. */
-    truncateDim?: number;
     precision?: Precision;
     /** Tokens a text may have, at most the checkpoint's own limit. */
     maxLength?: number;
@@ -667,10 +666,7 @@ declare class Embedder {
      */
     embedStream(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, options?: EmbedStreamOptions): AsyncGenerator<StreamResult, void, undefined>;
     /** One image as the model takes it: uint8 RGB [height, width, 3]. */
-    preprocess(image: ImageInput, options?: {
-        allowRemote?: boolean;
-        signal?: AbortSignal;
-    }): Promise<Uint8Array>;
+    preprocess(image: ImageInput, options?: ImageOptions): Promise<Uint8Array>;
     /** Frees the model. Calls under way end with a DisposedError or their result; later ones are refused. */
     dispose(): Promise<void>;
     [Symbol.asyncDispose](): Promise<void>;
@@ -688,6 +684,7 @@ interface ClassifyOptions {
     template?: string;
     /** How many labels to return, best first; default 5. */
     topK?: number;
+    /** Images given to the model at once, 1024 at most; default 32. It changes speed, never results. */
     batchSize?: number;
     allowRemote?: boolean;
     signal?: AbortSignal;
@@ -703,7 +700,7 @@ type ClassifyResult = {
 };
 /**
  * Classifies images one after another, with bounded memory; an image that cannot be read gives a result with `error`.
- * @throws UnsupportedError if the checkpoint has neither labels of its own nor a text encoder for those given.
+ * @throws ArgumentError for a wrong option, UnsupportedError if the checkpoint has neither labels of its own nor a text encoder for those given.
  */
 declare function classifyImages(embedder: Embedder, images: Iterable<ImageInput> | AsyncIterable<ImageInput>, options?: ClassifyOptions): AsyncGenerator<ClassifyResult, void, undefined>;
 
@@ -712,7 +709,31 @@ interface OpsOptions {
     device?: string;
     /** The type of the products: 'f32' (default) or 'bf16'. Results are float32. */
     dtype?: string;
+    /** Cores to use at most. */
+    threads?: number;
     signal?: AbortSignal;
+}
+interface AttentionOptions extends OpsOptions {
+    /** Query i sees key j if j ≤ i + (Sk − Sq); default false. */
+    causal?: boolean;
+    /** Default 1/√D. */
+    scale?: number;
+    /** int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other. */
+    cuSeqlens?: TensorLike;
+}
+interface PatchEmbedOptions extends OpsOptions {
+    /** float32 [C] */
+    bias?: TensorLike;
+    /** Of each channel, taken from rescaled uint8 pixels; default 0. */
+    mean?: readonly number[];
+    /** Of each channel; default 1. */
+    std?: readonly number[];
+    /** Factor of uint8 pixels; default 1/255. */
+    rescale?: number;
+    /** float32 [C] */
+    classToken?: TensorLike;
+    /** float32 [tokens, C] */
+    positionEmbedding?: TensorLike;
 }
 /**
  * softmax(q·kᵀ·scale)·v for each batch and head, float32 [B, H, Sq, D].
@@ -720,37 +741,20 @@ interface OpsOptions {
  * @param q float [B, H, Sq, D]
  * @param k float [B, H, Sk, D]
  * @param v float [B, H, Sk, D]
- * @param options.scale default 1/√D
- * @param options.causal query i sees key j if j ≤ i + (Sk − Sq)
- * @param options.cuSeqlens int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other
  * @example
  * const y = await ops.attention(q, k, v, { causal: true })
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
  */
-declare function attention(q: TensorLike, k: TensorLike, v: TensorLike, options?: OpsOptions & {
-    causal?: boolean;
-    scale?: number;
-    cuSeqlens?: TensorLike;
-}): Promise<Tensor>;
+declare function attention(q: TensorLike, k: TensorLike, v: TensorLike, options?: AttentionOptions): Promise<Tensor>;
 /**
  * Pictures to tokens, float32 [B, tokens, C]: uint8 pixels become (pixel/255 − mean)/std, patches are projected, the class token comes
  * first, positions are added.
  *
  * @param images uint8 [B, H, W, 3] or float32 [B, 3, H, W] (taken as they are)
  * @param weight float [C, 3, P, P], or [C, 3·P·P]
- * @param options.bias float32 [C]
- * @param options.classToken float32 [C]
- * @param options.positionEmbedding float32 [tokens, C]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
  */
-declare function patchEmbed(images: TensorLike, weight: TensorLike, options?: OpsOptions & {
-    bias?: TensorLike;
-    mean?: readonly number[];
-    std?: readonly number[];
-    rescale?: number;
-    classToken?: TensorLike;
-    positionEmbedding?: TensorLike;
-}): Promise<Tensor>;
+declare function patchEmbed(images: TensorLike, weight: TensorLike, options?: PatchEmbedOptions): Promise<Tensor>;
 /**
  * The cosine of each row of `a` with each row of `b`, float32 [m, n]; a row of zeros has cosine 0 with everything.
  *
@@ -773,14 +777,16 @@ declare function cosineTopK(queries: TensorLike, corpus: TensorLike, k: number, 
     indices: Tensor;
 }>;
 
+type host_AttentionOptions = AttentionOptions;
 type host_OpsOptions = OpsOptions;
+type host_PatchEmbedOptions = PatchEmbedOptions;
 declare const host_attention: typeof attention;
 declare const host_cosineSimilarity: typeof cosineSimilarity;
 declare const host_cosineTopK: typeof cosineTopK;
 declare const host_patchEmbed: typeof patchEmbed;
 declare namespace host {
   export { host_attention as attention, host_cosineSimilarity as cosineSimilarity, host_cosineTopK as cosineTopK, host_patchEmbed as patchEmbed };
-  export type { host_OpsOptions as OpsOptions };
+  export type { host_AttentionOptions as AttentionOptions, host_OpsOptions as OpsOptions, host_PatchEmbedOptions as PatchEmbedOptions };
 }
 
 interface VectorIndexOptions {

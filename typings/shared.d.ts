@@ -15,7 +15,7 @@ interface TensorLike {
  *
  * @example
  * const t = new Tensor('float32', new Float32Array([1, 2, 3, 4]), [2, 2])
- * @throws ArgumentError if `data` is not the array class of `type` or its length is not the product of `dims`.
+ * @throws ArgumentError for an unknown type, if `data` is not the array class of `type`, or its length is not the product of `dims`.
  */
 declare class Tensor implements TensorLike {
     readonly type: DataType;

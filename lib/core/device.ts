@@ -111,16 +111,13 @@ export class Device {
     if (type === 'f16' && info.kind === 'cpu') {
       throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'`, { field: 'dtype' })
     }
-    if (type === 'int8' && info.kind !== 'cpu') {
-      throw new UnsupportedError(`[device] dtype 'int8' is not supported on ${info.id} yet; expected 'f32', 'bf16' or 'f16'`, { field: 'dtype' })
-    }
     const opened = native((addon) => addon.openDevice({ id: info.id, ...(isa !== undefined && { isa }), ...(threads !== undefined && { threads }) }))
     return new Device(opened, type === 'auto' ? (opened.bf16 ? 'bf16' : 'f32') : type)
   }
 
-  /** The type of weights and of what passes between ops, as tensors spell it. */
+  /** The type of weights and of what passes between ops, as tensors spell it. With int8 products, what is quickest beside them. */
   get computeType(): FloatType {
-    return this.dtype === 'int8' ? 'float32' : floatTypes[this.dtype]
+    return this.dtype === 'int8' ? (this.id === 'cpu' ? 'float32' : 'bfloat16') : floatTypes[this.dtype]
   }
 
   /** The type of the weights of a transformer block's products: the compute type, or int8. */
@@ -168,7 +165,7 @@ export class Device {
       (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
     )
-    return new Weights(loaded, index, (weights) => this.plans.forget(weights.id))
+    return new Weights(loaded, index, this.plans)
   }
 
   /** Bytes in use on this device by this object. */
@@ -199,7 +196,8 @@ export class Weights {
     readonly native: NativeWeights,
     /** Where each parameter stands. */
     readonly index: ReadonlyMap<Parameter, number>,
-    private readonly onDispose: (weights: Weights) => void,
+    /** Not a callback, whose scope would keep what the weights were made of. */
+    private readonly plans: PlanCache,
   ) {}
 
   /** Device memory they take. */
@@ -209,7 +207,7 @@ export class Weights {
 
   /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
   dispose(): void {
-    this.onDispose(this)
+    this.plans.forget(this.id)
     native(() => this.native.dispose())
   }
 }

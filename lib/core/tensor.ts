@@ -1,7 +1,8 @@
 // Host tensor: the shape that users of onnxruntime-common and transformers.js know. Row-major, contiguous.
 
-import { type DataType, holds, type TensorData } from './dtype.js'
+import { BYTES_PER_ELEMENT, type DataType, holds, type TensorData } from './dtype.js'
 import { ArgumentError } from './errors.js'
+import { shown } from './options.js'
 import { sizeOf } from './shape.js'
 
 /** Anything with a tensor's three fields; another library's tensor is as good as ours. */
@@ -16,7 +17,7 @@ export interface TensorLike {
  *
  * @example
  * const t = new Tensor('float32', new Float32Array([1, 2, 3, 4]), [2, 2])
- * @throws ArgumentError if `data` is not the array class of `type` or its length is not the product of `dims`.
+ * @throws ArgumentError for an unknown type, if `data` is not the array class of `type`, or its length is not the product of `dims`.
  */
 export class Tensor implements TensorLike {
   readonly type: DataType
@@ -24,6 +25,12 @@ export class Tensor implements TensorLike {
   readonly dims: readonly number[]
 
   constructor(type: DataType, data: TensorData, dims: readonly number[]) {
+    if (!Object.hasOwn(BYTES_PER_ELEMENT, type)) {
+      throw new ArgumentError(`[Tensor] type is ${shown(type)}; expected one of ${Object.keys(BYTES_PER_ELEMENT).join(', ')}`, { field: 'type' })
+    }
+    if (!Array.isArray(dims) || !dims.every((dim) => Number.isSafeInteger(dim) && dim >= 0)) {
+      throw new ArgumentError(`[Tensor] dims is ${shown(dims)}; expected an array of integers of at least 0`, { field: 'dims' })
+    }
     if (!holds(type, data)) {
       throw new ArgumentError(`[Tensor] ${type} data cannot be held in ${(data as object)?.constructor?.name ?? typeof data}`)
     }

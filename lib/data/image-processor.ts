@@ -5,16 +5,19 @@
 import type { ImagePlan } from '../../typings/addon.js'
 import { ArgumentError, ChiasmaError, ImageError, ShapeError } from '../core/errors.js'
 import { native } from '../core/native.js'
+import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
 import { onAbort } from './abort.js'
 import { Gate } from './gate.js'
-import { type ImageInput, type ImageOptions, openImage, type Pixels } from './image.js'
+import { type ImageInput, type ImageOptions, imageOptionRules, openImage, type Pixels } from './image.js'
 import type { ImageRules, ResizeRule } from './image-config.js'
 
 export interface ProcessorOptions extends ImageOptions {
   /** 'float32' (default): scaled, [n, 3, H, W], as the reference's `pixel_values`. 'uint8': as cropped, [n, H, W, 3]. */
   output?: 'float32' | 'uint8'
 }
+
+const processorRules: OptionRules<ProcessorOptions> = { ...imageOptionRules, output: option.oneOf(['float32', 'uint8']) }
 
 export interface Picture {
   /** RGB, [height, width, 3]. */
@@ -52,10 +55,8 @@ export interface Processor {
 export function makeProcessor(rules: ImageRules): Processor {
   const table = scaleTable(rules)
   const preprocess = async (images: ImageInput | readonly ImageInput[], options: ProcessorOptions = {}): Promise<{ pixel_values: Tensor }> => {
+    checkOptions('processor', options, processorRules)
     const { output = 'float32' } = options
-    if (output !== 'float32' && output !== 'uint8') {
-      throw new ArgumentError(`[processor] output is ${JSON.stringify(output)}; expected 'float32' or 'uint8'`, { field: 'output' })
-    }
     const list = Array.isArray(images) ? (images as readonly ImageInput[]) : [images as ImageInput]
     return { pixel_values: await batch(list, rules, output === 'float32' ? table : undefined, options) }
   }

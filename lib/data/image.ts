@@ -4,6 +4,7 @@
 
 import type { Metadata, Sharp, SharpOptions } from 'sharp'
 import { ImageError, UnsupportedError } from '../core/errors.js'
+import { option, type OptionRules } from '../core/options.js'
 import { type ImageInput, type ImageSource, readSource, type SourceLimits } from './image-source.js'
 
 export type { ImageInput, RawImage, SourceLimits } from './image-source.js'
@@ -13,6 +14,15 @@ export interface ImageOptions extends SourceLimits {
   maxPixels?: number
   /** Accept SVG, drawn on white in its own size; default false. */
   allowSvg?: boolean
+}
+
+export const imageOptionRules: OptionRules<ImageOptions> = {
+  allowRemote: option.flag,
+  maxBytes: option.positive,
+  timeout: option.positive,
+  signal: option.signal,
+  maxPixels: option.positive,
+  allowSvg: option.flag,
 }
 
 export type ImageFormat = 'jpeg' | 'png' | 'webp' | 'gif' | 'avif' | 'tiff' | 'svg'

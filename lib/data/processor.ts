@@ -2,7 +2,8 @@
 
 import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
-import { type SourceOptions, resolveSource } from '../io/hub.js'
+import { checkOptions } from '../core/options.js'
+import { type SourceOptions, resolveSource, sourceOptionRules } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
 import { type ImageRules, readImageRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
@@ -19,6 +20,7 @@ export const AutoProcessor = {
    * @throws UnsupportedError for a processor that does more than resize, crop, rescale and normalise.
    */
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Processor> {
+    checkOptions('AutoProcessor.fromPretrained', options, sourceOptionRules)
     const { folder } = await resolveSource(source, { files: ['processor'], ...options })
     const rules = await findImageRules(folder)
     if (rules) return makeProcessor(rules)

@@ -4,8 +4,9 @@
 
 import { Tokenizer as Encoder } from '@huggingface/tokenizers'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
-import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { TextPieces } from './text-pieces.js'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
@@ -21,6 +22,14 @@ export interface TokenizeOptions {
   textPair?: string | readonly string[]
   /** Default true. */
   addSpecialTokens?: boolean
+}
+
+const tokenizeRules: OptionRules<TokenizeOptions> = {
+  padding: { expected: "true, false, 'longest' or 'max_length'", accepts: (value) => typeof value === 'boolean' || value === 'longest' || value === 'max_length' },
+  truncation: option.flag,
+  maxLength: option.any,
+  textPair: option.any,
+  addSpecialTokens: option.flag,
 }
 
 export interface EncodeAllOptions {
@@ -75,6 +84,7 @@ export const AutoTokenizer = {
    * @throws CheckpointError naming the file that is missing or broken
    */
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Tokenizer> {
+    checkOptions('AutoTokenizer.fromPretrained', options, sourceOptionRules)
     const { folder } = await resolveSource(source, { files: ['tokenizer', 'config'], ...options })
     return makeTokenizer(await readTokenizerFiles(folder))
   },
@@ -154,6 +164,7 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   }
 
   function tokenize(texts: string | readonly string[], options: TokenizeOptions = {}): Encoded {
+    checkOptions('tokenizer', options, tokenizeRules)
     const { padding = true, truncation = false, textPair, addSpecialTokens = true } = options
     const limit = checkLimit(options.maxLength ?? maxLength)
     const list = typeof texts === 'string' ? [texts] : texts

@@ -2,8 +2,9 @@
 // (CLIP, Radford et al. 2021: softmax over the scaled cosine similarities).
 
 import { ArgumentError, UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import type { ImageInput } from '../data/image.js'
-import type { Embedder } from './embedder.js'
+import { type Embedder, isIterable, largestBatch } from './embedder.js'
 import { inBatches } from './batches.js'
 
 export interface Classification {
@@ -19,23 +20,36 @@ export interface ClassifyOptions {
   template?: string
   /** How many labels to return, best first; default 5. */
   topK?: number
+  /** Images given to the model at once, 1024 at most; default 32. It changes speed, never results. */
   batchSize?: number
   allowRemote?: boolean
   signal?: AbortSignal
+}
+
+const classifyRules: OptionRules<ClassifyOptions> = {
+  labels: { expected: 'an array of at least one string', accepts: (value) => option.texts.accepts(value) && (value as string[]).length > 0 },
+  template: { expected: 'a string with {} where the label goes', accepts: (value) => typeof value === 'string' && value.includes('{}') },
+  topK: option.positiveInteger,
+  batchSize: option.positiveInteger,
+  allowRemote: option.flag,
+  signal: option.signal,
 }
 
 export type ClassifyResult = { index: number; labels: Classification[]; error?: undefined } | { index: number; error: Error; labels?: undefined }
 
 /**
  * Classifies images one after another, with bounded memory; an image that cannot be read gives a result with `error`.
- * @throws UnsupportedError if the checkpoint has neither labels of its own nor a text encoder for those given.
+ * @throws ArgumentError for a wrong option, UnsupportedError if the checkpoint has neither labels of its own nor a text encoder for those given.
  */
 export async function* classifyImages(
   embedder: Embedder,
   images: Iterable<ImageInput> | AsyncIterable<ImageInput>,
   options: ClassifyOptions = {},
 ): AsyncGenerator<ClassifyResult, void, undefined> {
-  const { labels, template = 'This is a photo of {}', topK = 5, batchSize = 32, allowRemote, signal } = options
+  checkOptions('classifyImages', options, classifyRules)
+  if (!isIterable(images)) throw new ArgumentError(`[classifyImages] images is ${shown(images)}; expected an iterable of images`, { field: 'images' })
+  const { labels, template = 'This is a photo of {}', topK = 5, allowRemote, signal } = options
+  const batchSize = Math.min(options.batchSize ?? 32, largestBatch)
   if (labels) {
     yield* zeroShot(embedder, images, { labels, template, topK, batchSize, allowRemote, signal })
     return
@@ -77,7 +91,6 @@ async function* zeroShot(
   if (!imageEncoder || !textEncoder || logitScale === undefined) {
     throw new UnsupportedError('classifying into labels in words needs a checkpoint with an image and a text encoder, such as CLIP')
   }
-  if (!template.includes('{}')) throw new ArgumentError(`the template is '${template}'; expected {} where the label goes`, { field: 'template' })
   const words = await embedder.embedTexts(labels.map((label) => template.replaceAll('{}', label)), { signal })
   const vectors = words.data as Float32Array
   const columns = embedder.dimensions

@@ -2,12 +2,13 @@
 // overlap and memory does not grow with the input; results come in the order of the input.
 
 import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import type { ImageInput } from '../data/image.js'
+import { type ImageInput, type ImageOptions, imageOptionRules } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
 import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
-import { AutoModel, type LoadOptions } from '../models/auto-model.js'
+import { AutoModel, checkLoadOptions, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
 import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
 import { inBatches } from './batches.js'
@@ -23,24 +24,21 @@ export interface EmbedProgress {
 export interface EmbedOptions {
   /** L2-normalise each embedding; default true. */
   normalize?: boolean
-  /** Items given to the model at once; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
+  /** Items given to the model at once, 1024 at most; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
   batchSize?: number
+  /** Keep this many leading dimensions (Matryoshka), before normalising. */
+  truncateDim?: number
   signal?: AbortSignal
   onProgress?: (progress: EmbedProgress) => void
 }
 
-export interface EmbedImagesOptions extends EmbedOptions {
-  /** Allow http(s) inputs; default false. */
-  allowRemote?: boolean
-}
+export interface EmbedImagesOptions extends EmbedOptions, ImageOptions {}
 
 export interface EmbedTextsOptions extends EmbedOptions {
   /** Put before every text. */
   prompt?: string
   /** The name of one of the checkpoint's `prompts`. */
   promptName?: string
-  /** Keep this many leading dimensions (Matryoshka), before normalising. */
-  truncateDim?: number
   precision?: Precision
   /** Tokens a text may have, at most the checkpoint's own limit. */
   maxLength?: number
@@ -57,6 +55,28 @@ type Prepared = { pixels: Uint8Array } | { tokens: Int32Array } | { error: Error
 export type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>
 
 const imagesAtOnce = 32
+/** Larger batches are no faster, and pixels of a batch are in memory at once. */
+export const largestBatch = 1024
+
+const embedRules: OptionRules<EmbedOptions> = {
+  normalize: option.flag,
+  batchSize: option.positiveInteger,
+  truncateDim: option.positiveInteger,
+  signal: option.signal,
+  onProgress: option.callback,
+}
+const imagesRules: OptionRules<EmbedImagesOptions> = { ...embedRules, ...imageOptionRules }
+const textsRules: OptionRules<EmbedTextsOptions> = {
+  ...embedRules,
+  prompt: option.text,
+  promptName: option.text,
+  precision: option.oneOf(precisions),
+  maxLength: option.positiveInteger,
+  truncation: option.flag,
+}
+/** A stream's embeddings are float32. */
+const { precision: _, ...streamTextsRules } = textsRules
+const streamRules: OptionRules<EmbedStreamOptions> = { ...imagesRules, ...streamTextsRules }
 
 /**
  * Embeds images and texts with a checkpoint.
@@ -101,6 +121,7 @@ export class Embedder {
    * @throws CheckpointError, UnsupportedError (an architecture that embeds nothing), DeviceError.
    */
   static async fromPretrained(source: string, options: LoadOptions = {}): Promise<Embedder> {
+    checkLoadOptions('Embedder.fromPretrained', options)
     const { onProgress, ...rest } = options
     const { folder } = await resolveSource(source, options)
     const model = await AutoModel.fromPretrained(folder, rest)
@@ -145,11 +166,11 @@ export class Embedder {
   async embedImages(images: readonly ImageInput[] | TensorLike, options: EmbedImagesOptions = {}): Promise<Tensor> {
     this.#check()
     if (!this.#model.imageEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
+    checkOptions('embedImages', options, imagesRules)
     if (!Array.isArray(images) && isTensor(images)) return this.#embedPixels(Tensor.from(images, 'images'), options)
     const list = images as readonly ImageInput[]
-    if (!Array.isArray(list)) throw new ArgumentError('embedImages takes an array of images or a uint8 tensor [n, H, W, 3]', { field: 'images' })
-    const items = list.map((image) => ({ image }))
-    return this.#collect(items, options)
+    if (!Array.isArray(list)) throw new ArgumentError(`[embedImages] images is ${shown(images)}; expected an array of images or a uint8 tensor [n, H, W, 3]`, { field: 'images' })
+    return this.#collect(Array.from(list, (image) => ({ image })), options)
   }
 
   /**
@@ -161,10 +182,10 @@ export class Embedder {
     this.#check()
     const { textEncoder } = this.#model
     if (!textEncoder) throw new UnsupportedError('this checkpoint has no text encoder')
-    if (!Array.isArray(texts)) throw new ArgumentError('embedTexts takes an array of strings', { field: 'texts' })
+    if (!Array.isArray(texts)) throw new ArgumentError(`[embedTexts] texts is ${shown(texts)}; expected an array of strings`, { field: 'texts' })
+    checkOptions('embedTexts', options, textsRules)
     const { precision = 'float32', ...rest } = options
-    if (!precisions.includes(precision)) toPrecision(new Float32Array(0), 0, precision)
-    const { data, dims } = await this.#collect(texts.map((text) => ({ text })), rest)
+    const { data, dims } = await this.#collect(Array.from(texts, (text) => ({ text })), rest)
     return toPrecision(data as Float32Array, dims[1]!, precision)
   }
 
@@ -177,12 +198,14 @@ export class Embedder {
     options: EmbedStreamOptions = {},
   ): AsyncGenerator<StreamResult, void, undefined> {
     this.#check()
-    if (!isIterable(items)) throw new ArgumentError(`embedStream takes an iterable of images and texts, not ${nameOf(items)}`, { field: 'items' })
-    this.#checkOptions(options)
-    const { batchSize, normalize = true, signal, onProgress } = options
+    if (!isIterable(items)) throw new ArgumentError(`[embedStream] items is ${shown(items)}; expected an iterable of images and texts`, { field: 'items' })
+    checkOptions('embedStream', options, streamRules)
+    this.#checkTruncateDim(options)
+    const { normalize = true, signal, onProgress } = options
+    const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
     const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
-      prepare: (item, index) => this.#prepare(item, index, prompt, options),
+      prepare: (item, index) => this.#prepare(item, index, prompt, options, imageOptionsOf(options)),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
       run: (batch) => this.#encode(batch, normalize, options),
       atOnce: 2 * (batchSize ?? imagesAtOnce),
@@ -198,7 +221,8 @@ export class Embedder {
   }
 
   /** One image as the model takes it: uint8 RGB [height, width, 3]. */
-  async preprocess(image: ImageInput, options: { allowRemote?: boolean; signal?: AbortSignal } = {}): Promise<Uint8Array> {
+  async preprocess(image: ImageInput, options: ImageOptions = {}): Promise<Uint8Array> {
+    this.#check()
     if (!this.#processor) throw new UnsupportedError('this checkpoint has no image encoder')
     return this.#processor.process(image, options)
   }
@@ -230,19 +254,9 @@ export class Embedder {
     return this.#defaultPrompt ?? ''
   }
 
-  /** @throws ArgumentError for an option that is wrong whatever the items are. */
-  #checkOptions(options: EmbedStreamOptions): void {
-    const { batchSize, maxLength, truncateDim } = options
-    for (const [field, value] of Object.entries({ batchSize, maxLength })) {
-      if (value !== undefined && (!Number.isInteger(value) || value < 1)) {
-        throw new ArgumentError(`${field} is ${nameOf(value)}; expected a positive integer`, { field })
-      }
-    }
-    if (truncateDim !== undefined) truncateRows(new Float32Array(this.dimensions), this.dimensions, truncateDim)
-    const { precision } = options as EmbedTextsOptions
-    if (precision !== undefined && precision !== 'float32') {
-      throw new ArgumentError(`precision is ${nameOf(precision)}; a stream gives float32, embedTexts the others`, { field: 'precision' })
-    }
+  #checkTruncateDim({ truncateDim }: EmbedOptions): void {
+    if (truncateDim === undefined || truncateDim <= this.dimensions) return
+    throw new ArgumentError(`truncateDim is ${truncateDim}; expected an integer from 1 to ${this.dimensions}`, { field: 'truncateDim' })
   }
 
   async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
@@ -252,15 +266,16 @@ export class Embedder {
     if (images.type !== 'uint8' || images.dims.length !== 4 || h !== height || w !== width || channels !== 3) {
       throw new ShapeError(`images are ${images.type} [${images.dims}]; expected uint8 [n, ${height}, ${width}, 3]`, { shapes: [images.dims] })
     }
-    const { normalize = true, signal, onProgress } = options
-    const data = await encoder.encode(images.data as Uint8Array, n, { signal })
-    if (normalize) normalizeRows(data, encoder.dimensions)
+    this.#checkTruncateDim(options)
+    const { normalize = true, truncateDim: columns = encoder.dimensions, signal, onProgress } = options
+    const data = truncateRows(await encoder.encode(images.data as Uint8Array, n, { signal }), encoder.dimensions, columns)
+    if (normalize) normalizeRows(data, columns)
     onProgress?.({ done: n, total: n })
-    return new Tensor('float32', data, [n, encoder.dimensions])
+    return new Tensor('float32', data, [n, columns])
   }
 
   async #collect(items: readonly StreamItem[], options: EmbedStreamOptions): Promise<Tensor> {
-    this.#checkOptions(options)
+    this.#checkTruncateDim(options)
     const { onProgress, truncateDim: columns = this.dimensions } = options
     const result = new Float32Array(items.length * columns)
     const report = onProgress && (({ done }: EmbedProgress) => onProgress({ done, total: items.length }))
@@ -271,7 +286,7 @@ export class Embedder {
     return new Tensor('float32', result, [items.length, columns])
   }
 
-  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedStreamOptions): Promise<Prepared> {
+  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedStreamOptions, images: ImageOptions): Promise<Prepared> {
     try {
       options.signal?.throwIfAborted()
       const { image, text } = split(item)
@@ -280,7 +295,7 @@ export class Embedder {
       }
       if (text !== undefined) {
         if (!this.#tokenizer) throw new UnsupportedError('this checkpoint has no text encoder')
-        if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${nameOf(text)}; expected a string`, { index })
+        if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${shown(text)}; expected a string`, { index })
         const { maxLength = this.maxLength, truncation, signal } = options
         const [tokens] = await this.#tokenizer.encodeAll([prompt + text], {
           maxLength: Math.min(maxLength, this.maxLength),
@@ -290,7 +305,7 @@ export class Embedder {
         })
         return { tokens: tokens! }
       }
-      return { pixels: await this.preprocess(image!, { allowRemote: options.allowRemote, signal: options.signal }) }
+      return { pixels: await this.preprocess(image!, images) }
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason
       return { error: error as Error }
@@ -341,13 +356,12 @@ function shareOf(item: Prepared): number {
   return 1 / imagesAtOnce
 }
 
-function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<unknown> {
+export function isIterable(value: unknown): value is Iterable<unknown> | AsyncIterable<unknown> {
   return value !== null && typeof value === 'object' && (Symbol.iterator in value || Symbol.asyncIterator in value)
 }
 
-/** A value as error messages show it. */
-function nameOf(value: unknown): string {
-  return typeof value === 'string' ? `'${value.slice(0, 60)}'` : typeof value === 'object' && value !== null ? 'an object' : String(value)
+function imageOptionsOf({ allowRemote, maxBytes, timeout, maxPixels, allowSvg, signal }: ImageOptions): ImageOptions {
+  return { allowRemote, maxBytes, timeout, maxPixels, allowSvg, signal }
 }
 
 function withIndex(error: Error, index: number): Error {

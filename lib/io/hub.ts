@@ -4,6 +4,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
+import { option, type OptionRules } from '../core/options.js'
 import { isWeights } from './checkpoint.js'
 import { HubCache, hubCacheFolder } from './hub-cache.js'
 import { HubUnreachable, isOffline } from './hub-client.js'
@@ -28,6 +29,16 @@ export interface SourceOptions {
   token?: string
   signal?: AbortSignal
   onProgress?: (event: ProgressEvent) => void
+}
+
+export const sourceOptionRules: OptionRules<SourceOptions> = {
+  files: option.texts,
+  cacheDir: option.text,
+  revision: option.text,
+  localFilesOnly: option.flag,
+  token: option.text,
+  signal: option.signal,
+  onProgress: option.callback,
 }
 
 /**

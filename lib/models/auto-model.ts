@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import { compile } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
 import { UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
-import { resolveSource, type SourceOptions } from '../io/hub.js'
+import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
 import { type PixelScale, Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
@@ -29,6 +30,20 @@ export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   isa?: string | undefined
 }
 
+const { files: _, ...locationRules } = sourceOptionRules
+const loadRules: OptionRules<LoadOptions> = {
+  ...locationRules,
+  device: option.text,
+  dtype: option.text,
+  threads: option.positiveInteger,
+  isa: option.text,
+}
+
+/** @throws ArgumentError naming `call` and the option. @internal */
+export function checkLoadOptions(call: string, options: LoadOptions): void {
+  checkOptions(call, options, loadRules)
+}
+
 interface Built {
   architecture: Architecture
   /** Parameters by the checkpoint they are in; the encoder's first. */
@@ -46,6 +61,7 @@ export const AutoModel = {
    *   not there; DeviceError for a device that is not there
    */
   async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
+    checkLoadOptions('AutoModel.fromPretrained', options)
     const { signal } = options
     signal?.throwIfAborted()
     const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })

@@ -3,6 +3,7 @@
 import type { Program } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
@@ -21,6 +22,8 @@ export interface ForwardOptions {
   /** The promise rejects with its reason. */
   signal?: AbortSignal | undefined
 }
+
+const forwardRules: OptionRules<ForwardOptions> = { outputs: option.texts, outputHiddenStates: option.flag, signal: option.signal }
 
 /** Pictures to embeddings. */
 export interface ImageEncoder {
@@ -136,8 +139,9 @@ export class Model {
    *   DTypeError for tensors that do not fit; CheckpointError for an output whose tensors the checkpoint lacks; DisposedError
    */
   async forward(inputs: Readonly<Record<string, TensorLike>>, options: ForwardOptions = {}): Promise<Record<string, Tensor>> {
-    const { signal } = options
     this.checkAlive()
+    checkOptions('forward', options, forwardRules)
+    const { signal } = options
     signal?.throwIfAborted()
     const given = this.readInputs(inputs)
     const present = new Map<Part, Prepared>()
@@ -171,6 +175,7 @@ export class Model {
   }
 
   private readInputs(inputs: Readonly<Record<string, TensorLike>>): Record<string, Tensor> {
+    if (inputs === null || typeof inputs !== 'object') throw new ArgumentError(`[forward] the inputs are ${shown(inputs)}; expected an object of tensors by name`, { field: 'inputs' })
     const known = [...new Set(this.runners.flatMap(part => part.inputs))]
     const given: Record<string, Tensor> = {}
     for (const [name, value] of Object.entries(inputs)) {

@@ -8,7 +8,6 @@ import { sequencesOf } from './sequences.js'
 
 export const attentionOp = defineOp({
   name: 'attention',
-  cuda: false,
   inputs: ['q', 'k', 'v', 'cuSeqlensQ?', 'cuSeqlensK?', 'relativeBias?'],
   attributes: {
     heads: attribute.integer(1),

@@ -5,7 +5,8 @@
 import { compile, type Program, type TracedFunction } from '../core/compile.js'
 import { type Device, sharedDevice } from '../core/device.js'
 import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
-import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { sizeOf } from '../core/shape.js'
 import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
@@ -24,7 +25,45 @@ export interface OpsOptions {
   device?: string
   /** The type of the products: 'f32' (default) or 'bf16'. Results are float32. */
   dtype?: string
+  /** Cores to use at most. */
+  threads?: number
   signal?: AbortSignal
+}
+
+export interface AttentionOptions extends OpsOptions {
+  /** Query i sees key j if j ≤ i + (Sk − Sq); default false. */
+  causal?: boolean
+  /** Default 1/√D. */
+  scale?: number
+  /** int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other. */
+  cuSeqlens?: TensorLike
+}
+
+export interface PatchEmbedOptions extends OpsOptions {
+  /** float32 [C] */
+  bias?: TensorLike
+  /** Of each channel, taken from rescaled uint8 pixels; default 0. */
+  mean?: readonly number[]
+  /** Of each channel; default 1. */
+  std?: readonly number[]
+  /** Factor of uint8 pixels; default 1/255. */
+  rescale?: number
+  /** float32 [C] */
+  classToken?: TensorLike
+  /** float32 [tokens, C] */
+  positionEmbedding?: TensorLike
+}
+
+const opsRules: OptionRules<OpsOptions> = { device: option.text, dtype: option.text, threads: option.positiveInteger, signal: option.signal }
+const attentionRules: OptionRules<AttentionOptions> = { ...opsRules, causal: option.flag, scale: option.finite, cuSeqlens: option.any }
+const patchEmbedRules: OptionRules<PatchEmbedOptions> = {
+  ...opsRules,
+  bias: option.any,
+  mean: option.any,
+  std: option.any,
+  rescale: option.finite,
+  classToken: option.any,
+  positionEmbedding: option.any,
 }
 
 /**
@@ -33,9 +72,6 @@ export interface OpsOptions {
  * @param q float [B, H, Sq, D]
  * @param k float [B, H, Sk, D]
  * @param v float [B, H, Sk, D]
- * @param options.scale default 1/√D
- * @param options.causal query i sees key j if j ≤ i + (Sk − Sq)
- * @param options.cuSeqlens int32 [n + 1], from 0 to S: cuts the S rows of every batch and head into sequences that do not see each other
  * @example
  * const y = await ops.attention(q, k, v, { causal: true })
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
@@ -44,9 +80,10 @@ export async function attention(
   q: TensorLike,
   k: TensorLike,
   v: TensorLike,
-  options: OpsOptions & { causal?: boolean; scale?: number; cuSeqlens?: TensorLike } = {},
+  options: AttentionOptions = {},
 ): Promise<Tensor> {
   const name = 'ops.attention'
+  checkOptions(name, options, attentionRules)
   const [Q, K, V] = [floats(name, 'q', q, 4), floats(name, 'k', k, 4), floats(name, 'v', v, 4)]
   const [B, H, Sq, D] = Q.dims as [number, number, number, number]
   const Sk = K.dims[2]!
@@ -60,7 +97,7 @@ export async function attention(
   const cu = options.cuSeqlens && cumulative(name, options.cuSeqlens, Sq, Sk)
   const { causal = false, scale } = options
   const device = await open(options)
-  const result = new Float32Array(sizeOf(Q.dims))
+  const result = makeFloats(name, Q.dims)
   if (result.length === 0) return new Tensor('float32', result, Q.dims)
 
   // Each batch and head is a sequence (or, with cuSeqlens, some) of one head; nothing is transposed.
@@ -100,24 +137,15 @@ export async function attention(
  *
  * @param images uint8 [B, H, W, 3] or float32 [B, 3, H, W] (taken as they are)
  * @param weight float [C, 3, P, P], or [C, 3·P·P]
- * @param options.bias float32 [C]
- * @param options.classToken float32 [C]
- * @param options.positionEmbedding float32 [tokens, C]
  * @throws ShapeError, DTypeError, ArgumentError, DeviceError
  */
 export async function patchEmbed(
   images: TensorLike,
   weight: TensorLike,
-  options: OpsOptions & {
-    bias?: TensorLike
-    mean?: readonly number[]
-    std?: readonly number[]
-    rescale?: number
-    classToken?: TensorLike
-    positionEmbedding?: TensorLike
-  } = {},
+  options: PatchEmbedOptions = {},
 ): Promise<Tensor> {
   const name = 'ops.patchEmbed'
+  checkOptions(name, options, patchEmbedRules)
   const pixels = Tensor.from(images, `[${name}] images`)
   const W = floats(name, 'weight', weight)
   const [C, patch] = patchOf(name, W)
@@ -148,7 +176,7 @@ export async function patchEmbed(
     const specs = { pixels: { shape: [chunk, ...picture], dtype: pixels.type, extent: { name: 'images', per: 1 } } }
     return await withProgram(compile(fn, specs, device, weights), async (program) => {
       const tokens = program.outputTypes['y']!.shape[0]! / chunk
-      const result = new Float32Array(B * tokens * C)
+      const result = makeFloats(name, [B, tokens, C])
       for (let begin = 0; begin < B; begin += chunk) {
         const count = Math.min(chunk, B - begin)
         const inputs = { pixels: partOf(pixels, begin * sizeOf(picture), [count, ...picture], `[${name}] images`) }
@@ -171,11 +199,12 @@ export async function patchEmbed(
  */
 export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: OpsOptions = {}): Promise<Tensor> {
   const name = 'ops.cosineSimilarity'
+  checkOptions(name, options, opsRules)
   const [A, Bt] = [floats(name, 'a', a, 2), floats(name, 'b', b, 2)]
   const [m, d, n] = [A.dims[0]!, A.dims[1]!, Bt.dims[0]!]
   sameWidth(name, 'a', A, 'b', Bt)
   const device = await open(options)
-  const result = new Float32Array(m * n)
+  const result = makeFloats(name, [m, n])
   if (result.length === 0) return new Tensor('float32', result, [m, n])
   const columns = atMost(n, d * bytesOf(Bt) + 4)
   const rows = atMost(m, d * bytesOf(A) + 4 * columns)
@@ -217,13 +246,14 @@ export async function cosineTopK(
   options: OpsOptions = {},
 ): Promise<{ scores: Tensor; indices: Tensor }> {
   const name = 'ops.cosineTopK'
+  checkOptions(name, options, opsRules)
   const Q = floats(name, 'queries', queries, 2)
   const N = tensor(name, 'corpus', corpus, ['float32', 'bfloat16', 'int8'], 2)
   sameWidth(name, 'queries', Q, 'corpus', N)
-  if (!Number.isSafeInteger(k) || k < 1) throw new ArgumentError(`[${name}] k is ${k}; expected an integer of at least 1`, { op: name, field: 'k' })
+  if (!Number.isSafeInteger(k) || k < 1) throw new ArgumentError(`[${name}] k is ${shown(k)}; expected an integer of at least 1`, { op: name, field: 'k' })
   const [m, d, n] = [Q.dims[0]!, Q.dims[1]!, N.dims[0]!]
   const device = await open(options)
-  const scores = new Float32Array(m * k).fill(-Infinity)
+  const scores = makeFloats(name, [m, k]).fill(-Infinity)
   const indices = new Int32Array(m * k).fill(-1)
   const done = { scores: new Tensor('float32', scores, [m, k]), indices: new Tensor('int32', indices, [m, k]) }
   if (m === 0 || n === 0) return done
@@ -296,7 +326,7 @@ function precedes(later: Best, j: number, earlier: Best, i: number): boolean {
 function open(options: OpsOptions): Promise<Device> {
   options.signal?.throwIfAborted()
   if (options.dtype === 'int8') throw new UnsupportedError(`[ops] dtype is 'int8'; expected 'f32' or 'bf16'`, { field: 'dtype' })
-  return sharedDevice({ device: options.device, dtype: options.dtype ?? 'f32' })
+  return sharedDevice({ device: options.device, dtype: options.dtype ?? 'f32', threads: options.threads })
 }
 
 async function withProgram<T>(program: Program, use: (program: Program) => Promise<T>): Promise<T> {
@@ -304,6 +334,15 @@ async function withProgram<T>(program: Program, use: (program: Program) => Promi
     return await use(program)
   } finally {
     program.dispose()
+  }
+}
+
+/** Room for a result. @throws OutOfMemoryError, since k and the numbers of rows may be any. */
+function makeFloats(op: string, dims: readonly number[]): Float32Array {
+  try {
+    return new Float32Array(sizeOf(dims))
+  } catch (cause) {
+    throw new OutOfMemoryError(`[${op}] the result [${dims.join(', ')}] is larger than memory`, { op, cause })
   }
 }
 

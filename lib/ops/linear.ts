@@ -13,7 +13,6 @@ export const linearOp = defineOp({
   name: 'linear',
   inputs: ['x', 'weight', 'bias?', 'residual?'],
   packed: 'weight',
-  cuda: false,
   attributes: { activation: attribute.oneOf(activations, 'none'), dtype: attribute.outputType() },
   infer({ x, weight, bias, residual }, { dtype }, check) {
     check.float('x', 'residual')
@@ -37,7 +36,7 @@ export const linearOp = defineOp({
  * with a scale of its own; the rows of x are then turned into bytes between their least and their largest number, zero included.
  *
  * @param x float [..., K]
- * @param weight a parameter with role 'linear', float or int8 [N, K]; int8: on the CPU alone, K at most 65536
+ * @param weight a parameter with role 'linear', float or int8 [N, K]; int8: K at most 65536
  * @param options.bias float32 [N]
  * @param options.residual float [..., N]
  * @param options.dtype of the result; default x's
@@ -54,7 +53,6 @@ export function linear(
 
 export const matmulOp = defineOp({
   name: 'matmul',
-  cuda: false,
   inputs: ['a', 'b'],
   attributes: { scale: attribute.number(1), dtype: attribute.outputType() },
   infer({ a, b }, { dtype }, check) {

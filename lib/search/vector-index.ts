@@ -1,12 +1,16 @@
-// VectorIndex: exact cosine search over embeddings kept on a device. Rows live in segments; a full segment is uploaded once and never
-// touched again, the last one is uploaded anew after rows were added to it. A search asks every segment and merges.
+// VectorIndex: exact cosine search over embeddings kept on a device. Rows live in segments, each in one place at a time: in host memory from
+// when they are added until the next search, which uploads them, and on the device from then on; the last segment, if it is not full, is read
+// back before rows are added to it. A search asks every segment and merges.
 
-import { type DataType, toBfloat16 } from '../core/dtype.js'
+import type { FileSource } from '../../typings/addon.js'
+import { BYTES_PER_ELEMENT, type DataType, toBfloat16 } from '../core/dtype.js'
 import { compile, type Program } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, ShapeError } from '../core/errors.js'
+import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { checkHeld, partOf, Tensor, type TensorLike } from '../core/tensor.js'
 import { type Parameter, parameter } from '../core/value.js'
+import { fileSource } from '../io/entry.js'
 import { readSafetensorsHeader, readTensors, writeSafetensors } from '../io/safetensors.js'
 import { cosineTopK } from '../ops/index.js'
 
@@ -29,19 +33,33 @@ export interface Hit {
 }
 
 const storage = { f32: 'float32', bf16: 'bfloat16', int8: 'int8' } as const
-const segmentBytes = 128 << 20
+const segmentBytes = 64 << 20
 const queriesAtOnce = 256
 /** Elements converted before the event loop gets a turn. */
 const sliceElements = 1 << 20
 
 type Rows = Float32Array | Uint16Array | Int8Array
 
+/** `count` rows [count, dimensions] as stored: in `host`, with room for more, or on the device. */
 interface Segment {
-  /** Stored rows [count, dimensions]; kept for saving. */
-  data: Rows
   count: number
-  loaded?: { weights: Weights; parameter: Parameter; programs: Map<string, Program> }
+  host?: Rows
+  loaded?: Loaded
 }
+
+interface Loaded {
+  readonly weights: Weights
+  readonly parameter: Parameter
+  readonly programs: Map<string, Program>
+}
+
+const createRules: OptionRules<VectorIndexOptions> = {
+  dimensions: option.positiveInteger,
+  dtype: option.oneOf(Object.keys(storage)),
+  device: option.text,
+  threads: option.positiveInteger,
+}
+const { dimensions: _dimensions, dtype: _dtype, ...loadRules } = createRules
 
 /**
  * An index of embeddings for exact nearest-neighbour search by cosine similarity.
@@ -66,16 +84,14 @@ export class VectorIndex {
     this.#device = device
     this.dimensions = dimensions
     this.dtype = dtype
-    this.#capacity = Math.max(1, Math.floor(segmentBytes / (4 * dimensions)))
+    this.#capacity = Math.max(1, Math.floor(segmentBytes / (BYTES_PER_ELEMENT[storage[dtype]] * dimensions)))
   }
 
   /** @throws ArgumentError for options that make no index, DeviceError. */
   static async create(options: VectorIndexOptions): Promise<VectorIndex> {
+    checkOptions('VectorIndex.create', options, createRules)
     const { dimensions, dtype = 'f32', device, threads } = options
-    if (!Number.isInteger(dimensions) || dimensions < 1) {
-      throw new ArgumentError(`dimensions is ${dimensions}; expected a positive integer`, { field: 'dimensions' })
-    }
-    if (!(dtype in storage)) throw new ArgumentError(`dtype is ${JSON.stringify(dtype)}; expected 'f32', 'bf16' or 'int8'`, { field: 'dtype' })
+    if (dimensions === undefined) throw new ArgumentError('[VectorIndex.create] dimensions is missing; expected a positive integer', { field: 'dimensions' })
     return new VectorIndex(await Device.open({ device, dtype: 'f32', threads }), dimensions, dtype)
   }
 
@@ -93,8 +109,13 @@ export class VectorIndex {
   async add(embeddings: TensorLike, ids?: readonly string[]): Promise<void> {
     const rows = this.#checkRows(embeddings, 'embeddings')
     const n = rows.dims[0]!
-    if (ids && ids.length !== n) throw new ArgumentError(`${ids.length} ids for ${n} embeddings`, { field: 'ids' })
-    await this.#inTurn(async () => this.#append(await this.#convert(rows), n, ids ?? []))
+    if (ids !== undefined && !option.texts.accepts(ids)) throw new ArgumentError(`[add] ids is ${shown(ids)}; expected an array of strings`, { field: 'ids' })
+    if (ids && ids.length !== n) throw new ArgumentError(`[add] ${ids.length} ids for ${n} embeddings`, { field: 'ids' })
+    const names = ids ? [...ids] : new Array<undefined>(n).fill(undefined)
+    await this.#inTurn(async () => {
+      await this.#append(rows)
+      for (const name of names) this.#ids.push(name)
+    })
   }
 
   /**
@@ -104,7 +125,7 @@ export class VectorIndex {
    */
   async search(queries: TensorLike, k: number): Promise<Hit[][]> {
     const rows = this.#checkRows(queries, 'queries')
-    if (!Number.isInteger(k) || k < 1) throw new ArgumentError(`k is ${k}; expected a positive integer`, { field: 'k' })
+    if (!Number.isInteger(k) || k < 1) throw new ArgumentError(`[search] k is ${shown(k)}; expected a positive integer`, { field: 'k' })
     return this.#inTurn(async () => {
       const hits: Hit[][] = []
       const m = rows.dims[0]!
@@ -118,17 +139,14 @@ export class VectorIndex {
 
   /** Writes the index to one safetensors file: `embeddings` as stored, and the ids. */
   async save(path: string): Promise<void> {
+    checkPath('save', path)
     await this.#inTurn(async () => {
       const ids = Buffer.from(JSON.stringify(this.#ids.some((id) => id !== undefined) ? this.#ids.map((id) => id ?? null) : []))
-      const segments = this.#segments
       const width = this.dimensions
-      const embeddings = function* () {
-        for (const { data, count } of segments) yield new Uint8Array(data.buffer, data.byteOffset, count * width * data.BYTES_PER_ELEMENT)
-      }
       await writeSafetensors(
         path,
         [
-          { name: 'embeddings', dtype: storage[this.dtype], shape: [this.size, width], bytes: embeddings },
+          { name: 'embeddings', dtype: storage[this.dtype], shape: [this.size, width], bytes: () => this.#bytes() },
           { name: 'ids', dtype: 'uint8', shape: [ids.length], bytes: () => [ids] },
         ],
         { format: 'chiasma-vector-index' },
@@ -141,13 +159,16 @@ export class VectorIndex {
    * @throws CheckpointError naming the file and what is wrong with it.
    */
   static async load(path: string, options: { device?: string; threads?: number } = {}): Promise<VectorIndex> {
-    const { metadata } = await readSafetensorsHeader(path)
+    checkPath('VectorIndex.load', path)
+    checkOptions('VectorIndex.load', options, loadRules)
+    const { entries, metadata } = await readSafetensorsHeader(path)
     if (metadata['format'] !== 'chiasma-vector-index') throw new CheckpointError(`${path} is no saved VectorIndex`, { file: path })
-    const { embeddings, ids } = await readTensors(path, { names: ['embeddings', 'ids'] })
-    const dtype = (Object.keys(storage) as (keyof typeof storage)[]).find((name) => storage[name] === embeddings!.type)
-    const [count = 0, dimensions = 0] = embeddings!.dims
-    if (!dtype || embeddings!.dims.length !== 2) {
-      throw new CheckpointError(`${path}: embeddings is ${embeddings!.type} [${embeddings!.dims}]`, { file: path, field: 'embeddings' })
+    const { ids } = await readTensors(path, { names: ['ids'] })
+    const embeddings = entries.find(({ name }) => name === 'embeddings')
+    const dtype = (Object.keys(storage) as (keyof typeof storage)[]).find((name) => storage[name] === embeddings?.dtype)
+    const [count = 0, dimensions = 0] = embeddings?.shape ?? []
+    if (!embeddings || !dtype || embeddings.shape.length !== 2 || dimensions < 1) {
+      throw new CheckpointError(`${path}: embeddings is ${embeddings ? `${embeddings.storedType} [${embeddings.shape}]` : 'missing'}`, { file: path, field: 'embeddings' })
     }
     let names: unknown
     try {
@@ -155,12 +176,24 @@ export class VectorIndex {
     } catch (cause) {
       throw new CheckpointError(`${path}: ids is not JSON`, { file: path, field: 'ids', cause })
     }
-    if (!Array.isArray(names) || (names.length && names.length !== count)) {
-      throw new CheckpointError(`${path} has ${count} rows and ${(names as unknown[])?.length} ids`, { file: path, field: 'ids' })
+    if (!Array.isArray(names) || (names.length && names.length !== count) || !names.every((name) => name === null || typeof name === 'string')) {
+      throw new CheckpointError(`${path}: ids is no list of ${count} strings`, { file: path, field: 'ids' })
     }
     const index = await VectorIndex.create({ dimensions, dtype, ...options })
-    index.#append(embeddings!.data as Rows, count, names.map((name) => name ?? undefined))
-    return index
+    try {
+      const rowBytes = dimensions * BYTES_PER_ELEMENT[storage[dtype]]
+      for (let begin = 0; begin < count; begin += index.#capacity) {
+        const shape = [Math.min(index.#capacity, count - begin), dimensions]
+        const segment: Segment = { count: shape[0]! }
+        segment.loaded = await index.#upload(segment.count, fileSource({ ...embeddings, offset: embeddings.offset + begin * rowBytes, shape }))
+        index.#segments.push(segment)
+      }
+      for (let i = 0; i < count; i++) index.#ids.push(names[i] ?? undefined)
+      return index
+    } catch (error) {
+      await index.dispose()
+      throw error
+    }
   }
 
   /** Frees the device's memory. */
@@ -193,20 +226,59 @@ export class VectorIndex {
     return tensor
   }
 
-  /** Rows in the stored type. int8: round(x · 127 / max|row|); the scale does not matter to a cosine. */
-  async #convert(tensor: Tensor): Promise<Rows> {
+  /** Adds rows to the last segment and to new ones; all of them, or none if one is refused. */
+  async #append(tensor: Tensor): Promise<void> {
+    const n = tensor.dims[0]!
+    const added: { segment: Segment; take: number }[] = []
+    let segment = this.#segments.at(-1)
+    for (let begin = 0; begin < n; ) {
+      if (!segment || segment.count === this.#capacity) segment = { count: 0 }
+      const take = Math.min(n - begin, this.#capacity - segment.count)
+      const target = await this.#roomFor(segment, take, begin + take < n)
+      await this.#convert(tensor, begin, take, target)
+      added.push({ segment, take })
+      begin += take
+      if (begin < n) segment = undefined
+    }
+    for (const { segment, take } of added) {
+      if (!segment.count) this.#segments.push(segment)
+      segment.count += take
+      unload(segment)
+    }
+  }
+
+  /** Host memory of a segment from its last row on, for `take` rows more. */
+  async #roomFor(segment: Segment, take: number, full: boolean): Promise<Rows> {
+    const { dimensions } = this
+    const used = segment.count * dimensions
+    const needed = used + take * dimensions
+    let host = segment.host ?? (segment.loaded && (await this.#readBack(segment.count, segment.loaded)))
+    if (!host || needed > host.length) {
+      const length = full ? needed : Math.min(this.#capacity * dimensions, Math.max(needed, 2 * used))
+      const larger = this.dtype === 'f32' ? new Float32Array(length) : this.dtype === 'bf16' ? new Uint16Array(length) : new Int8Array(length)
+      if (host) larger.set(host.subarray(0, used))
+      host = larger
+    }
+    // Until the rows are in, a segment on the device stays the one that counts.
+    segment.host = host
+    return host.subarray(used, needed)
+  }
+
+  /** Rows [begin, begin + take) in the stored type. int8: round(x · 127 / max|row|); the scale does not matter to a cosine. */
+  async #convert(tensor: Tensor, begin: number, take: number, stored: Rows): Promise<void> {
     const { dimensions, dtype } = this
-    const rows = tensor.data as Float32Array
-    checkHeld(tensor, 'embeddings')
-    const stored = dtype === 'f32' ? new Float32Array(rows.length) : dtype === 'bf16' ? new Uint16Array(rows.length) : new Int8Array(rows.length)
+    const offset = begin * dimensions
     const step = Math.max(1, Math.floor(sliceElements / dimensions)) * dimensions
-    for (let begin = 0; begin < rows.length; begin += step) {
-      const end = Math.min(rows.length, begin + step)
-      for (let row = begin; row < end; row += dimensions) {
+    for (let from = 0; from < stored.length; from += step) {
+      if (from > 0 || begin > 0) await new Promise((resolve) => setImmediate(resolve))
+      checkHeld(tensor, 'embeddings')
+      const rows = (tensor.data as Float32Array).subarray(offset, offset + take * dimensions)
+      const to = Math.min(stored.length, from + step)
+      for (let row = from; row < to; row += dimensions) {
         let largest = 0
         for (let i = row; i < row + dimensions; i++) {
           const x = Math.abs(rows[i]!)
-          if (!(x < Number.POSITIVE_INFINITY)) throw new ArgumentError(`embedding ${row / dimensions} holds ${rows[i]}`, { index: row / dimensions })
+          if (!(x < Number.POSITIVE_INFINITY)) throw new ArgumentError(`embedding ${begin + row / dimensions} holds ${rows[i]}`, { index: begin + row / dimensions })
           if (x > largest) largest = x
         }
         if (dtype === 'int8') {
@@ -216,45 +288,35 @@ export class VectorIndex {
           for (let i = row; i < row + dimensions; i++) stored[i] = toBfloat16(rows[i]!)
         }
       }
-      if (dtype === 'f32') stored.set(rows.subarray(begin, end), begin)
-      if (end < rows.length) await new Promise((resolve) => setImmediate(resolve))
-      checkHeld(tensor, 'embeddings')
+      if (dtype === 'f32') stored.set(rows.subarray(from, to), from)
     }
-    return stored
   }
 
-  #append(rows: Rows, n: number, ids: readonly (string | undefined)[]): void {
-    const { dimensions } = this
-    for (let begin = 0; begin < n; ) {
-      let last = this.#segments.at(-1)
-      if (!last || last.count === this.#capacity) {
-        last = { data: rows.slice(0, 0), count: 0 }
-        this.#segments.push(last)
-      }
-      const take = Math.min(n - begin, this.#capacity - last.count)
-      const needed = (last.count + take) * dimensions
-      if (needed > last.data.length) {
-        const grown = Math.min(this.#capacity * dimensions, Math.max(needed, 2 * last.data.length))
-        const larger = new (rows.constructor as new (length: number) => Rows)(begin + take < n ? needed : grown)
-        larger.set(last.data.subarray(0, last.count * dimensions))
-        last.data = larger
-      }
-      last.data.set(rows.subarray(begin * dimensions, (begin + take) * dimensions), last.count * dimensions)
-      last.count += take
-      unload(last)
-      begin += take
+  async *#bytes(): AsyncGenerator<Uint8Array, void, undefined> {
+    for (const { count, host, loaded } of this.#segments) {
+      const rows = loaded ? await this.#readBack(count, loaded) : host!
+      yield new Uint8Array(rows.buffer, rows.byteOffset, count * this.dimensions * rows.BYTES_PER_ELEMENT)
     }
-    for (let i = 0; i < n; i++) this.#ids.push(ids[i])
   }
 
-  async #load(segment: Segment): Promise<NonNullable<Segment['loaded']>> {
-    if (segment.loaded) return segment.loaded
-    const type: DataType = storage[this.dtype]
-    const shape = [segment.count, this.dimensions]
-    const rows = { name: 'corpus', shape, dtype: type, role: 'plain' } satisfies Parameter
-    const source = new Tensor(type, segment.data.subarray(0, segment.count * this.dimensions), shape)
-    const weights = await this.#device.loadWeights([{ parameter: rows, source }])
-    segment.loaded = { weights, parameter: rows, programs: new Map() }
+  /** A segment's rows, from the device. */
+  async #readBack(count: number, { weights, parameter: rows }: Loaded): Promise<Rows> {
+    using program = compile(() => ({ rows: parameter(rows) }), {}, this.#device, weights)
+    return (await program.run({}))['rows']!.data.subarray(0, count * this.dimensions) as Rows
+  }
+
+  async #upload(count: number, source: FileSource | Tensor): Promise<Loaded> {
+    const rows = { name: 'corpus', shape: [count, this.dimensions], dtype: storage[this.dtype], role: 'plain' } satisfies Parameter
+    return { weights: await this.#device.loadWeights([{ parameter: rows, source }]), parameter: rows, programs: new Map() }
+  }
+
+  async #load(segment: Segment): Promise<Loaded> {
+    if (!segment.loaded) {
+      const { count, host } = segment
+      const type: DataType = storage[this.dtype]
+      segment.loaded = await this.#upload(count, new Tensor(type, host!.subarray(0, count * this.dimensions), [count, this.dimensions]))
+    }
+    delete segment.host
     return segment.loaded
   }
 
@@ -297,6 +359,10 @@ export class VectorIndex {
     if (this.#segments.length > 1) for (const list of lists) list.sort((a, b) => b.score - a.score).splice(k)
     return lists
   }
+}
+
+function checkPath(call: string, path: unknown): void {
+  if (typeof path !== 'string' || path === '') throw new ArgumentError(`[${call}] path is ${shown(path)}; expected the path of a file`, { field: 'path' })
 }
 
 function unload(segment: Segment): void {

@@ -9,7 +9,7 @@
 
 #include "core/convert.h"
 #include "cuda/cuda_stream.h"
-#include "cuda/kernels.h"
+#include "cuda/gemm.h"
 
 namespace chiasma::cuda {
 
@@ -34,6 +34,8 @@ constexpr bool is_sticky(int error) {
 struct RowSize {
   int64_t rows = 1, columns = 1, stride = 1;
 };
+
+bool is_int8_product(const core::WeightShape& weight) { return weight.layout == core::Layout::linear && weight.dtype == core::DType::int8; }
 
 RowSize row_size(const core::WeightShape& weight) {
   RowSize size;
@@ -183,15 +185,44 @@ std::unique_ptr<core::Stream> CudaDevice::make_stream(int) { return std::make_un
 
 size_t CudaDevice::weight_bytes(const core::WeightShape& weight) const {
   const RowSize size = row_size(weight);
+  if (is_int8_product(weight)) {
+    if (size.columns > max_int8_columns) {
+      throw Error(ErrorCode::unsupported, "weight '" + weight.name + "' has " + std::to_string(size.columns) + " inputs; int8 takes at most " +
+                                              std::to_string(max_int8_columns));
+    }
+    return Int8Layout(size.rows, size.columns).bytes;
+  }
   return static_cast<size_t>(size.rows * size.stride) * core::size_of(weight.dtype);
 }
 
-void CudaDevice::prepare_weight(const core::WeightShape& weight, core::RowReader& reader, void* memory) {
-  if (weight.layout == core::Layout::linear && !core::is_float(weight.dtype)) {
-    throw Error(ErrorCode::dtype, "weight '" + weight.name + "' of role 'linear' is " + core::name_of(weight.dtype) + "; expected a float type");
+// Reads rows a few at a time into pinned memory, from where they go to the device: first their bytes, then all scales and sums.
+void CudaDevice::prepare_int8(const core::WeightShape& weight, core::RowReader& reader, char* memory) {
+  const RowSize size = row_size(weight);
+  const Int8Layout layout(size.rows, size.columns);
+  const int64_t step = std::clamp<int64_t>(static_cast<int64_t>(chunk_bytes / layout.row_bytes), 1, size.rows);
+  std::vector<float> floats(static_cast<size_t>(step * size.columns)), scales(static_cast<size_t>(size.rows));
+  std::vector<int32_t> sums(static_cast<size_t>(size.rows));
+  CudaStream stream(*this);
+  stream.begin();
+  for (int64_t row = 0; row < size.rows; row += step) {
+    const int64_t count = std::min(step, size.rows - row);
+    reader.read(row, count, floats.data());
+    auto* const staged = static_cast<int8_t*>(stream.upload_to(memory + static_cast<size_t>(row) * layout.row_bytes, static_cast<size_t>(count) * layout.row_bytes));
+    for (int64_t r = 0; r < count; ++r) {
+      const auto at = static_cast<size_t>(row + r);
+      quantize_weight_row(floats.data() + r * size.columns, size.columns, size.stride, staged + static_cast<size_t>(r) * layout.row_bytes, &scales[at], &sums[at]);
+    }
+    stream.upload_staged();
   }
+  stream.upload(memory + layout.scales, scales.data(), scales.size() * sizeof(float));
+  stream.upload(memory + layout.sums, sums.data(), sums.size() * sizeof(int32_t));
+  stream.synchronize();
+}
+
+void CudaDevice::prepare_weight(const core::WeightShape& weight, core::RowReader& reader, void* memory) {
   const RowSize size = row_size(weight);
   if (size.rows == 0 || size.columns == 0) return;
+  if (is_int8_product(weight)) return prepare_int8(weight, reader, static_cast<char*>(memory));
   const size_t element = core::size_of(weight.dtype);
   const size_t row_bytes = static_cast<size_t>(size.stride) * element;
   const int64_t step = std::clamp<int64_t>(static_cast<int64_t>(chunk_bytes / row_bytes), 1, size.rows);

@@ -84,6 +84,7 @@ class CudaDevice final : public core::Device {
 
  private:
   StreamHandle memory_stream();
+  void prepare_int8(const core::WeightShape& weight, core::RowReader& reader, char* memory);
 
   const Library& library_;
   DeviceFacts facts_;

@@ -65,13 +65,27 @@ __device__ __forceinline__ void with_type(DType type, F&& f) {
   if (type == DType::float16) f(f16{});
 }
 
+// Sums of bytes to numbers.
+__device__ __forceinline__ void scale_bytes(const Gemm& a, const int (&from)[piece_size], float (&to)[piece_size], int64_t row, int64_t column, int count) {
+  if (!a.x_scales) {
+#pragma unroll
+    for (int i = 0; i < piece_size; ++i) to[i] = static_cast<float>(from[i]);
+    return;
+  }
+  const float scale = a.x_scales[row];
+  const auto offset = static_cast<uint32_t>(a.x_offsets[row]);
+#pragma unroll
+  for (int i = 0; i < piece_size; ++i) {
+    to[i] = 0;
+    if (i >= count) continue;
+    // The sum of steps fits in an int32; its parts may not, and wrap around as unsigned numbers do.
+    const uint32_t steps = static_cast<uint32_t>(from[i]) + offset * static_cast<uint32_t>(a.weight_sums[column + i]);
+    to[i] = static_cast<float>(static_cast<int32_t>(steps)) * (scale * a.weight_scales[column + i]);
+  }
+}
+
 // From sums to results: `count` neighbours of one row.
 __device__ __forceinline__ void finish(const Gemm& a, float (&sums)[piece_size], int64_t row, int64_t column, int count, const Vectors& vectors) {
-  if (a.x_scales) {
-    const float scale = a.x_scales[row];
-#pragma unroll
-    for (int i = 0; i < piece_size; ++i) sums[i] *= i < count ? scale * a.weight_scales[column + i] : 0.0f;
-  }
 #pragma unroll
   for (int i = 0; i < piece_size; ++i) sums[i] *= a.scale;
   if (a.bias) {
@@ -102,16 +116,19 @@ template <>
 struct Math<bf16> {
   static constexpr ptx::Product product = ptx::Product::bf16;
   using Sum = float;
+  using Two = float2;
+  using Four = float4;
 };
 template <>
-struct Math<f16> {
+struct Math<f16> : Math<bf16> {
   static constexpr ptx::Product product = ptx::Product::f16;
-  using Sum = float;
 };
 template <>
 struct Math<int8_t> {
   static constexpr ptx::Product product = ptx::Product::s8;
   using Sum = int;
+  using Two = int2;
+  using Four = int4;
 };
 
 // WarpRows × WarpColumns of the result for each warp, WarpsDown × WarpsAcross warps.
@@ -132,6 +149,8 @@ using Small = Shape<16, 16, 1, 4>;
 template <class T, class S>
 __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors vectors) {
   using Sum = typename Math<T>::Sum;
+  using Two = typename Math<T>::Two;
+  using Four = typename Math<T>::Four;
   constexpr int row_blocks = S::WarpRows / 16, column_blocks = S::WarpColumns / 8;
   SMEM_DYN(shared, uint8_t);
   const uint32_t ring = ptx::shared_address(shared);
@@ -191,15 +210,15 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
   __syncthreads();  // the ring becomes the epilogue's
 
   // Sixteen rows at a time through a slab of the warp's own.
-  float* const slab = reinterpret_cast<float*>(shared) + warp * 16 * S::slab_stride;
+  Sum* const slab = reinterpret_cast<Sum*>(shared) + warp * 16 * S::slab_stride;
   constexpr int lanes_to_row = S::WarpColumns / piece_size, rows_at_once = warp_size / lanes_to_row;
 #pragma unroll
   for (int i = 0; i < row_blocks; ++i) {
 #pragma unroll
     for (int j = 0; j < column_blocks; ++j) {
-      float* const to = slab + lane / 4 * S::slab_stride + j * 8 + lane % 4 * 2;
-      *reinterpret_cast<float2*>(to) = make_float2(static_cast<float>(sums[i][j][0]), static_cast<float>(sums[i][j][1]));
-      *reinterpret_cast<float2*>(to + 8 * S::slab_stride) = make_float2(static_cast<float>(sums[i][j][2]), static_cast<float>(sums[i][j][3]));
+      Sum* const to = slab + lane / 4 * S::slab_stride + j * 8 + lane % 4 * 2;
+      *reinterpret_cast<Two*>(to) = Two{sums[i][j][0], sums[i][j][1]};
+      *reinterpret_cast<Two*>(to + 8 * S::slab_stride) = Two{sums[i][j][2], sums[i][j][3]};
     }
     __syncwarp();
 #pragma unroll 1
@@ -207,10 +226,17 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
       const int slab_column = lane % lanes_to_row * piece_size;
       const int64_t row = tile.row + warp_row + i * 16 + r, column = tile.column + warp_column + slab_column;
       if (row >= a.rows || column >= a.columns) continue;
-      const float4 low = *reinterpret_cast<const float4*>(slab + r * S::slab_stride + slab_column);
-      const float4 high = *reinterpret_cast<const float4*>(slab + r * S::slab_stride + slab_column + 4);
-      float values[piece_size] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-      finish(a, values, row, column, static_cast<int>(a.columns - column < piece_size ? a.columns - column : piece_size), vectors);
+      const int count = static_cast<int>(a.columns - column < piece_size ? a.columns - column : piece_size);
+      const Four low = *reinterpret_cast<const Four*>(slab + r * S::slab_stride + slab_column);
+      const Four high = *reinterpret_cast<const Four*>(slab + r * S::slab_stride + slab_column + 4);
+      Sum whole[piece_size] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+      if constexpr (std::is_same_v<Sum, int>) {
+        float values[piece_size];
+        scale_bytes(a, whole, values, row, column, count);
+        finish(a, values, row, column, count, vectors);
+      } else {
+        finish(a, whole, row, column, count, vectors);
+      }
     }
     __syncwarp();
   }

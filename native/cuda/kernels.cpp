@@ -11,6 +11,9 @@ struct KernelEntry {
 };
 
 constexpr KernelEntry kernel_table[] = {
+    {"linear", make_linear},
+    {"matmul", make_matmul},
+    {"attention", make_attention},
     {"layerNorm", make_layer_norm},
     {"l2Normalize", make_l2_normalize},
     {"softmax", make_softmax},

@@ -20,6 +20,7 @@ cudaError_t launch_cast(const Cast& arguments, cudaStream_t stream);
 cudaError_t launch_patchify(const Patchify& arguments, cudaStream_t stream);
 cudaError_t launch_class_tokens(const ClassTokens& arguments, cudaStream_t stream);
 cudaError_t launch_gemm(const Gemm& arguments, cudaStream_t stream);
+cudaError_t launch_quantize(const Quantize& arguments, cudaStream_t stream);
 cudaError_t launch_attention(const Attention& arguments, cudaStream_t stream);
 
 }  // namespace chiasma::cuda

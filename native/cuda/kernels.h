@@ -17,6 +17,9 @@ using KernelFactory = std::unique_ptr<core::Kernel> (*)(const core::KernelSpec& 
 // Null for an op without a kernel.
 KernelFactory find_kernel(std::string_view op);
 
+std::unique_ptr<core::Kernel> make_linear(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_matmul(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDevice& device);

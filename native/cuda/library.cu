@@ -111,6 +111,7 @@ const Library library = {
     .patchify = on_stream<Patchify, launch_patchify>,
     .class_tokens = on_stream<ClassTokens, launch_class_tokens>,
     .gemm = on_stream<Gemm, launch_gemm>,
+    .quantize = on_stream<Quantize, launch_quantize>,
     .attention = on_stream<Attention, launch_attention>,
 };
 

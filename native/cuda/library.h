@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 1;
+constexpr uint32_t library_version = 2;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -169,13 +169,25 @@ struct Gemm {
   Rows x, weight, out;  // [rows, inner], [columns, inner], [rows, columns]
   int64_t rows, columns, inner;
   float scale;
-  const float* x_scales;       // int8: [rows], or null
-  const float* weight_scales;  // int8: [columns], or null
+  // int8: a row of x stands for x_scales[row] · (x + x_offsets[row]), one of the weight for weight_scales[column] · weight; weight_sums[column] is the sum
+  // of its bytes. All four, or none of them.
+  const float* x_scales;
+  const int32_t* x_offsets;
+  const float* weight_scales;
+  const int32_t* weight_sums;
   const float* bias;           // [columns], or null
   bool activated;
   UnaryKind activation;
   Rows residual;  // data is null where there is none
   int64_t residual_period;  // row r of the result takes row r % residual_period
+};
+
+// Rows of x as bytes: 256 steps from a row's least to its largest number, zero among them; out[i] + offset is the number of steps.
+struct Quantize {
+  Rows x, out;  // out: int8, its rows at multiples of 8 bytes
+  int64_t rows, columns;
+  float* scales;  // [rows]; NaN for a row that is not finite
+  int32_t* offsets;
 };
 
 // --- attention ---
@@ -245,6 +257,7 @@ struct Library {
   int (*patchify)(const Patchify& arguments, StreamHandle stream);
   int (*class_tokens)(const ClassTokens& arguments, StreamHandle stream);
   int (*gemm)(const Gemm& arguments, StreamHandle stream);
+  int (*quantize)(const Quantize& arguments, StreamHandle stream);
   int (*attention)(const Attention& arguments, StreamHandle stream);
 };
 

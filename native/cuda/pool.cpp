@@ -15,7 +15,7 @@ class PoolKernel final : public CudaKernel {
     const TensorView& x = operands.input(0);
     operands.floats(0);
     operands.rank(0, 2, "[T, C]");
-    length_ = core::check_sequences(operands, spec, 1, x.shape[0]);
+    length_ = core::check_sequences(operands, spec, 1);
     mode_ = static_cast<PoolMode>(core::parse_choice(spec, "mode", {"mean", "max", "mean_sqrt_len"}));
     operands.result({core::sequence_count(operands.input(1), length_, x.shape[0]), x.shape[1]});
     spec.attributes.expect_only({"mode", "length", "dtype"});

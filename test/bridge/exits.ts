@@ -18,7 +18,7 @@ function play(scene: string): Promise<End> {
   return new Promise((resolve) => {
     const since = performance.now()
     const child = spawn(process.execPath, [script, scene], { env: { ...process.env, NODE_OPTIONS: '' } })
-    const kill = setTimeout(() => child.kill('SIGKILL'), 120_000)
+    const kill = setTimeout(() => child.kill('SIGKILL'), 60_000)
     let output = ''
     let errors = ''
     child.stdout.on('data', (data) => (output += data))

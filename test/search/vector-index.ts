@@ -1,7 +1,9 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t from 'tap'
-import { ArgumentError, CheckpointError, DisposedError, ShapeError, Tensor, VectorIndex } from '../../lib/index.js'
+import { ArgumentError, CheckpointError, DisposedError, ShapeError, memoryUsage, Tensor, VectorIndex } from '../../lib/index.js'
 import { temporaryFolder } from '../support/tiny-clip.js'
 
 const { folder, remove } = await temporaryFolder()
@@ -61,6 +63,50 @@ for (const [dtype, tolerance] of [['f32', 1e-5], ['bf16', 0.01], ['int8', 0.02]]
   })
 }
 
+t.test('rows are in one place: on the device once they have been searched', async (t) => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const hostBytes = async () => {
+    for (let i = 0; i < 3; i++) {
+      collect()
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    return process.memoryUsage().arrayBuffers
+  }
+  const [n, d] = [36_000, 512] // two segments
+  const bytes = n * d * 4
+  const before = await hostBytes()
+  const index = await VectorIndex.create({ dimensions: d })
+  const corpus = new Tensor('float32', new Float32Array(n * d), [n, d])
+  for (let row = 0; row < n; row++) corpus.data[row * d + (row % d)] = 1 + row
+  await index.add(corpus)
+  structuredClone(corpus.data.buffer, { transfer: [corpus.data.buffer as ArrayBuffer] })
+  const query = new Tensor('float32', new Float32Array(d), [1, d])
+  query.data[7] = 1
+  const first = [{ index: 7, score: 1 }, { index: 7 + d, score: 1 }]
+  t.same((await index.search(query, 2))[0], first)
+  t.ok((await hostBytes()) - before < bytes / 8, 'none on the host')
+  const used = memoryUsage()['cpu']!.weights
+  t.ok(used >= bytes && used < 1.1 * bytes, `${used} bytes on the device for ${bytes} of rows`)
+  await index.add(rows(3, d))
+  t.same((await index.search(query, 2))[0], first, 'rows added to those on the device')
+  t.equal(index.size, n + 3)
+  const path = join(folder, 'large.index')
+  await index.save(path)
+  await index.dispose()
+  const held = await hostBytes()
+  const loaded = await VectorIndex.load(path)
+  t.ok((await hostBytes()) - held < bytes / 8, 'loaded straight onto the device')
+  t.same((await loaded.search(query, 2))[0], first)
+  t.same((await loaded.search(rows(1, d), 1))[0]!.map(({ index }) => index), [n])
+  const broken = rows(34_000, d, 3)
+  broken.data[33_999 * d] = Number.NaN
+  await t.rejects(loaded.add(broken), { name: 'ArgumentError', index: 33_999 })
+  t.equal(loaded.size, n + 3, 'all rows of a call or none')
+  t.same((await loaded.search(query, 2))[0], first)
+  await loaded.dispose()
+})
+
 t.test('edges', async (t) => {
   await using index = await VectorIndex.create({ dimensions: 3 })
   t.same(await index.search(rows(2, 3), 5), [[], []], 'an empty index has no hits')
@@ -79,7 +125,11 @@ t.test('wrong input', async (t) => {
   await t.rejects(index.add(rows(2, 4)), ShapeError)
   await t.rejects(index.add(rows(2, 3), ['one']), ArgumentError)
   await t.rejects(index.add(new Tensor('float32', new Float32Array([0, Number.NaN, 0]), [1, 3])), { name: 'ArgumentError', index: 0 })
-  await t.rejects(index.search(rows(1, 3), 0), ArgumentError)
+  for (const k of [0, -1, 1.5, NaN, '3', undefined]) await t.rejects(index.search(rows(1, 3), k as number), { name: 'ArgumentError', field: 'k' })
+  t.same(await index.search(rows(1, 3), Number.MAX_SAFE_INTEGER), [[]])
+  await t.rejects(index.add(rows(1, 3), 'a' as unknown as string[]), { name: 'ArgumentError', field: 'ids' })
+  await t.rejects(index.add(rows(1, 3), [5] as unknown as string[]), { name: 'ArgumentError', field: 'ids' })
+  await t.rejects(index.save(undefined as unknown as string), { name: 'ArgumentError', field: 'path' })
   t.equal(index.size, 0, 'nothing was added')
   await writeFile(join(folder, 'broken.index'), 'no index')
   await t.rejects(VectorIndex.load(join(folder, 'broken.index')), CheckpointError)

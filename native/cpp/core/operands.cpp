@@ -19,18 +19,22 @@ std::string texts(const std::vector<DType>& types) {
 
 }  // namespace
 
-Operands::Operands(const KernelSpec& spec, std::initializer_list<std::string_view> names) : spec_(spec), names_(names.begin(), names.end()) {
-  if (spec.inputs.size() != names_.size() || spec.outputs.size() != 1) {
-    refuse(ErrorCode::argument, "expected " + std::to_string(names_.size()) + " inputs and 1 output; there are " +
+Operands::Operands(const KernelSpec& spec, std::initializer_list<std::string_view> names, size_t outputs) : spec_(spec), names_(names.begin(), names.end()) {
+  if (spec.inputs.size() != names_.size() || spec.outputs.size() != outputs) {
+    refuse(ErrorCode::argument, "expected " + std::to_string(names_.size()) + " inputs and " + std::to_string(outputs) + " outputs; there are " +
                                     std::to_string(spec.inputs.size()) + " and " + std::to_string(spec.outputs.size()));
   }
   for (size_t i = 0; i < names_.size(); ++i) {
-    const bool optional = names_[i].back() == '?';
-    if (optional) names_[i].pop_back();
+    const bool optional = names_[i].back() == '?', packed = names_[i].back() == '*';
+    if (optional || packed) names_[i].pop_back();
     if (!optional && !input(i).present()) refuse(ErrorCode::argument, names_[i] + " is missing");
-    if (input(i).layout != Layout::plain) refuse(ErrorCode::argument, names_[i] + " is a packed weight; expected a plain one");
+    if (packed && input(i).layout != Layout::linear) refuse(ErrorCode::unsupported, names_[i] + " is not a weight of role 'linear'");
+    if (packed) rank(i, 2, "[outputs, inputs]");
+    if (!packed && input(i).layout != Layout::plain) refuse(ErrorCode::argument, names_[i] + " is a packed weight; expected a plain one");
   }
-  if (!output().present()) refuse(ErrorCode::argument, "the output is missing");
+  for (const TensorView& output : spec.outputs) {
+    if (!output.present()) refuse(ErrorCode::argument, "the output is missing");
+  }
 }
 
 void Operands::refuse(ErrorCode code, const std::string& message) const { throw Error(code, "[" + spec_.op + "] " + message); }
@@ -52,6 +56,12 @@ std::vector<DType> Operands::float_types() const {
 
 void Operands::floats(size_t i) const { dtype(i, float_types()); }
 
+void Operands::weight(size_t i) const {
+  std::vector<DType> types = float_types();
+  types.push_back(DType::int8);
+  dtype(i, types);
+}
+
 void Operands::rank(size_t i, int rank, const char* expected) const {
   if (input(i).present() && input(i).rank != rank) refuse_shape(i, expected);
 }
@@ -61,7 +71,7 @@ void Operands::row(size_t i, int64_t columns) const {
   if (input(i).present() && (input(i).rank != 1 || input(i).shape[0] != columns)) refuse_shape(i, text_of({columns}));
 }
 
-void Operands::result(const std::vector<int64_t>& shape) const {
+void Operands::result_type() const {
   const DType dtype = parse_dtype(spec_.attributes.string("dtype"));
   if (!contains(float_types(), dtype)) {
     refuse(ErrorCode::dtype, std::string("dtype is ") + name_of(dtype) + "; expected " + texts(float_types()));
@@ -69,8 +79,20 @@ void Operands::result(const std::vector<int64_t>& shape) const {
   if (output().dtype != dtype) {
     refuse(ErrorCode::dtype, std::string("the output is ") + name_of(output().dtype) + "; expected " + name_of(dtype));
   }
+}
+
+void Operands::result(const std::vector<int64_t>& shape) const {
+  result_type();
   if (output().rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), output().shape.begin())) {
     refuse(ErrorCode::shape, "the output is " + shape_text(output()) + "; expected " + text_of(shape));
+  }
+}
+
+void Operands::result_rows(int64_t rows, int64_t columns) const {
+  result_type();
+  if (output().rank < 1 || output().columns() != columns || output().rows() != rows) {
+    refuse(ErrorCode::shape, "the output has " + std::to_string(output().rows()) + " rows of " + std::to_string(output().columns()) + "; expected " +
+                                 std::to_string(rows) + " of " + std::to_string(columns));
   }
 }
 
@@ -87,17 +109,19 @@ int parse_choice(const KernelSpec& spec, const char* attribute, std::initializer
 
 std::string shape_text(const TensorView& view) { return text_of({view.shape.begin(), view.shape.begin() + std::max(view.rank, 0)}); }
 
-int64_t check_sequences(const Operands& operands, const KernelSpec& spec, size_t i, int64_t rows) {
+int64_t check_sequences(const Operands& operands, const KernelSpec& spec, size_t i, size_t of, const char* attribute) {
   const TensorView& cumulative = operands.input(i);
-  const int64_t length = spec.attributes.integer("length", 0);
+  const int64_t length = spec.attributes.integer(attribute, 0);
   operands.dtype(i, {DType::int32});
   operands.rank(i, 1, "[sequences + 1]");
   if (cumulative.present()) {
     if (cumulative.shape[0] < 1) operands.refuse_shape(i, "[sequences + 1]");
-    if (length != 0) operands.refuse(ErrorCode::argument, "cuSeqlens and length are both given; expected one of them");
+    if (length != 0) operands.refuse(ErrorCode::argument, operands.name(i) + " and " + attribute + " are both given; expected one of them");
   } else {
-    if (length <= 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + " and cuSeqlens is absent; expected one of them");
-    if (rows % length != 0) operands.refuse_shape(0, "a multiple of " + std::to_string(length) + " rows");
+    if (length <= 0) {
+      operands.refuse(ErrorCode::argument, std::string(attribute) + " is " + std::to_string(length) + " and " + operands.name(i) + " is absent; expected one of them");
+    }
+    if (operands.input(of).rows() % length != 0) operands.refuse_shape(of, "a multiple of " + std::to_string(length) + " rows");
   }
   return length;
 }

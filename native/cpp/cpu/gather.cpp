@@ -149,7 +149,7 @@ class PickTokenKernel final : public core::Kernel {
     const TensorView& x = operands.input(0);
     operands.floats(0);
     operands.rank(0, 2, "[T, C]");
-    length_ = core::check_sequences(operands, spec, 1, x.shape[0]);
+    length_ = core::check_sequences(operands, spec, 1);
     last_ = parse_choice(spec, "which", {"first", "last"}) == 1;
     operands.result({core::sequence_count(operands.input(1), length_, x.shape[0]), x.shape[1]});
     spec.attributes.expect_only({"which", "length", "dtype"});

@@ -62,6 +62,14 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   const Matrix<T> x(c.rows, c.inner, stride, 1, bytes ? 30 : 1);
   const Matrix<T> weight(c.columns, c.inner, stride + 16, 2, bytes ? 30 : 1);
   const Matrix<float> bias(1, c.columns, c.columns, 3), x_scales(1, c.rows, c.rows, 4), weight_scales(1, c.columns, c.columns, 5);
+  std::vector<int32_t> offsets, sums;
+  for (int64_t r = 0; r < c.rows; ++r) offsets.push_back(static_cast<int32_t>(r * 37 % 255 - 127));
+  for (int64_t n = 0; n < c.columns; ++n) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < c.inner; ++k) sum += static_cast<int64_t>(weight.at(n, k));
+    sums.push_back(static_cast<int32_t>(sum));
+  }
+  const DeviceArray<int32_t> x_offsets(offsets), weight_sums(sums);
   const int64_t period = c.residual_period > 0 ? c.residual_period : c.rows;
   const Matrix<Out> residual(period, c.columns, c.columns + 3, 6);
   const Matrix<Out> out(c.rows, c.columns, c.columns + c.out_gap, 7);
@@ -76,7 +84,9 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   a.scale = c.scale;
   if (bytes) {
     a.x_scales = x_scales.data();
+    a.x_offsets = x_offsets.get();
     a.weight_scales = weight_scales.data();
+    a.weight_sums = weight_sums.get();
   }
   if (c.bias) a.bias = bias.data();
   a.activated = c.activation.has_value();
@@ -90,8 +100,9 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
     for (int64_t n = 0; n < c.columns; ++n) {
       double sum = 0, size = 0;
       for (int64_t k = 0; k < c.inner; ++k) {
-        sum += x.at(r, k) * weight.at(n, k);
-        size += std::fabs(x.at(r, k) * weight.at(n, k));
+        const double product = (x.at(r, k) + (bytes ? offsets[static_cast<size_t>(r)] : 0)) * weight.at(n, k);
+        sum += product;
+        size += std::fabs(product);
       }
       double factor = c.scale;
       if (bytes) factor *= x_scales.at(0, r) * weight_scales.at(0, n);
