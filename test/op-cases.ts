@@ -309,6 +309,7 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
   repeatRows: [
     { title: 'one row, one sequence', inputs: { table: any([1, 1]), like: any([1, 1]) }, attributes: { length: 1 } },
     { title: 'odd sizes', inputs: { table: any([3, 13]), like: any([10, 2]) }, attributes: { length: 2 } },
+    { title: 'ragged sequences, one empty', inputs: { table: any([3, 13]), like: any([9, 2]), cuSeqlens: ints([0, 4, 4, 9]) } },
     { title: 'no sequences', inputs: { table: any([3, 13]), like: any([0, 2]) }, attributes: { length: 4 } },
     { title: 'no rows', inputs: { table: any([0, 13]), like: any([4, 2]) }, attributes: { length: 2 } },
     { title: 'large rows', inputs: { table: any([2, 5003]), like: any([3, 1]) }, attributes: { length: 1 } },

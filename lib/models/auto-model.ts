@@ -7,11 +7,12 @@ import { Device, type Weights } from '../core/device.js'
 import { UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
+import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
-import { type PixelScale, Scope } from '../nn/index.js'
+import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
 import type { Config } from './config.js'
 import type { Architecture } from './encoder.js'
@@ -74,6 +75,8 @@ export const AutoModel = {
       const checkpoint = await openCheckpoint(encoderFolder, { signal })
       const built = await build(config, checkpoint, modules, device)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
+      const { images } = built.architecture
+      const scale = images && (await readPixelScale(folder, modelKind(config.json)))
       const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
       const weights = await device.loadWeights(sources, { signal })
       const model = new Model({
@@ -82,8 +85,9 @@ export const AutoModel = {
         weights,
         architecture: built.architecture,
         folder,
-        scale: built.architecture.images && (await readPixelScale(folder, modelKind(config.json))),
-        logitScale: await readLogitScale(built.architecture, device, weights),
+        scale,
+        imageSize: images?.anySize && scale && !(scale instanceof Error) ? outputSize(scale) : undefined,
+        ...(await readLogitScale(built.architecture, device, weights)),
         unusedTensors: matched.flatMap(({ unused }) => unused),
         file: encoderFolder,
       })
@@ -109,7 +113,7 @@ async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint
  * How uint8 pixels become numbers: what the folder's processor says, or the class's defaults where there is none. A processor that is not
  * supported leaves float32 pixels, which the caller makes.
  */
-async function readPixelScale(folder: string, modelType: string): Promise<PixelScale | UnsupportedError> {
+async function readPixelScale(folder: string, modelType: string): Promise<ImageRules | UnsupportedError> {
   try {
     return (await findImageRules(folder)) ?? defaultImageRules(modelType)
   } catch (error) {
@@ -118,14 +122,21 @@ async function readPixelScale(folder: string, modelType: string): Promise<PixelS
   }
 }
 
+/** Of the pictures that a processor makes; undefined if it is not one for all. */
+function outputSize({ crop, resize }: ImageRules): { height: number; width: number } | undefined {
+  if (crop) return { height: crop.height, width: crop.width }
+  return resize?.kind === 'fixed' ? { height: resize.height, width: resize.width } : undefined
+}
+
 /** model_type, or the class that stands for it: 'clip…', 'vit…'. */
 function modelKind({ model_type: type, architectures }: Config): string {
   return String(type ?? (architectures as string[])[0]).toLowerCase()
 }
 
-/** The factor of image-text cosines. */
-async function readLogitScale({ logitScale }: Architecture, device: Device, weights: Weights): Promise<number | undefined> {
-  if (!logitScale) return undefined
-  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp') }), {}, device, weights)
-  return (await program.run({})).scale!.data[0] as number
+/** The factor of image-text cosines, and what is added to it. */
+async function readLogitScale({ logitScale, logitBias }: Architecture, device: Device, weights: Weights): Promise<{ logitScale: number | undefined; logitBias: number | undefined }> {
+  if (!logitScale) return { logitScale: undefined, logitBias: undefined }
+  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp'), ...(logitBias && { minusBias: unary(parameter(logitBias), 'neg') }) }), {}, device, weights)
+  const { scale, minusBias } = await program.run({})
+  return { logitScale: scale!.data[0] as number, logitBias: minusBias && -(minusBias.data[0] as number) }
 }

@@ -27,6 +27,8 @@ interface Tower {
 
 export interface ImageTower extends Tower {
   readonly imageSize: { readonly height: number; readonly width: number }
+  /** Whether pictures of other sizes are taken, too; those that are embedded have the size that the processor makes. */
+  readonly anySize?: boolean
   /** pixels: uint8 [B, H, W, 3] or float32 [B, 3, H, W] */
   trace(pixels: Value, scale: PixelScale): Traced
 }
@@ -60,6 +62,8 @@ export interface TextTower extends Tower {
   endOf?(ids: Int32Array): number
   /** Scores depend on distances between rows: unmasked tokens must stand side by side. */
   readonly relativePositions: boolean
+  /** Texts that are embedded are filled with this token to this many tokens, which count like others: SigLIP was trained so. */
+  readonly pad?: { readonly id: number; readonly length: number } | undefined
   /** Outputs read from the first column, masked or not. */
   readonly readsFirst: readonly string[]
   trace(tokens: TokenInputs): Traced
@@ -71,6 +75,8 @@ export interface Architecture {
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
+  readonly logitBias?: Parameter
   /** Tokens that texts are cut to when they are embedded, where that is less than the tower takes. */
   readonly textLength?: number | undefined
   /** Names of the classes of `logits`. */

@@ -119,14 +119,14 @@ export function pool(x: Value, options: SequenceOptions & { mode: 'mean' | 'max'
 
 export const repeatRowsOp = defineOp({
   name: 'repeatRows',
-  inputs: ['table', 'like'],
+  inputs: ['table', 'like', 'cuSeqlens?'],
   attributes: { length: attribute.integer(0, 0), dtype: attribute.outputType() },
-  infer({ table, like }, { length, dtype }, check) {
+  infer({ table, like, cuSeqlens }, { length, dtype }, check) {
     check.float('table', 'like')
     check.rank('table', 2, '[L, C]')
     check.fixed('table')
     check.rank('like', 2, '[T, C]')
-    const sequences = sequencesOf(check, { name: 'like', value: like }, { name: 'cuSeqlens', value: undefined }, { field: 'length', value: length })
+    const sequences = sequencesOf(check, { name: 'like', value: like }, { name: 'cuSeqlens', value: cuSeqlens }, { field: 'length', value: length })
     const rows = table.shape[0]!
     return { shape: [sequences.count * rows, table.shape[1]!], dtype, extent: sequences.extent && { ...sequences.extent, per: sequences.extent.per * rows } }
   },
@@ -136,11 +136,12 @@ export const repeatRowsOp = defineOp({
  * The rows of `table` once for each sequence of `like`, [S·L, C]: learned queries, say.
  *
  * @param table float [L, C]
- * @param like float [S·length, …], of which only the number of sequences is read
+ * @param like float [T, …], of which only the number of sequences is read: that of cuSeqlens, or T / length
  * @throws ShapeError, DTypeError, ArgumentError
  */
-export function repeatRows(table: Value, like: Value, options: { length: number; dtype?: DataType | undefined }): Value {
-  return repeatRowsOp.one(repeatRows, { table, like }, options)
+export function repeatRows(table: Value, like: Value, options: SequenceOptions): Value {
+  const { cuSeqlens, ...attributes } = options
+  return repeatRowsOp.one(repeatRows, { table, like, cuSeqlens }, attributes)
 }
 
 export const prependRowsOp = defineOp({

@@ -12,6 +12,7 @@ import { difference, instructionSets, largest, parityFolder } from '../support/m
 const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
+  ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2'],
   // By make_model_fixtures.py: towers saved without a prefix, oblong pictures, no biases, odd widths, a head on the encoder.
   ...['clip-text', 'clip-vision', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'roberta-classifier'],
 ]

@@ -33,8 +33,8 @@ export const pool: Reference = ([x, cuSeqlens], { mode, length }) => {
   return [fromRows([pooled.length, columnsOf(x!)], pooled)]
 }
 
-export const repeatRows: Reference = ([table, like], { length }) => {
-  const count = like!.shape[0]! / length
+export const repeatRows: Reference = ([table, like, cuSeqlens], { length }) => {
+  const count = sequences(cuSeqlens, length, like!.shape[0]!).length
   return [fromRows([count * table!.shape[0]!, columnsOf(table!)], Array.from({ length: count }, () => rowsOf(table!)).flat())]
 }
 

@@ -182,17 +182,21 @@ class PickTokenKernel final : public core::Kernel {
 class PrefixKernel final : public core::Kernel {
  public:
   PrefixKernel(const core::KernelSpec& spec, const RowFunctions& simd, bool alone) : simd_(simd), op_(spec.op), alone_(alone) {
-    const Operands operands = alone ? Operands(spec, {"table", "like"}) : Operands(spec, {"prefix", "x"});
+    const Operands operands = alone ? Operands(spec, {"table", "like", "cuSeqlens?"}) : Operands(spec, {"prefix", "x"});
     for (const size_t i : {0, 1}) {
       operands.floats(i);
       operands.rank(i, 2, i == 0 ? "[L, C]" : "[T, C]");
     }
     const auto& table = operands.input(0).shape;
     const auto& x = operands.input(1).shape;
-    length_ = spec.attributes.integer("length");
-    if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
+    if (alone) {
+      length_ = core::check_sequences(operands, spec, 2, x[0]);
+    } else {
+      length_ = spec.attributes.integer("length");
+      if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
+    }
     if (!alone && table[1] != x[1]) operands.refuse_shape(0, "[P, " + std::to_string(x[1]) + "]");
-    operands.result({x[0] / length_ * (table[0] + (alone ? 0 : length_)), table[1]});
+    operands.result({count(operands.input(1), alone ? operands.input(2) : TensorView()) * (table[0] + (alone ? 0 : length_)), table[1]});
     spec.attributes.expect_only({"length", "dtype"});
   }
 
@@ -201,7 +205,7 @@ class PrefixKernel final : public core::Kernel {
     const TensorView& x = arguments.inputs[1];
     const TensorView& out = arguments.outputs[0];
     const int64_t head = table.rows(), tail = alone_ ? 0 : length_;
-    check_run(x.rows() % length_ == 0 && out.rows() == x.rows() / length_ * (head + tail), op_, "the sequences and the output have different counts");
+    check_run(out.rows() == count(x, alone_ ? arguments.inputs[2] : TensorView()) * (head + tail), op_, "the sequences and the output have different counts");
     const RowMover from_table(simd_, table, out), from_x(simd_, alone_ ? table : x, out);
     for_pieces(arguments, out.rows(), out.columns(), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
@@ -216,6 +220,8 @@ class PrefixKernel final : public core::Kernel {
   }
 
  private:
+  int64_t count(const TensorView& x, const TensorView& cumulative) const { return core::sequence_count(cumulative, length_, x.rows()); }
+
   const RowFunctions& simd_;
   std::string op_;
   bool alone_;
