@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { compile } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
-import { UnsupportedError } from '../core/errors.js'
+import { type CheckpointError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
 import type { ImageRules } from '../data/image-config.js'
@@ -14,11 +14,12 @@ import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.
 import { readJsonObject } from '../io/json.js'
 import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
-import type { Config } from './config.js'
+import { configFromOpenAI, hasOpenAINames, withHuggingFaceNames } from './clip-openai.js'
+import type { Config, ConfigFile } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { buildArchitecture } from './registry.js'
-import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
+import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
@@ -70,13 +71,11 @@ export const AutoModel = {
     try {
       const modules = await readSentenceModules(folder)
       const encoderFolder = modules?.encoder ?? folder
-      const file = join(encoderFolder, 'config.json')
-      const config = { json: Object.freeze(await readJsonObject(file)), file }
-      const checkpoint = await openCheckpoint(encoderFolder, { signal })
+      const { config, checkpoint } = await openModel(encoderFolder, signal)
       const built = await build(config, checkpoint, modules, device)
       const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
       const { images } = built.architecture
-      const scale = images && (await readPixelScale(folder, modelKind(config.json)))
+      const scale = images && (await readPixelScale(encoderFolder, modelKind(config.json)))
       const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
       const weights = await device.loadWeights(sources, { signal })
       const model = new Model({
@@ -100,13 +99,34 @@ export const AutoModel = {
   },
 }
 
+/** config.json and the weights; of a CLIP with OpenAI's names as if it had Hugging Face's, with no config.json if need be. */
+async function openModel(folder: string, signal: AbortSignal | undefined): Promise<{ config: ConfigFile; checkpoint: Checkpoint }> {
+  const file = join(folder, 'config.json')
+  const given = await readJsonObject(file).catch((error: CheckpointError) => error)
+  if (given instanceof Error && !isMissing(given)) throw given
+  const json = given instanceof Error ? {} : given
+  const checkpoint = await openCheckpoint(folder, { signal }).catch(error => {
+    throw given instanceof Error ? given : error
+  })
+  const named = json['model_type'] != null || Array.isArray(json['architectures'])
+  if (named || !hasOpenAINames(checkpoint)) {
+    if (given instanceof Error) throw given
+    return { config: { json: Object.freeze(json), file }, checkpoint }
+  }
+  return { config: { json: Object.freeze(configFromOpenAI(checkpoint, json)), file }, checkpoint: withHuggingFaceNames(checkpoint) }
+}
+
+function isMissing({ cause }: Error): boolean {
+  return (cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
+}
+
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {
   const scope = Scope.root(checkpoint, computeType, productType)
   const architecture = buildArchitecture(config, scope)
   const parts = [{ checkpoint, scope }]
-  if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
-  const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
-  return { architecture: { texts: sentence.tower, textLength: modules.maxLength }, parts: [...parts, ...sentence.parts] }
+  if (!modules) return { architecture, parts }
+  const sentence = await buildSentence(architecture, modules, computeType)
+  return { architecture: sentence.architecture, parts: [...parts, ...sentence.parts] }
 }
 
 /**

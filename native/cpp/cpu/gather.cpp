@@ -190,7 +190,7 @@ class PrefixKernel final : public core::Kernel {
     const auto& table = operands.input(0).shape;
     const auto& x = operands.input(1).shape;
     if (alone) {
-      length_ = core::check_sequences(operands, spec, 2, x[0]);
+      length_ = core::check_sequences(operands, spec, 2, 1);
     } else {
       length_ = spec.attributes.integer("length");
       if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
