@@ -6,7 +6,7 @@ import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
 /** For float32 pixels, which are taken as they are. */
@@ -32,7 +32,7 @@ export class ImageRunner implements Part {
     /** Of the pictures that are embedded. */
     readonly size: Size = tower.imageSize,
   ) {
-    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, tower.imageSize) })
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, tower.imageSize) }, programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -64,23 +64,27 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const size = this.sizeOf(tensor)
-    const all = sameSize(size, this.tower.imageSize) ? this.kinds : outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) })
+    const all = sameSize(size, this.tower.imageSize) ? this.kinds : outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) }, this.programs.device)
     const kinds = want.map(name => all.get(name)!)
     const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
     const pixels = size.height * size.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
-    const most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
+    let most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
     let first = 0
     const next = (): Promise<void> | undefined => {
       if (first >= count) return undefined
       const from = first
       const images = Math.min(most, count - from)
       first += images
-      const some = partOf(tensor, from * pixels, spec(type, images, size).shape, '[forward] pixel_values')
-      if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
-      return this.runSome(type, some, size, want, signal).then(outputs => {
+      const run = async (from: number, images: number) => {
+        const some = partOf(tensor, from * pixels, spec(type, images, size).shape, '[forward] pixel_values')
+        if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
+        const outputs = await this.runSome(type, some, size, want, signal)
         want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
+      }
+      return inHalves(from, images, run).then(ran => {
+        if (ran < images) most = Math.min(most, ran)
       })
     }
     await pipeline(next)
