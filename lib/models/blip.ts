@@ -67,8 +67,8 @@ export class BlipVision implements ImageTower {
 
 /** BLIP's BERT: no token types; saved as a decoder, and used as an encoder here. */
 export function blipText(file: ConfigFile, scope: Scope, section: string): { tower: BertEncoder; width: number } {
-  const config = readBertConfig({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false, type_vocab_size: 0 } } }, section)
-  return { tower: new BertEncoder(scope, bertOptions(config)), width: config.hidden_size }
+  const config = readBertConfig({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false } } }, section)
+  return { tower: new BertEncoder(scope, { ...bertOptions(config), tokenTypes: 0 }), width: config.hidden_size }
 }
 
 /** @param architecture the reference's class */

@@ -58,7 +58,8 @@ export class ProjectedTexts implements TextTower {
   readonly positions: number
   readonly maxLength: number
   readonly takesPositionIds: boolean
-  readonly relativePositions: boolean
+  readonly distanceRow?: (distance: number) => number
+  readonly readsPlaces: boolean
   readonly readsFirst: readonly string[]
   readonly pad: TextTower['pad']
 
@@ -73,7 +74,8 @@ export class ProjectedTexts implements TextTower {
     this.positions = tower.positions
     this.maxLength = tower.maxLength
     this.takesPositionIds = tower.takesPositionIds
-    this.relativePositions = tower.relativePositions
+    this.readsPlaces = tower.readsPlaces ?? false
+    if (tower.distanceRow) this.distanceRow = distance => tower.distanceRow!(distance)
     this.pad = tower.pad
     const own = head.readsFirst ? ['text_embeds', 'text_embeds_unnormalized', EMBEDDING] : []
     this.readsFirst = [...tower.readsFirst.map(name => this.prefix + name), ...own]

@@ -129,7 +129,6 @@ class SiglipText implements TextTower {
   readonly positions: number
   readonly maxLength: number
   readonly takesPositionIds = true
-  readonly relativePositions = false
   readonly readsFirst = []
   readonly pad: { id: number; length: number }
   private readonly tokenEmbedding: Embedding
