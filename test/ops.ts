@@ -14,7 +14,8 @@ import { cosines } from './reference/search.js'
 const names = Object.keys(opTable) as OpName[]
 // CHIASMA_TEST_DEVICE: the devices whose ids begin so; CHIASMA_TEST_PART '1/12': each twelfth of the cases.
 const devices = (await listDevices()).filter(({ available, id }) => available && id.startsWith(process.env['CHIASMA_TEST_DEVICE'] ?? ''))
-const [part, parts] = (process.env['CHIASMA_TEST_PART'] ?? '1/1').split('/').map(Number) as [number, number]
+if (process.env['CHIASMA_TEST_DEVICE'] && devices.length === 0) t.fail(`no device ${process.env['CHIASMA_TEST_DEVICE']} can be used here`)
+const [part, parts] = (process.env['CHIASMA_TEST_PART'] || '1/1').split('/').map(Number) as [number, number]
 let variantsSeen = 0
 const inPart = () => variantsSeen++ % parts === part - 1
 
