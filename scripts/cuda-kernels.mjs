@@ -186,14 +186,19 @@ async function compileOne(toolkit, source, architecture, state) {
   return kernels
 }
 
+/** SHA-256 of the files of native/cuda with such names, and of the types that they share with the host. */
+export function hashOf(pattern) {
+  const texts = readdirSync(sources).sort().filter((name) => pattern.test(name)).map((name) => readFileSync(join(sources, name), 'utf8'))
+  return createHash('sha256').update(texts.join('\0') + readFileSync(join(root, 'native/cpp/core/dtype.h'), 'utf8')).digest('hex')
+}
+
 /**
  * Compiles every .cu of native/cuda for the architectures; what has not changed since the last time is not compiled again.
  * @returns {Promise<Kernel[]>} Throws with the compiler's words if one does not compile.
  */
 export async function compileKernels(toolkit, wanted) {
   const names = readdirSync(sources).sort()
-  const headers = names.filter((name) => /\.(h|cuh)$/.test(name)).map((name) => readFileSync(join(sources, name), 'utf8'))
-  const state = createHash('sha256').update(headers.join('\0') + readFileSync(join(root, 'native/cpp/core/dtype.h'), 'utf8')).digest('hex')
+  const state = hashOf(/\.(h|cuh)$/)
   const jobs = wanted.flatMap((architecture) => names.filter((name) => name.endsWith('.cu')).map((source) => ({ source, architecture })))
   const results = []
   const work = async () => {
