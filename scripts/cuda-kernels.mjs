@@ -52,6 +52,7 @@ export const hot = {
   quantize_kernel: { holds: ([from]) => [...wideAccess([from, 'signed char']), 'STG.64'] },
   gather_kernel: { holds: wideAccess },
   pick_token_kernel: { holds: wideAccess },
+  prefix_kernel: { holds: ([table, from, to]) => wideAccess([from, to]) },
   pool_kernel: { holds: wideAccess },
   binary_kernel: { holds: ([a, b, out]) => wideAccess([a, out]) },
   unary_kernel: { holds: wideAccess },
