@@ -119,6 +119,7 @@ const attention: OpCase[] = [
   { title: 'many keys', inputs: { q: any([2, 64]), k: any([1300, 64]), v: any([1300, 64]) }, attributes: { heads: 1, queryLength: 2, keyLength: 1300 } },
   { title: 'causal past a tile', inputs: { q: any([197, 40]), k: any([197, 40]), v: any([197, 40]) }, attributes: { heads: 1, queryLength: 197, keyLength: 197, causal: true } },
   { title: 'wide heads', inputs: { q: any([9, 128]), k: any([9, 128]), v: any([9, 128]) }, attributes: { heads: 1, queryLength: 9, keyLength: 9 } },
+  { title: 'very wide heads', inputs: { q: any([21, 512]), k: any([38, 512]), v: any([38, 512]) }, attributes: { heads: 2, queryLength: 21, keyLength: 38 } },
   selfAttention('ragged', [5, 1, 17, 2], 2, 16),
   selfAttention('ragged and causal', [5, 1, 17, 33], 2, 8, { causal: true }),
   selfAttention('ragged with empty sequences', [0, 3, 0, 4, 0], 1, 8),
@@ -188,6 +189,8 @@ const patchEmbed: OpCase[] = [
   { title: 'no bias', inputs: { pixels: f32([1, 3, 8, 4]), weight: weight(16, 48) }, attributes: { patch: 4 } },
   { title: 'the rest of the picture is ignored', inputs: { pixels: bytes([2, 9, 11, 3]), weight: weight(8, 48), ...tokens(5, 8) }, attributes: { patch: 4, ...imagenet } },
   { title: 'float pixels, the rest is ignored', inputs: { pixels: f32([2, 3, 7, 5], put({ 30: nan, 4: inf })), weight: weight(8, 27) }, attributes: { patch: 3 } },
+  { title: 'patches of 14, more than a block of them', inputs: { pixels: bytes([2, 28, 140, 3]), weight: weight(9, 588), ...tokens(21, 9) }, attributes: { patch: 14, ...imagenet } },
+  { title: 'large patches', inputs: { pixels: bytes([1, 66, 33, 3]), weight: weight(3, 3267), ...tokens(3, 3) }, attributes: { patch: 33, ...imagenet } },
   { title: 'no pictures', inputs: { pixels: bytes([0, 8, 8, 3]), weight: weight(8, 48), ...tokens(5, 8) }, attributes: { patch: 4 } },
   { title: 'more patches than a tile', inputs: { pixels: bytes([5, 28, 28, 3]), weight: weight(70, 12), ...tokens(197, 70) }, attributes: { patch: 2, ...imagenet } },
   { title: 'NaN pixels stay in their patch', inputs: { pixels: f32([2, 3, 4, 6], put({ 7: nan, 80: inf })), weight: weight(5, 12), ...tokens(7, 5) }, attributes: { patch: 2 } },
@@ -275,6 +278,14 @@ const cosineTopK: OpCase[] = [
   { title: 'a large corpus', inputs: { queries: any([2, 24]), corpus: any([5000, 24]) }, attributes: { k: 100 } },
   { title: 'many queries', inputs: { queries: any([70, 24]), corpus: any([300, 24]) }, attributes: { k: 3 } },
   { title: 'long rows', inputs: { queries: any([2, 3001]), corpus: any([40, 3001]) }, attributes: { k: 3 } },
+  { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: any([900, 16]) }, attributes: { k: 700 } },
+  { title: 'many queries, int8 corpus', inputs: { queries: any([40, 32]), corpus: { shape: [200, 32], dtype: 'int8', fill: (i) => ((i * 37 + (i >> 5)) % 255) - 127 } }, attributes: { k: 20 } },
+  { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: view([50, 12], 3, 21) }, attributes: { k: 6 } },
+  {
+    title: 'infinity with norms given',
+    inputs: { queries: any([2, 4]), corpus: f32([30, 4], put({ 25: inf, 50: -inf, 70: nan })), inverseNorms: f32([30], (i) => 0.2 + (i % 5) / 7) },
+    attributes: { k: 30 },
+  },
 ]
 
 export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {

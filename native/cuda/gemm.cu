@@ -86,11 +86,13 @@ __device__ __forceinline__ void scale_bytes(const Gemm& a, const int (&from)[pie
 
 // From sums to results: `count` neighbours of one row.
 __device__ __forceinline__ void finish(const Gemm& a, float (&sums)[piece_size], int64_t row, int64_t column, int count, const Vectors& vectors) {
+  const int64_t in_period = row < a.period ? row : static_cast<int64_t>(static_cast<uint32_t>(row) % static_cast<uint32_t>(a.period));
+  const bool first = a.first && in_period == 0;
 #pragma unroll
-  for (int i = 0; i < piece_size; ++i) sums[i] *= a.scale;
-  if (a.bias) {
+  for (int i = 0; i < piece_size; ++i) sums[i] = first ? 0.0f : sums[i] * a.scale;
+  if (const float* const from = first ? a.first : a.bias) {
     float bias[piece_size];
-    load_piece(bias, a.bias + column, count, vectors.bias);
+    load_piece(bias, from + column, count, vectors.bias);
 #pragma unroll
     for (int i = 0; i < piece_size; ++i) sums[i] += bias[i];
   }
@@ -99,7 +101,7 @@ __device__ __forceinline__ void finish(const Gemm& a, float (&sums)[piece_size],
     with_type(a.residual.type, [&](auto type) {
       using T = decltype(type);
       float residual[piece_size];
-      load_piece(residual, static_cast<const T*>(a.residual.data) + row % a.residual_period * a.residual.stride + column, count, vectors.residual);
+      load_piece(residual, static_cast<const T*>(a.residual.data) + in_period * a.residual.stride + column, count, vectors.residual);
 #pragma unroll
       for (int i = 0; i < piece_size; ++i) sums[i] += residual[i];
     });
@@ -312,7 +314,7 @@ int64_t tiles(const Gemm& a) {
 
 Vectors vectors_of(const Gemm& a) {
   Vectors vectors{};
-  vectors.bias = reinterpret_cast<uintptr_t>(a.bias) % 16 == 0;
+  vectors.bias = (reinterpret_cast<uintptr_t>(a.bias) | reinterpret_cast<uintptr_t>(a.first)) % 16 == 0;
   const auto check = [](const Rows& rows) { return rows.type == DType::float32 ? aligned<float>(rows) : aligned<bf16>(rows); };
   vectors.residual = check(a.residual);
   vectors.out = check(a.out);
@@ -353,7 +355,7 @@ cudaError_t launch_gemm_tile(const Gemm& a, GemmTile tile, cudaStream_t stream) 
   const auto misaligned = [](const Rows& rows) {
     return reinterpret_cast<uintptr_t>(rows.data) % unit_bytes != 0 || rows.stride * static_cast<int64_t>(core::size_of(rows.type)) % unit_bytes != 0;
   };
-  if (a.x.type != a.weight.type || misaligned(a.x) || misaligned(a.weight)) return cudaErrorInvalidValue;
+  if (a.rows > 0x7fffffff || a.period < 1 || a.x.type != a.weight.type || misaligned(a.x) || misaligned(a.weight)) return cudaErrorInvalidValue;
   switch (a.x.type) {
     case DType::bfloat16:
       return launch_mma<bf16>(a, tile, stream);
