@@ -35,9 +35,9 @@ function make() {
 
 /**
  * The toolkit to build with: the compiler that CUDACXX names, or the one of build/tools/cuda.
- * `env` is what CMake and nvcc need to find it. Throws if CUDACXX is no nvcc of 13.0 or later.
+ * `env` is what CMake and nvcc need to find it, `libraries` a folder that linkers do not find by themselves. Throws if CUDACXX is no nvcc of 13.0 or later.
  *
- * @returns {{ nvcc: string, bin: string, version: string, env: Record<string, string> } | undefined} undefined where there is none
+ * @returns {{ nvcc: string, bin: string, version: string, libraries?: string, env: Record<string, string> } | undefined} undefined where there is none
  */
 export function findToolkit() {
   const named = process.env.CUDACXX
@@ -52,8 +52,10 @@ export function findToolkit() {
   if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
     throw new Error(`${where}, of CUDA ${version}; expected ${oldest.join('.')} or later`)
   }
-  const library = named ? {} : { LIBRARY_PATH: [join(made, 'lib'), process.env.LIBRARY_PATH].filter(Boolean).join(delimiter) }
-  return { nvcc, bin: dirname(nvcc), version, env: { CUDACXX: nvcc, ...library } }
+  if (named) return { nvcc, bin: dirname(nvcc), version, env: { CUDACXX: nvcc } }
+  const libraries = join(made, 'lib')
+  const LIBRARY_PATH = [libraries, process.env.LIBRARY_PATH].filter(Boolean).join(delimiter)
+  return { nvcc, bin: dirname(nvcc), version, libraries, env: { CUDACXX: nvcc, LIBRARY_PATH } }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -445,6 +445,16 @@ declare const AutoTokenizer: {
 
 type Config = Readonly<Record<string, unknown>>;
 
+/** What a sentence-transformers folder says of texts that are embedded. */
+interface SentenceSettings {
+    /** Tokens that they are cut to, whatever the tokenizer says. */
+    readonly maxLength?: number | undefined;
+    /** They are written in small letters before they are tokenized. */
+    readonly lowercase: boolean;
+    /** Whether a prompt's tokens are pooled with the others. */
+    readonly poolsPrompt: boolean;
+}
+
 interface ForwardOptions {
     /** Names of the outputs wanted; nothing else is computed. Default: all that the inputs allow. */
     outputs?: readonly string[] | undefined;
@@ -471,8 +481,14 @@ interface TextEncoder {
     readonly dimensions: number;
     /** Tokens a text may have. */
     readonly maxLength: number;
-    /** sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised */
+    /** Of a sentence-transformers folder. */
+    readonly sentence: SentenceSettings | undefined;
+    /**
+     * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
+     * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+     */
     encode(sequences: readonly Int32Array[], options?: {
+        unpooled?: number | undefined;
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }

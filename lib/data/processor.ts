@@ -5,6 +5,7 @@ import { CheckpointError } from '../core/errors.js'
 import { checkOptions } from '../core/options.js'
 import { type SourceOptions, resolveSource, sourceOptionRules } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
+import { modelFolder } from '../io/modules.js'
 import { type ImageRules, readImageRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
 import { isFile } from './files.js'
@@ -22,9 +23,10 @@ export const AutoProcessor = {
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Processor> {
     checkOptions('AutoProcessor.fromPretrained', options, sourceOptionRules)
     const { folder } = await resolveSource(source, { files: ['processor'], ...options })
-    const rules = await findImageRules(folder)
+    const ofModel = await modelFolder(folder)
+    const rules = await findImageRules(ofModel)
     if (rules) return makeProcessor(rules)
-    const file = join(folder, 'preprocessor_config.json')
+    const file = join(ofModel, 'preprocessor_config.json')
     throw new CheckpointError(`${file} is not there, and no processor_config.json with an image_processor either`, { file })
   },
 }

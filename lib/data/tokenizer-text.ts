@@ -70,9 +70,41 @@ function makeBertNormalizer({ clean_text = true, handle_chinese_chars = true, lo
 /** BERT's words and punctuation. */
 export const splitBert: Split = text => text.match(BERT_WORD) ?? []
 
-/** Gives a byte-level step of the library, or those in a sequence, the blanks of Rust's \s. */
-export function correctByteLevel(preTokenizer: unknown): void {
-  const step = preTokenizer as { pattern?: RegExp; byte_encoder?: unknown; tokenizers?: unknown[] } | null
-  if (step?.byte_encoder && step.pattern) step.pattern = BYTE_LEVEL_WORD
-  step?.tokenizers?.forEach(correctByteLevel)
+interface LibraryStep {
+  /** Of a byte-level step and others. */
+  pattern?: RegExp
+  readonly byte_encoder?: unknown
+  /** Of a Metaspace step: the mark that stands for a blank. */
+  readonly replacement?: string
+  readonly prepend_scheme?: string
+  pre_tokenize_text(text: string, options: unknown): string[]
+  /** Of a sequence. */
+  readonly tokenizers?: readonly LibraryStep[]
+}
+
+/**
+ * Corrects steps of the library, or those in a sequence: byte-level ones get the blanks of Rust's \s, Metaspace ones cut before each blank.
+ * @param description of the same steps
+ */
+export function correctPreTokenizer(step: LibraryStep | null, description: Description | null): void {
+  if (!step || !description) return
+  if (step.byte_encoder && step.pattern) step.pattern = BYTE_LEVEL_WORD
+  if (description['type'] === 'Metaspace' && description['split'] !== false) {
+    const mark = step.replacement!
+    const place = step.pre_tokenize_text.bind(step)
+    step.pre_tokenize_text = (text, options) => place(text, options).flatMap(part => cutBefore(part, mark))
+  }
+  const parts = (description['pretokenizers'] ?? []) as readonly Description[]
+  step.tokenizers?.forEach((part, i) => correctPreTokenizer(part, parts[i] ?? null))
+}
+
+function cutBefore(text: string, mark: string): string[] {
+  const parts: string[] = []
+  for (let start = 0; start < text.length; ) {
+    const next = text.indexOf(mark, start + 1)
+    const end = next < 0 ? text.length : next
+    parts.push(text.slice(start, end))
+    start = end
+  }
+  return parts
 }

@@ -7,9 +7,11 @@ import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
-import { correctByteLevel, makeNormalizer, splitBert } from './tokenizer-text.js'
+import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
+import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
 export interface TokenizeOptions {
   /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
@@ -65,6 +67,8 @@ export interface Tokenizer {
   readonly maxLength: number
   /** Id of the padding token; 0 if the checkpoint has none. */
   readonly padId: number
+  /** Ids of the special tokens. @internal */
+  readonly specialIds: ReadonlySet<number>
   /** Ids of one text with special tokens, however many. */
   encode(text: string): number[]
   /** The text of ids, without special tokens. */
@@ -86,8 +90,17 @@ export const AutoTokenizer = {
   async fromPretrained(source: string, options: SourceOptions = {}): Promise<Tokenizer> {
     checkOptions('AutoTokenizer.fromPretrained', options, sourceOptionRules)
     const { folder } = await resolveSource(source, { files: ['tokenizer', 'config'], ...options })
-    return makeTokenizer(await readTokenizerFiles(folder))
+    return makeTokenizer(await readTokenizerFiles(await modelFolder(folder)))
   },
+}
+
+/** The tokenizer that a checkpoint's texts go through before they are embedded. */
+export async function loadTokenizer(folder: string, settings: { readonly lowercase?: boolean } = {}): Promise<Tokenizer> {
+  const files = await readTokenizerFiles(await modelFolder(folder))
+  if (!settings.lowercase) return makeTokenizer(files)
+  const { normalizer } = files.json
+  const normalizers = [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])]
+  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } })
 }
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
@@ -112,6 +125,8 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   const single = frameOf(encoder, files, false)
   const double = frameOf(encoder, files, true)
   const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
+  const added = (files.json['added_tokens'] ?? []) as readonly { id: number; special?: boolean }[]
+  const specialIds = new Set(added.filter(({ special }) => special).map(({ id }) => id))
 
   const idsOf = (text: string): number[] => encoder.encode(text, { add_special_tokens: false }).ids
 
@@ -175,9 +190,9 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
     }
     const most = truncation ? limit : Number.POSITIVE_INFINITY
     const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
-      checkText(text, i)
-      if (pairs) return frameTwo(text, checkText(pairs[i], i), most)
-      return { ids: addSpecialTokens ? drain(frameText(text, most, true, i)) : keep(drain(contentIds(text, most)), most) }
+      const checked = checkText(text, i)
+      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most)
+      return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {
@@ -233,26 +248,34 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
   return Object.assign(tokenize, {
     maxLength,
     padId,
+    specialIds,
     encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
     decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
     encodeAll,
   })
 }
 
+/** Parts of the library's tokenizer that are replaced. */
+interface EncoderParts {
+  normalizer: Normalize
+  pre_tokenizer: unknown
+  splitter_normalized: { split: Split }
+  readonly model: UnigramModel
+}
+
 /** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
 function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
   try {
     const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
-    const encoder = new Encoder(complete, config) as Encoder & Record<'normalizer' | 'pre_tokenizer', unknown>
-    const normalize = makeNormalizer(complete.normalizer)
+    const encoder = new Encoder(complete, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
+    encoder.normalizer = makeNormalizer(complete.normalizer)
     // What becomes a special token by normalising is none, but the library compares after it; a blank in front makes the difference.
     const special = new Set((complete.added_tokens as { content: string; normalized?: boolean }[]).filter(({ normalized }) => !normalized).map(({ content }) => content))
-    encoder.normalizer = (text: string) => {
-      const normal = normalize(text)
-      return special.has(normal) ? ` ${normal}` : normal
-    }
+    const splitter = encoder.splitter_normalized
+    encoder.splitter_normalized = { split: (text: string) => splitter.split(text).map((part: string) => (special.has(part) ? ` ${part}` : part)) }
+    if ((complete as { model?: { type?: unknown } }).model?.type === 'Unigram') correctUnigram(encoder.model)
     if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
-    else correctByteLevel(encoder.pre_tokenizer)
+    else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
     return { encoder, pieces: new TextPieces(complete) }
   } catch (cause) {
     throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
@@ -317,8 +340,9 @@ function drain<T>(work: Generator<undefined, T, undefined>): T {
   }
 }
 
+/** The text; half a surrogate pair, which is no character, becomes U+FFFD as where strings are UTF-8. */
 function checkText(text: unknown, index?: number): string {
-  if (typeof text === 'string') return text
+  if (typeof text === 'string') return text.isWellFormed() ? text : text.toWellFormed()
   throw new ArgumentError(`[tokenizer] ${textName(index)} is ${text === null ? 'null' : `a ${typeof text}`}; expected a string`, index === undefined ? {} : { index })
 }
 

@@ -6,7 +6,7 @@ import { checkOptions, option, type OptionRules, shown } from '../core/options.j
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import { type ImageInput, type ImageOptions, imageOptionRules } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
-import { AutoTokenizer, type Tokenizer } from '../data/tokenizer.js'
+import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { AutoModel, checkLoadOptions, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
@@ -113,7 +113,8 @@ export class Embedder {
     this.prompts = parts.prompts
     const { imageEncoder, textEncoder } = parts.model
     this.dimensions = (imageEncoder ?? textEncoder)!.dimensions
-    this.maxLength = textEncoder ? Math.min(textEncoder.maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY) : 0
+    const { sentence, maxLength } = textEncoder ?? { maxLength: 0 }
+    this.maxLength = sentence?.maxLength !== undefined ? maxLength : Math.min(maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY)
   }
 
   /**
@@ -132,7 +133,7 @@ export class Embedder {
       }
       const [processor, tokenizer, { prompts, defaultPrompt }] = await Promise.all([
         imageEncoder ? AutoProcessor.fromPretrained(folder) : undefined,
-        textEncoder ? AutoTokenizer.fromPretrained(folder) : undefined,
+        textEncoder ? loadTokenizer(folder, textEncoder.sentence) : undefined,
         readPrompts(folder),
       ])
       onProgress?.({ status: 'ready', task: 'embedding', model: source })
@@ -204,10 +205,11 @@ export class Embedder {
     const { normalize = true, signal, onProgress } = options
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
+    const unpooled = this.#unpooledTokens(prompt)
     const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
       prepare: (item, index) => this.#prepare(item, index, prompt, options, imageOptionsOf(options)),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
-      run: (batch) => this.#encode(batch, normalize, options),
+      run: (batch) => this.#encode(batch, normalize, unpooled, options),
       atOnce: 2 * (batchSize ?? imagesAtOnce),
       signal,
     })
@@ -252,6 +254,13 @@ export class Embedder {
       throw new ArgumentError(`promptName is '${promptName}'; this checkpoint has ${listed(Object.keys(this.prompts))}`, { field: 'promptName' })
     }
     return this.#defaultPrompt ?? ''
+  }
+
+  /** Tokens of a prompt that the checkpoint leaves out of its poolings: all of its own but a special one at the end. */
+  #unpooledTokens(prompt: string): number {
+    if (prompt === '' || !this.#tokenizer || this.#model.textEncoder?.sentence?.poolsPrompt !== false) return 0
+    const ids = this.#tokenizer.encode(prompt)
+    return this.#tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
   }
 
   #checkTruncateDim({ truncateDim }: EmbedOptions): void {
@@ -312,7 +321,7 @@ export class Embedder {
     }
   }
 
-  async #encode(batch: readonly Prepared[], normalize: boolean, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
+  async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
     const { signal, truncateDim } = options
     const results: (Float32Array | Error)[] = batch.map((item) => ('error' in item ? item.error : noVector))
     const place = (where: number[], rows: Float32Array, dimensions: number): void => {
@@ -333,7 +342,7 @@ export class Embedder {
     if (textsAt.length) {
       const encoder = this.#model.textEncoder!
       const sequences = textsAt.map((at) => (batch[at] as { tokens: Int32Array }).tokens)
-      place(textsAt, await encoder.encode(sequences, { signal }), encoder.dimensions)
+      place(textsAt, await encoder.encode(sequences, { unpooled, signal }), encoder.dimensions)
     }
     return results
   }

@@ -79,11 +79,12 @@ interface SourceFolder {
 async function sourceFolders(source: string): Promise<SourceFolder[]> {
   if (await isFile(source)) return [{ name: '', path: dirname(source), weights: source, companions: [] }]
   const modules = join(source, 'modules.json')
-  const names = ['', ...((await isFile(modules)) ? await moduleFolders(modules) : [])]
+  const names = [...new Set(['', ...((await isFile(modules)) ? await moduleFolders(modules) : [])])]
   return Promise.all(
     names.map(async name => {
       const path = join(source, name)
-      const files = await readdir(path).catch((cause: Error) => {
+      const files = await readdir(path).catch((cause: NodeJS.ErrnoException) => {
+        if (name !== '' && cause.code === 'ENOENT') return [] // a module without settings, which git does not keep an empty folder for
         throw new CheckpointError(`${path} cannot be read: ${cause.message}`, { file: path, cause })
       })
       const { weights, index } = chooseWeights(files.filter(file => isWeights(file) || file.endsWith('.index.json')), path)

@@ -2,14 +2,14 @@
 
 import { CheckpointError } from '../core/errors.js'
 import { chooseWeights, shardFiles } from './checkpoint.js'
-import { parseJsonObject, readSmallFile } from './json.js'
-import { checkInside } from './paths.js'
+import { readSmallFile } from './json.js'
+import { parseModules, SETTINGS_FILES } from './modules.js'
 
 /** Groups of files: `config` (config.json and sentence-transformers' module files), `weights`, `tokenizer`, `processor`. */
 export type FileGroup = 'config' | 'weights' | 'tokenizer' | 'processor'
 
 const NAMES: Readonly<Record<FileGroup, readonly string[]>> = {
-  config: ['config.json', 'modules.json', 'sentence_bert_config.json', 'config_sentence_transformers.json'],
+  config: ['config.json', 'modules.json', ...SETTINGS_FILES, 'config_sentence_transformers.json'],
   weights: [],
   tokenizer: ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'],
   processor: ['preprocessor_config.json', 'processor_config.json'],
@@ -39,7 +39,7 @@ export interface FileStore {
 export async function gather(store: FileStore, groups: readonly FileGroup[]): Promise<void> {
   const found = await gatherFolder(store, '', groups)
   if (!found.has('modules.json')) return
-  for (const folder of await moduleFolders(await store.get('modules.json'))) await gatherFolder(store, `${folder}/`, groups)
+  for (const folder of await moduleFolders(await store.get('modules.json'))) if (folder !== '') await gatherFolder(store, `${folder}/`, groups)
 }
 
 async function gatherFolder(store: FileStore, folder: string, groups: readonly FileGroup[]): Promise<Set<string>> {
@@ -47,7 +47,9 @@ async function gatherFolder(store: FileStore, folder: string, groups: readonly F
   const found = await store.find(inFolder(groups.flatMap(group => NAMES[group])))
   const needed = [...found]
   if (groups.includes('tokenizer') && !found.has(`${folder}tokenizer.json`)) needed.push(...(await store.find(inFolder(OLD_TOKENIZER))))
-  if (groups.includes('weights')) {
+  // Older sentence-transformers folders have nothing but lists at the top.
+  const hasModel = folder !== '' || !found.has('modules.json') || (await moduleFolders(await store.get('modules.json'))).includes('')
+  if (groups.includes('weights') && hasModel) {
     const usual = await store.first(inFolder(WEIGHTS))
     // Only at the top may the weights have a name of their own; a module's folder need not have any.
     const weights = usual ?? (folder === '' ? chooseWeights(await store.list(), store.name).weights : undefined)
@@ -64,14 +66,10 @@ async function gatherFolder(store: FileStore, folder: string, groups: readonly F
   return found
 }
 
-/** Folders of the modules in sentence-transformers' modules.json, a list of { path, type }, where '' is the folder itself. */
+/** Folders of the modules in sentence-transformers' modules.json; '' is the folder itself. */
 export async function moduleFolders(file: string): Promise<string[]> {
-  const text = (await readSmallFile(file, 1_000_000)).toString('utf8')
-  const { modules } = parseJsonObject(Buffer.from(`{"modules":${text}}`), file, file)
-  if (!Array.isArray(modules)) throw new CheckpointError(`${file} is no list of modules`, { file })
-  const paths = modules.map((module: { path?: unknown } | null) => module?.path ?? '').filter(path => path !== '')
-  for (const path of paths) checkInside(String(path), file, file)
-  return [...new Set(paths.map(String))]
+  const modules = parseModules(await readSmallFile(file, 1_000_000), file)
+  return [...new Set(modules.map(({ path }) => path))]
 }
 
 const AT_ONCE = 4

@@ -38,6 +38,16 @@ export async function readJsonObject(file: string): Promise<JsonObject> {
   return parseJsonObject(await readSmallFile(file, MAX_JSON_FILE), file, file)
 }
 
+/** The same; undefined if the file is not there. */
+export async function ifThere(file: string): Promise<JsonObject | undefined> {
+  try {
+    return await readJsonObject(file)
+  } catch (error) {
+    if (error instanceof CheckpointError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined
+    throw error
+  }
+}
+
 /** Reads a whole file that is expected to be small. */
 export async function readSmallFile(file: string, maxBytes: number): Promise<Buffer> {
   return withFile(file, async (handle, size) => {

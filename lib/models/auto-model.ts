@@ -17,7 +17,7 @@ import type { Config } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { buildArchitecture } from './registry.js'
-import { readSentenceModules, type SentenceModules, SentenceTower } from './sentence-transformers.js'
+import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
@@ -82,7 +82,7 @@ export const AutoModel = {
         weights,
         architecture: built.architecture,
         folder,
-        scale: built.architecture.images && (await readPixelScale(folder, modelKind(config.json))),
+        scale: built.architecture.images && (await readPixelScale(encoderFolder, modelKind(config.json))),
         logitScale: await readLogitScale(built.architecture, device, weights),
         unusedTensors: matched.flatMap(({ unused }) => unused),
         file: encoderFolder,
@@ -100,9 +100,9 @@ async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint
   const scope = Scope.root(checkpoint, computeType, productType)
   const architecture = buildArchitecture(config, scope)
   const parts = [{ checkpoint, scope }]
-  if (!modules || !architecture.texts || architecture.images) return { architecture, parts }
-  const sentence = await SentenceTower.build(architecture.texts, modules, computeType)
-  return { architecture: { texts: sentence.tower, textLength: modules.maxLength }, parts: [...parts, ...sentence.parts] }
+  if (!modules) return { architecture, parts }
+  const sentence = await buildSentence(architecture, modules, computeType)
+  return { architecture: sentence.architecture, parts: [...parts, ...sentence.parts] }
 }
 
 /**

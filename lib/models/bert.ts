@@ -7,9 +7,8 @@ import { constant, type Parameter, parameter, type Value } from '../core/value.j
 import { Tensor } from '../core/tensor.js'
 import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, gather, pickToken } from '../ops/index.js'
-import { poolTokens } from './encoder.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
-import type { Architecture, TextTower, TokenInputs, Traced } from './encoder.js'
+import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 
 export interface BertOptions {
   vocabulary: number
@@ -79,7 +78,8 @@ export class BertEncoder implements TextTower {
     return this.options.positionIds?.(ids) ?? ids.map((_, i) => i)
   }
 
-  trace({ ids, positions, types, sequences }: TokenInputs): Traced {
+  trace(tokens: TokenInputs): Traced {
+    const { ids, positions, types, sequences } = tokens
     const words = this.words.forward(ids)
     const typed = this.types && types ? add(words, this.types.forward(types)) : words
     const embedded = this.norm.forward(add(typed, this.places.forward(positions)), { dtype: 'float32' })
@@ -92,7 +92,7 @@ export class BertEncoder implements TextTower {
         ...(this.pooler && { pooler_output: this.pooler.forward(first, { activation: 'tanh', dtype: 'float32' }) }),
       },
       hiddenStates: states,
-      embedding: poolTokens(last, sequences, 'mean'),
+      embedding: meanOfTokens(last, tokens),
     }
   }
 

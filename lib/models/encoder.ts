@@ -42,6 +42,10 @@ export interface TokenInputs {
   readonly sequences: Sequences
   /** int32 [S], the row of each text's end token; without it, that is the last one of each. Only for towers with `endOf`. */
   readonly ends?: Value | undefined
+  /** Rows that poolings read, where these are not all: without the prompt. */
+  readonly pooled?: { readonly rows: Value; readonly cuSeqlens: Value } | undefined
+  /** int32 [T], only for towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, … */
+  readonly places?: Value | undefined
 }
 
 export interface TextTower extends Tower {
@@ -60,9 +64,21 @@ export interface TextTower extends Tower {
   endOf?(ids: Int32Array): number
   /** Scores depend on distances between rows: unmasked tokens must stand side by side. */
   readonly relativePositions: boolean
+  /** Whether `places` are read. */
+  readonly readsPlaces?: boolean
   /** Outputs read from the first column, masked or not. */
   readonly readsFirst: readonly string[]
   trace(tokens: TokenInputs): Traced
+}
+
+/** What a sentence-transformers folder says of texts that are embedded. */
+export interface SentenceSettings {
+  /** Tokens that they are cut to, whatever the tokenizer says. */
+  readonly maxLength?: number | undefined
+  /** They are written in small letters before they are tokenized. */
+  readonly lowercase: boolean
+  /** Whether a prompt's tokens are pooled with the others. */
+  readonly poolsPrompt: boolean
 }
 
 /** A model as the registry builds it. */
@@ -71,19 +87,20 @@ export interface Architecture {
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
-  /** Tokens that texts are cut to when they are embedded, where that is less than the tower takes. */
-  readonly textLength?: number | undefined
+  /** Of a sentence-transformers folder. */
+  readonly sentence?: SentenceSettings
   /** Names of the classes of `logits`. */
   readonly labels?: readonly string[]
 }
 
-/** The tokens that count, with their cumulative lengths: all but a masked first one that is there to be read. */
-export function countedTokens(x: Value, { keys, cuSeqlens }: Sequences): { tokens: Value; cuSeqlens: Value | undefined } {
-  return keys ? { tokens: gather(x, keys.rows, { dtype: 'float32' }), cuSeqlens: keys.cuSeqlens } : { tokens: x, cuSeqlens }
+/** The rows of x [T, C] whose tokens count, with their cumulative lengths: all but a masked first one that is there to be read, and a prompt. */
+export function countedRows(x: Value, { sequences, pooled }: TokenInputs): { rows: Value; cuSeqlens: Value | undefined } {
+  const some = pooled ?? sequences.keys
+  return some ? { rows: gather(x, some.rows, { dtype: 'float32' }), cuSeqlens: some.cuSeqlens } : { rows: x, cuSeqlens: sequences.cuSeqlens }
 }
 
 /** x: [T, C] -> [S, C] over the tokens that count. */
-export function poolTokens(x: Value, sequences: Sequences, mode: 'mean' | 'max' | 'mean_sqrt_len'): Value {
-  const { tokens, cuSeqlens } = countedTokens(x, sequences)
-  return pool(tokens, { mode, cuSeqlens, dtype: 'float32' })
+export function meanOfTokens(x: Value, tokens: TokenInputs): Value {
+  const { rows, cuSeqlens } = countedRows(x, tokens)
+  return pool(rows, { mode: 'mean', cuSeqlens, dtype: 'float32' })
 }

@@ -8,7 +8,7 @@ import { Tensor, type TensorLike } from '../core/tensor.js'
 import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
-import { type Architecture, EMBEDDING } from './encoder.js'
+import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
 import { bucket, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
@@ -39,8 +39,13 @@ export interface TextEncoder {
   readonly dimensions: number
   /** Tokens a text may have. */
   readonly maxLength: number
-  /** sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised */
-  encode(sequences: readonly Int32Array[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+  /** Of a sentence-transformers folder. */
+  readonly sentence: SentenceSettings | undefined
+  /**
+   * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
+   * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+   */
+  encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
 /** Pictures to scores of the classes that a checkpoint was trained on. */
@@ -289,7 +294,8 @@ export class Model {
   private makeTextEncoder(runner: TextRunner): TextEncoder {
     const { tower } = runner
     const { width } = runner.kinds.get(EMBEDDING)!
-    const read = (ids: Int32Array, index: number) => {
+    const { sentence } = this.parts.architecture
+    const read = (ids: Int32Array, index: number, unpooled: number) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
       const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : ids
       if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
@@ -297,17 +303,18 @@ export class Model {
       if (wrong >= 0) {
         throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length) }
+      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length), unpooled }
     }
     return {
       dimensions: width,
-      maxLength: Math.min(tower.maxLength, this.parts.architecture.textLength ?? tower.maxLength),
-      encode: async (sequences, { signal } = {}) => {
+      maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
+      sentence,
+      encode: async (sequences, { unpooled = 0, signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)
         await runner.run(
           sequences.length,
-          index => read(sequences[index]!, index),
+          index => read(sequences[index]!, index, unpooled),
           [EMBEDDING],
           ({ texts, outputs }) => results.set(outputs[EMBEDDING]!.data as Float32Array, texts[0]! * width), // none is left out
           signal,

@@ -1,155 +1,224 @@
-// sentence-transformers folders: modules.json lists an encoder, how its tokens are pooled, dense layers and normalisation, each with a
-// folder of its own. The encoder's outputs stay; sentence_embedding and the pooled tokens come to them.
+// sentence-transformers folders: modules.json lists an encoder, how its tokens are pooled, layers behind that and normalisation, each with a
+// folder of its own. The encoder's outputs stay; sentence_embedding and the pooled tokens come to them. CLIP there is pooled already.
 
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
-import type { Value } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Value } from '../core/value.js'
 import { type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
-import { readJsonObject, readSmallFile } from '../io/json.js'
-import { checkInside } from '../io/paths.js'
-import { type Activation, Linear, Scope } from '../nn/index.js'
-import { l2Normalize, pickToken } from '../ops/index.js'
+import { ifThere, readJsonObject } from '../io/json.js'
+import { modulesFile, readModules, SETTINGS_FILES } from '../io/modules.js'
+import { type Activation, LayerNorm, Linear, type PixelScale, Scope } from '../nn/index.js'
+import { add, cast, div, l2Normalize, matmul, mul, pickToken, pool, reshape, unary } from '../ops/index.js'
 import { flag, integer, readConfig, width } from './config.js'
-import { countedTokens, EMBEDDING, poolTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
+import { type Architecture, countedRows, type ImageTower, type SentenceSettings, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 
-type Pooling = 'cls' | 'mean' | 'max' | 'mean_sqrt_len' | 'last'
-type Step = { readonly kind: 'dense'; readonly folder: string; readonly config: DenseConfig } | { readonly kind: 'normalize' }
+type Pooling = 'cls' | 'max' | 'mean' | 'mean_sqrt_len' | 'weighted_mean' | 'last'
+type Step =
+  | { readonly kind: 'dense'; readonly folder: string; readonly config: DenseConfig }
+  | { readonly kind: 'norm'; readonly folder: string; readonly width: number }
+  | { readonly kind: 'normalize' }
 
 /** What modules.json says. */
-export interface SentenceModules {
+export interface SentenceModules extends SentenceSettings {
   /** Folder of the encoder. */
   readonly encoder: string
-  readonly maxLength?: number | undefined
-  readonly pooling: Pooling
+  /** Side by side in the embedding; none: the encoder gives the embedding. */
+  readonly pooling: readonly Pooling[]
   readonly steps: readonly Step[]
 }
 
-const MAX_MODULES_FILE = 1_000_000
+const transformerSchema = v.object({
+  max_seq_length: v.nullish(integer(1, 10_000_000)),
+  do_lower_case: flag(false),
+  module_output_name: v.nullish(v.picklist(['token_embeddings', 'sentence_embedding'], "'token_embeddings' or 'sentence_embedding'")),
+})
 
-const modulesSchema = v.array(v.object({ path: v.string('a folder'), type: v.string('a class') }), 'a list of modules')
-const transformerSchema = v.object({ max_seq_length: v.nullish(integer(1, 10_000_000)) })
-
-// Every way to spell a pooling, by the flag of older files and the name in newer ones.
-const POOLINGS: readonly { readonly flag: string; readonly names: readonly string[]; readonly pooling?: Pooling }[] = [
+// Every pooling by its name and by the flag of older files, whose order is that of the parts of an embedding.
+const POOLINGS: readonly { readonly flag: string; readonly names: readonly string[]; readonly pooling: Pooling }[] = [
   { flag: 'pooling_mode_cls_token', names: ['cls'], pooling: 'cls' },
-  { flag: 'pooling_mode_mean_tokens', names: ['mean'], pooling: 'mean' },
   { flag: 'pooling_mode_max_tokens', names: ['max'], pooling: 'max' },
+  { flag: 'pooling_mode_mean_tokens', names: ['mean'], pooling: 'mean' },
   { flag: 'pooling_mode_mean_sqrt_len_tokens', names: ['mean_sqrt_len_tokens', 'mean_sqrt_len'], pooling: 'mean_sqrt_len' },
-  { flag: 'pooling_mode_weightedmean_tokens', names: ['weightedmean'] },
+  { flag: 'pooling_mode_weightedmean_tokens', names: ['weightedmean'], pooling: 'weighted_mean' },
   { flag: 'pooling_mode_lasttoken', names: ['lasttoken'], pooling: 'last' },
 ]
 const poolingSchema = v.object({
-  pooling_mode: v.nullish(v.union([v.string(), v.array(v.string())], 'a name')),
+  pooling_mode: v.nullish(v.union([v.string(), v.pipe(v.array(v.string()), v.minLength(1))], 'a name or a list of names')),
+  include_prompt: flag(true),
   ...Object.fromEntries(POOLINGS.map(({ flag: name }) => [name, flag(false)])),
 })
 
-const DENSE_ACTIVATIONS: Readonly<Record<string, Activation>> = { Identity: 'none', Tanh: 'tanh', ReLU: 'relu', GELU: 'gelu', SiLU: 'silu' }
+type DenseActivation = Activation | 'sigmoid'
+const DENSE_ACTIVATIONS: Readonly<Record<string, DenseActivation>> = { Identity: 'none', Tanh: 'tanh', ReLU: 'relu', GELU: 'gelu', SiLU: 'silu', Sigmoid: 'sigmoid' }
+const ofSentence = v.nullish(v.literal('sentence_embedding', "'sentence_embedding'"))
 const denseSchema = v.object({
   in_features: width(),
   out_features: width(),
   bias: flag(true),
   activation_function: v.nullish(v.string('a class'), 'torch.nn.modules.activation.Tanh'),
+  module_input_name: ofSentence,
+  module_output_name: ofSentence,
+  use_residual: flag(false),
 })
-type DenseConfig = { inputs: number; outputs: number; bias: boolean; activation: Activation }
+type DenseConfig = { inputs: number; outputs: number; bias: boolean; activation: DenseActivation; residual: boolean }
+const normSchema = v.object({ dimension: width() })
+const normalizeSchema = v.object({ module_input_name: ofSentence, module_output_name: ofSentence })
+const LAYER_NORM_EPS = 1e-5 // PyTorch's
 
 /**
  * Reads modules.json of a folder and what it points to; undefined if the folder has none.
  * @throws CheckpointError for a broken file or a path outside the folder, UnsupportedError for a module that is not there
  */
 export async function readSentenceModules(folder: string): Promise<SentenceModules | undefined> {
-  const file = join(folder, 'modules.json')
-  const modules = await readModules(file)
+  const modules = await readModules(folder)
   if (!modules) return undefined
+  const file = modulesFile(folder)
   const [first, ...rest] = modules.map(module => ({ ...module, kind: module.type.split('.').at(-1)! }))
-  if (first?.kind !== 'Transformer') throw unsupported(file, first?.type ?? 'an empty list', 'first module')
+  if (first?.kind !== 'Transformer' && first?.kind !== 'CLIPModel') throw unsupported(file, first?.type ?? 'an empty list', 'first module')
   const encoder = join(folder, first.path)
-  const transformerFile = join(encoder, 'sentence_bert_config.json')
-  const transformer = await optional(transformerFile, readJsonObject)
-  const maxLength = transformer && readConfig(transformerSchema, { json: transformer, file: transformerFile }).max_seq_length
-  let pooling: Pooling | undefined
+  const settings = await readSettings(encoder)
+  const embedsItself = first.kind === 'CLIPModel' || settings.module_output_name === 'sentence_embedding'
+  let pooling: Pooling[] | undefined = embedsItself ? [] : undefined
+  let poolsPrompt = true
   const steps: Step[] = []
   for (const { kind, type, path } of rest) {
     const configFile = join(folder, path, 'config.json')
-    if (kind === 'Pooling' && !pooling) pooling = await readPooling(configFile)
-    else if (kind === 'Normalize' && pooling) steps.push({ kind: 'normalize' })
-    else if (kind === 'Dense' && pooling) steps.push({ kind: 'dense', folder: join(folder, path), config: await readDense(configFile) })
-    else throw unsupported(file, type, pooling ? 'module after the pooling' : 'module before a pooling')
+    if (kind === 'Dropout') continue
+    else if (kind === 'Pooling' && !pooling) ({ pooling, poolsPrompt } = await readPooling(configFile))
+    else if (kind === 'Normalize' && pooling) {
+      const json = await ifThere(configFile)
+      if (json && path !== '') readConfig(normalizeSchema, { json, file: configFile })
+      steps.push({ kind: 'normalize' })
+    } else if (kind === 'Dense' && pooling) steps.push({ kind: 'dense', folder: join(folder, path), config: await readDense(configFile) })
+    else if (kind === 'LayerNorm' && pooling) {
+      const { dimension } = readConfig(normSchema, { json: await readJsonObject(configFile), file: configFile })
+      steps.push({ kind: 'norm', folder: join(folder, path), width: dimension })
+    } else throw unsupported(file, type, pooling ? 'module after the pooling' : 'module before a pooling')
   }
   if (!pooling) throw unsupported(file, 'no Pooling', 'list of modules')
-  return { encoder, maxLength: maxLength ?? undefined, pooling, steps }
+  return { encoder, maxLength: settings.max_seq_length ?? undefined, lowercase: settings.do_lower_case, pooling, poolsPrompt, steps }
 }
 
-async function readModules(file: string): Promise<v.InferOutput<typeof modulesSchema> | undefined> {
-  const bytes = await optional(file, () => readSmallFile(file, MAX_MODULES_FILE))
-  if (!bytes) return undefined
-  let json: unknown
-  try {
-    json = JSON.parse(bytes.toString())
-  } catch (cause) {
-    throw new CheckpointError(`${file} is no JSON: ${(cause as Error).message}`, { file, cause })
+async function readSettings(encoder: string): Promise<v.InferOutput<typeof transformerSchema>> {
+  for (const file of SETTINGS_FILES.map(name => join(encoder, name))) {
+    const json = await ifThere(file)
+    if (json) return readConfig(transformerSchema, { json, file })
   }
-  const modules = readConfig(modulesSchema, { json: json as never, file })
-  for (const { path } of modules) if (path !== '') checkInside(path, file, file)
-  return modules
+  return { max_seq_length: null, do_lower_case: false, module_output_name: null }
 }
 
-/** What `read` gives; undefined if the file is not there. */
-async function optional<T>(file: string, read: (file: string) => Promise<T>): Promise<T | undefined> {
-  try {
-    return await read(file)
-  } catch (error) {
-    const cause = (error as Error).cause as NodeJS.ErrnoException | undefined
-    if (error instanceof CheckpointError && cause?.code === 'ENOENT') return undefined
-    throw error
-  }
-}
-
-async function readPooling(file: string): Promise<Pooling> {
+async function readPooling(file: string): Promise<{ pooling: Pooling[]; poolsPrompt: boolean }> {
   const config = readConfig(poolingSchema, { json: await readJsonObject(file), file }) as Record<string, unknown>
   const mode = config['pooling_mode'] as string | string[] | null | undefined
-  const names = mode == null ? undefined : [mode].flat()
-  const chosen = POOLINGS.filter(({ flag, names: spellings }) => (names ? spellings.some(name => names.includes(name)) : config[flag] === true))
-  const pooling = chosen.length === 1 && (names?.length ?? 1) === 1 ? chosen[0]!.pooling : undefined
-  if (!pooling) throw unsupported(file, names?.join(', ') ?? (chosen.map(({ flag }) => flag).join(', ') || 'nothing'), 'pooling')
-  return pooling
+  const poolsPrompt = config['include_prompt'] as boolean
+  if (mode == null) {
+    const flagged = POOLINGS.filter(({ flag }) => config[flag]).map(({ pooling }) => pooling)
+    return { pooling: flagged.length > 0 ? flagged : ['mean'], poolsPrompt }
+  }
+  const pooling = [mode].flat().map(name => {
+    const known = POOLINGS.find(({ names }) => names.includes(name))
+    if (!known) throw new CheckpointError(`${file}: pooling_mode is ${name}; expected of ${POOLINGS.flatMap(({ names }) => names).join(', ')}`, { file, field: 'pooling_mode' })
+    return known.pooling
+  })
+  return { pooling, poolsPrompt }
 }
 
 async function readDense(file: string): Promise<DenseConfig> {
-  const { in_features: inputs, out_features: outputs, bias, activation_function: name } = readConfig(denseSchema, { json: await readJsonObject(file), file })
-  const activation = DENSE_ACTIVATIONS[name.split('.').at(-1)!]
-  if (!activation) throw unsupported(file, name, 'activation_function')
-  return { inputs, outputs, bias, activation }
+  const config = readConfig(denseSchema, { json: await readJsonObject(file), file })
+  const activation = DENSE_ACTIVATIONS[config.activation_function.split('.').at(-1)!]
+  if (!activation) throw unsupported(file, config.activation_function, 'activation_function')
+  return { inputs: config.in_features, outputs: config.out_features, bias: config.bias, activation, residual: config.use_residual }
 }
 
 function unsupported(file: string, came: string, what: string): UnsupportedError {
   return new UnsupportedError(`${file}: ${came} is not supported as ${what}`, { file })
 }
 
-/** A dense layer's parameters and the checkpoint they are in. */
-export interface DensePart {
+/** A layer's parameters and the checkpoint they are in. */
+export interface StepPart {
   readonly checkpoint: Checkpoint
   readonly scope: Scope
 }
 
-/** An encoder with the modules that follow it. */
-export class SentenceTower implements TextTower {
-  readonly prefix: string
-  readonly absent: Readonly<Record<string, string>>
-  readonly vocabulary: number
-  readonly tokenTypes: number
-  readonly positions: number
-  readonly maxLength: number
-  readonly takesPositionIds: boolean
-  readonly relativePositions: boolean
-  readonly readsFirst: readonly string[]
+type StepFunction = (x: Value) => Value
 
-  private constructor(
-    private readonly encoder: TextTower,
-    private readonly pooling: Pooling,
-    private readonly steps: readonly ((x: Value) => Value)[],
-    private readonly normalized: boolean,
-  ) {
+/** The layers behind the pooling. */
+interface Layers {
+  readonly functions: readonly StepFunction[]
+  /** The last one normalises. */
+  readonly normalized: boolean
+}
+
+/** An encoder with the modules that follow it. Opens the checkpoints of those that have one. */
+export async function buildSentence(
+  architecture: Architecture,
+  modules: SentenceModules,
+  computeType: Scope['computeType'],
+): Promise<{ architecture: Architecture; parts: StepPart[] }> {
+  const parts: StepPart[] = []
+  const functions: StepFunction[] = []
+  for (const step of modules.steps) {
+    if (step.kind === 'normalize') {
+      functions.push(x => l2Normalize(x, { dtype: 'float32' }))
+      continue
+    }
+    const checkpoint = await openCheckpoint(step.folder)
+    const scope = Scope.root(checkpoint, computeType)
+    functions.push(step.kind === 'dense' ? denseStep(scope, step.config) : normStep(scope, step.width))
+    parts.push({ checkpoint, scope })
+  }
+  const layers: Layers = { functions, normalized: modules.steps.at(-1)?.kind === 'normalize' }
+  const { images, texts } = architecture
+  if (modules.pooling.length === 0) {
+    const both = { images: images && new LayeredImages(images, layers), texts: texts && new LayeredTexts(texts, layers) }
+    return { architecture: { ...architecture, ...(functions.length > 0 && both), sentence: modules }, parts }
+  }
+  if (!texts || images) throw new UnsupportedError('modules.json puts a pooling behind a model that is no text encoder', { field: 'Pooling' })
+  return { architecture: { texts: new SentenceTower(texts, modules.pooling, layers), sentence: modules }, parts }
+}
+
+function denseStep(scope: Scope, { inputs, outputs, bias, activation, residual }: DenseConfig): StepFunction {
+  const dense = new Linear(scope.at('linear'), inputs, outputs, { bias })
+  const shortcut = residual && inputs !== outputs ? new Linear(scope.at('residual'), inputs, outputs, { bias: false }) : undefined
+  return x => {
+    const out = activation === 'sigmoid' ? unary(dense.forward(x, { dtype: 'float32' }), 'sigmoid') : dense.forward(x, { activation, dtype: 'float32' })
+    if (!residual) return out
+    return add(out, shortcut ? shortcut.forward(x, { dtype: 'float32' }) : x)
+  }
+}
+
+function normStep(scope: Scope, width: number): StepFunction {
+  const norm = new LayerNorm(scope.at('norm'), width, LAYER_NORM_EPS)
+  return x => norm.forward(x, { dtype: 'float32' })
+}
+
+/** The embedding through all layers, and before the normalisation if that is the last of them. */
+function throughLayers(embedding: Value, { functions, normalized }: Layers): { sentence: Value; unnormalized: Value } {
+  const unnormalized = functions.slice(0, normalized ? -1 : undefined).reduce((x, step) => step(x), embedding)
+  return { sentence: normalized ? functions.at(-1)!(unnormalized) : unnormalized, unnormalized }
+}
+
+function layered(traced: Traced, layers: Layers): Traced {
+  const { sentence, unnormalized } = throughLayers(traced.embedding, layers)
+  return { ...traced, outputs: { ...traced.outputs, sentence_embedding: sentence }, embedding: unnormalized }
+}
+
+/** What all towers of texts behind which something follows have in common with the encoder. */
+class TextsBehind {
+  readonly prefix
+  readonly absent
+  readonly vocabulary
+  readonly tokenTypes
+  readonly positions
+  readonly maxLength
+  readonly takesPositionIds
+  readonly relativePositions
+  readonly readsFirst
+  readonly endOf
+
+  constructor(protected readonly encoder: TextTower) {
     this.prefix = encoder.prefix
     this.absent = encoder.absent
     this.vocabulary = encoder.vocabulary
@@ -158,52 +227,88 @@ export class SentenceTower implements TextTower {
     this.maxLength = encoder.maxLength
     this.takesPositionIds = encoder.takesPositionIds
     this.relativePositions = encoder.relativePositions
-    const sentence = pooling === 'cls' ? ['sentence_embedding', 'sentence_embedding_unnormalized', EMBEDDING] : []
-    this.readsFirst = [...encoder.readsFirst, 'cls_pooled', ...sentence]
-  }
-
-  /** Opens the dense layers' checkpoints and puts the modules behind the encoder. */
-  static async build(encoder: TextTower, { pooling, steps }: SentenceModules, computeType: Scope['computeType']): Promise<{ tower: SentenceTower; parts: DensePart[] }> {
-    const parts: DensePart[] = []
-    const functions: ((x: Value) => Value)[] = []
-    for (const step of steps) {
-      if (step.kind === 'normalize') {
-        functions.push(x => l2Normalize(x, { dtype: 'float32' }))
-        continue
-      }
-      const checkpoint = await openCheckpoint(step.folder)
-      const scope = Scope.root(checkpoint, computeType)
-      const { inputs, outputs, bias, activation } = step.config
-      const dense = new Linear(scope.at('linear'), inputs, outputs, { bias })
-      functions.push(x => dense.forward(x, { activation, dtype: 'float32' }))
-      parts.push({ checkpoint, scope })
-    }
-    return { tower: new SentenceTower(encoder, pooling, functions, steps.at(-1)?.kind === 'normalize'), parts }
+    this.readsFirst = encoder.readsFirst
+    this.endOf = encoder.endOf?.bind(encoder)
   }
 
   positionIds(ids: Int32Array): Int32Array {
     return this.encoder.positionIds(ids)
   }
+}
+
+/** CLIP's texts with layers behind their embedding. */
+class LayeredTexts extends TextsBehind implements TextTower {
+  constructor(
+    encoder: TextTower,
+    private readonly layers: Layers,
+  ) {
+    super(encoder)
+  }
+
+  trace(tokens: TokenInputs): Traced {
+    return layered(this.encoder.trace(tokens), this.layers)
+  }
+}
+
+/** CLIP's pictures with layers behind their embedding. */
+class LayeredImages implements ImageTower {
+  readonly prefix
+  readonly absent
+  readonly imageSize
+
+  constructor(
+    private readonly encoder: ImageTower,
+    private readonly layers: Layers,
+  ) {
+    this.prefix = encoder.prefix
+    this.absent = encoder.absent
+    this.imageSize = encoder.imageSize
+  }
+
+  trace(pixels: Value, scale: PixelScale): Traced {
+    const { outputs, ...traced } = layered(this.encoder.trace(pixels, scale), this.layers)
+    const { sentence_embedding: _ofTexts, ...own } = outputs
+    return { ...traced, outputs: own }
+  }
+}
+
+/** An encoder of tokens whose texts are pooled. */
+class SentenceTower extends TextsBehind implements TextTower {
+  readonly readsPlaces: boolean
+
+  constructor(
+    encoder: TextTower,
+    private readonly pooling: readonly Pooling[],
+    private readonly layers: Layers,
+  ) {
+    super(encoder)
+    this.readsPlaces = pooling.includes('weighted_mean')
+  }
 
   trace(tokens: TokenInputs): Traced {
     const traced = this.encoder.trace(tokens)
     const last = traced.outputs['last_hidden_state']!
-    const counted = countedTokens(last, tokens.sequences)
-    const pooled = {
-      cls: pickToken(last, { which: 'first', cuSeqlens: tokens.sequences.cuSeqlens, dtype: 'float32' }),
-      mean: poolTokens(last, tokens.sequences, 'mean'),
-      max: poolTokens(last, tokens.sequences, 'max'),
-      mean_sqrt_len: poolTokens(last, tokens.sequences, 'mean_sqrt_len'),
-      last: pickToken(counted.tokens, { which: 'last', cuSeqlens: counted.cuSeqlens, dtype: 'float32' }),
+    const width = last.shape[1]!
+    const { rows, cuSeqlens } = countedRows(last, tokens)
+    const pooled: Readonly<Record<Pooling, () => Value>> = {
+      cls: () => pickToken(rows, { which: 'first', cuSeqlens, dtype: 'float32' }),
+      max: () => pool(rows, { mode: 'max', cuSeqlens, dtype: 'float32' }),
+      mean: () => pool(rows, { mode: 'mean', cuSeqlens, dtype: 'float32' }),
+      mean_sqrt_len: () => pool(rows, { mode: 'mean_sqrt_len', cuSeqlens, dtype: 'float32' }),
+      weighted_mean: () => {
+        const places = reshape(cast(tokens.places!, 'float32'), [tokens.places!.shape[0]!, 1])
+        const weights = spread(countedRows(places, tokens).rows, width)
+        return div(pool(mul(rows, weights), { mode: 'mean', cuSeqlens, dtype: 'float32' }), pool(weights, { mode: 'mean', cuSeqlens, dtype: 'float32' }))
+      },
+      last: () => pickToken(rows, { which: 'last', cuSeqlens, dtype: 'float32' }),
     }
-    const unnormalized = this.steps.slice(0, this.normalized ? -1 : undefined).reduce((x, step) => step(x), pooled[this.pooling])
-    const sentence = this.normalized ? this.steps.at(-1)!(unnormalized) : unnormalized
+    const { sentence, unnormalized } = throughLayers(sideBySide(this.pooling.map(name => pooled[name]())), this.layers)
     return {
       outputs: {
         ...traced.outputs,
-        cls_pooled: pooled.cls,
-        mean_pooled: pooled.mean,
-        max_pooled: pooled.max,
+        cls_pooled: pooled.cls(),
+        mean_pooled: pooled.mean(),
+        max_pooled: pooled.max(),
         sentence_embedding_unnormalized: unnormalized,
         sentence_embedding: sentence,
       },
@@ -211,4 +316,21 @@ export class SentenceTower implements TextTower {
       embedding: unnormalized,
     }
   }
+}
+
+/** x: [T, 1] -> [T, width], the same number in a whole row. */
+function spread(x: Value, width: number): Value {
+  return matmul(x, constant(new Tensor('float32', new Float32Array(width).fill(1), [width, 1])), { dtype: 'float32' })
+}
+
+/** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
+function sideBySide(values: readonly Value[]): Value {
+  if (values.length === 1) return values[0]!
+  const width = values[0]!.shape[1]!
+  const moved = values.map((value, part) => {
+    const place = new Float32Array(values.length * width * width)
+    for (let c = 0; c < width; c++) place[(part * width + c) * width + c] = 1
+    return matmul(value, constant(new Tensor('float32', place, [values.length * width, width])), { dtype: 'float32' })
+  })
+  return moved.reduce((a, b) => add(a, b))
 }

@@ -85,6 +85,7 @@ export class TextInputs {
       types: types && pick(types, columns),
       firstIsMasked,
       ...(needs.end && !needs.onlyEnd && { end: columns.indexOf(end) }),
+      ...(tower.readsPlaces && { places: Int32Array.from(columns, c => c - columns[firstIsMasked ? 1 : 0]! + 1) }),
     }
   }
 

@@ -25,7 +25,19 @@ export interface TextTokens {
   readonly firstIsMasked?: boolean
   /** Where among them the end token is; for towers with `endOf`. */
   readonly end?: number
+  /** So many at the front, a prompt's, are left out by poolings. */
+  readonly unpooled?: number
+  /** For towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, …; default: one after the other. */
+  readonly places?: Int32Array
 }
+
+/** Which of the inputs that not every text needs a run has. */
+interface Extras {
+  readonly ends: boolean
+  readonly keyed: boolean
+  readonly pooled: boolean
+}
+const NONE: Extras = { ends: false, keyed: false, pooled: false }
 
 /** One finished run: texts `texts` have rows offsets[i] to offsets[i + 1] of the outputs per token. */
 export interface TextPiece {
@@ -51,7 +63,7 @@ export class TextRunner implements Part {
     readonly tower: TextTower,
     private readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, false, false))
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE))
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -150,11 +162,13 @@ export class TextRunner implements Part {
     const capacity = bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
     const ends = texts[0]!.end !== undefined
     const keyed = texts.some(text => text.firstIsMasked)
+    const pooled = texts.some(text => text.unpooled)
+    const extras: Extras = { ends, keyed, pooled }
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
-      JSON.stringify(['texts', capacity, ends, keyed, want]),
+      JSON.stringify(['texts', capacity, extras, want]),
       inputs => pick(namedValues(this.trace(inputs), this.tower.prefix)),
-      this.specs(capacity, capacity / TOKENS_PER_TEXT, ends, keyed),
+      this.specs(capacity, capacity / TOKENS_PER_TEXT, extras),
     )
     const offsets = cumulative(texts.map(text => text.ids.length))
     const joined = (field: (text: TextTokens) => Int32Array) => vector(concatenate(texts.map(field), tokens))
@@ -165,7 +179,9 @@ export class TextRunner implements Part {
         ...(this.tower.tokenTypes > 0 && { types: joined(text => text.types ?? new Int32Array(text.ids.length)) }),
         cuSeqlens: vector(offsets),
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
-        ...(keyed && keysOf(texts, offsets)),
+        ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
+        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0))),
+        ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
       { signal },
     )
@@ -173,13 +189,14 @@ export class TextRunner implements Part {
   }
 
   private trace(inputs: Record<string, Value>) {
-    const { ids, positions, types, cuSeqlens, ends, keyRows, cuKeys } = inputs as Record<string, Value | undefined>
-    const keys = keyRows && cuKeys && { rows: keyRows, cuSeqlens: cuKeys }
-    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends }
+    const { ids, positions, types, cuSeqlens, ends, places, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
+    const keys = keyRows && { rows: keyRows, cuSeqlens: keyLengths! }
+    const pooled = pooledRows && { rows: pooledRows, cuSeqlens: pooledLengths! }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places }
     return this.tower.trace(tokens)
   }
 
-  private specs(tokens: number, texts: number, ends: boolean, keyed: boolean): Record<string, ValueType> {
+  private specs(tokens: number, texts: number, { ends, keyed, pooled }: Extras): Record<string, ValueType> {
     const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
     const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
     return {
@@ -188,7 +205,9 @@ export class TextRunner implements Part {
       ...(this.tower.tokenTypes > 0 && { types: perToken }),
       cuSeqlens: lengths,
       ...(ends && { ends: { shape: [texts], dtype: 'int32', extent: { name: 'texts', per: 1 } } as ValueType }),
-      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, cuKeys: lengths }),
+      ...(this.tower.readsPlaces && { places: perToken }),
+      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
+      ...(pooled && { pooledRows: { ...perToken, extent: { name: 'pooled', per: 1 } }, pooledLengths: lengths }),
     }
   }
 }
@@ -213,15 +232,15 @@ function concatenate(parts: readonly Int32Array[], length: number): Int32Array {
   return all
 }
 
-/** The rows that may be attended to: all but masked first ones. */
-function keysOf(texts: readonly TextTokens[], offsets: Int32Array): { keyRows: Tensor; cuKeys: Tensor } {
+/** All rows but so many at the front of each text, as the inputs `${name}Rows` and `${name}Lengths`. */
+function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string, skippedOf: (text: TextTokens) => number): Record<string, Tensor> {
   const rows: number[] = []
   const lengths = texts.map((text, i) => {
-    const skipped = text.firstIsMasked ? 1 : 0
+    const skipped = Math.min(skippedOf(text), text.ids.length)
     for (let row = offsets[i]! + skipped; row < offsets[i + 1]!; row++) rows.push(row)
     return text.ids.length - skipped
   })
-  return { keyRows: vector(Int32Array.from(rows)), cuKeys: vector(cumulative(lengths)) }
+  return { [`${name}Rows`]: vector(Int32Array.from(rows)), [`${name}Lengths`]: vector(cumulative(lengths)) }
 }
 
 /** Copies packed rows to the columns they come from. */

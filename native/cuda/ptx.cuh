@@ -134,6 +134,15 @@ PTX T load_nc(const T* from) {
 #endif
 }
 
+// Stores 16 aligned bytes at once. (Of an assignment of a uint4 the compiler may make four stores.)
+PTX void store_16(void* to, uint4 value) {
+#ifdef CHIASMA_SIM
+  *static_cast<uint4*>(to) = value;
+#else
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
+#endif
+}
+
 // --- Shared memory ---
 
 // The address that ldmatrix and cp.async take.

@@ -64,7 +64,8 @@ __device__ __forceinline__ void store_piece(T* to, const float (&from)[piece_siz
     if constexpr (sizeof(T) == 4) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        reinterpret_cast<float4*>(to)[half] = make_float4(from[half * 4], from[half * 4 + 1], from[half * 4 + 2], from[half * 4 + 3]);
+        const float* const four = from + half * 4;
+        ptx::store_16(to + half * 4, {ptx::float_to_bits(four[0]), ptx::float_to_bits(four[1]), ptx::float_to_bits(four[2]), ptx::float_to_bits(four[3])});
       }
     } else {
       uint4 words;
@@ -72,7 +73,7 @@ __device__ __forceinline__ void store_piece(T* to, const float (&from)[piece_siz
       words.y = pack2<T>(from[2], from[3]);
       words.z = pack2<T>(from[4], from[5]);
       words.w = pack2<T>(from[6], from[7]);
-      *reinterpret_cast<uint4*>(to) = words;
+      ptx::store_16(to, words);
     }
   } else {
 #pragma unroll

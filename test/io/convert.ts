@@ -48,7 +48,7 @@ t.test('a folder', async t => {
 
 t.test('files, TorchScript, shards and modules', async t => {
   const dir = t.testdir({
-    modules: { 'modules.json': '[{"path":""},{"path":"1_Pooling"},{"path":"2_Dense"}]', '1_Pooling': { 'config.json': '{}' }, '2_Dense': { 'config.json': '{}' } },
+    modules: { 'modules.json': '[{"path":"","type":"Transformer"},{"path":"1_Pooling","type":"Pooling"},{"path":"2_Dense","type":"Dense"},{"path":"3_Normalize","type":"Normalize"}]', '1_Pooling': { 'config.json': '{}' }, '2_Dense': { 'config.json': '{}' } },
     shards: { 'pytorch_model.bin.index.json': '{"weight_map":{"first.weight":"a.bin","f32":"b.bin"}}' },
   })
   await convertCheckpoint(join(fixtures, 'torchscript.pt'), join(dir, 'script'))

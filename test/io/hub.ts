@@ -148,8 +148,19 @@ t.test('which weights', async t => {
     await resolve()
     t.same(server.requests, [])
     await rm(repository, { recursive: true })
-    server.files.set('modules.json', Buffer.from('[{"path":"../../outside"}]'))
+    server.files.set('modules.json', Buffer.from('[{"path":"../../outside","type":"Pooling"}]'))
     await t.rejects(resolve(), { name: 'CheckpointError', message: /file name "..\/..\/outside"/ })
+  })
+
+  t.test('modules without a model at the top', async t => {
+    const modules = JSON.stringify([{ path: '0_CLIPModel', type: 'sentence_transformers.models.CLIPModel' }])
+    const content = { 'modules.json': modules, '0_CLIPModel/config.json': '{}', '0_CLIPModel/model.safetensors': 'x', '0_CLIPModel/tokenizer.json': '{}' }
+    const { server, resolve } = await setUp(t, content, ['0_CLIPModel/model.safetensors'])
+    const { folder } = await resolve()
+    t.same((await readdir(join(folder, '0_CLIPModel'))).sort(), ['config.json', 'model.safetensors', 'tokenizer.json'])
+    server.requests.length = 0
+    await resolve()
+    t.same(server.requests, [], 'the cache is known to be complete')
   })
 })
 

@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, readdir, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
@@ -60,8 +60,8 @@ const packed = [
   /^(package\.json|README\.md|LICENSE|CHANGELOG\.md|CMakeLists\.txt|binding\.gyp|scripts\/build-addon\.mjs)$/,
   /^dist\/[\w/-]+\.js$/,
   /^typings\/(?!addon)[\w-]+\.d\.ts$/,
-  /^native\/(cpp\/[\w/]+|cuda\/\w+)\.(cpp|h|cu|cuh)$/, // not native/cuda/sim
-  /^prebuilds\/linux-x64\/chiasma\.glibc\.node$/,
+  /^native\/(cpp\/[\w/]+|cuda\/\w+)\.(cpp|h|cu|cuh|map)$/, // not native/cuda/sim
+  /^prebuilds\/linux-x64\/(chiasma\.glibc\.node|libchiasma_cuda\.so)$/,
 ]
 
 t.test('package', async (t) => {
@@ -75,29 +75,40 @@ t.test('package', async (t) => {
 
   const own = join(root, 'build/Release/chiasma.node')
   const before = existsSync(own) && (await stat(own)).ino
+  await run('npm', ['run', 'cuda:toolkit'])
   await run('npm', ['run', 'prebuild:release'])
   lap('prebuild')
   t.equal(existsSync(own) && (await stat(own)).ino, before, 'the addon of the clone stays')
-  t.same(await readdir(join(root, 'prebuilds'), { recursive: true }), ['linux-x64', 'linux-x64/chiasma.glibc.node'], 'prebuildify ships the addon and nothing else')
+  const made = ['linux-x64', 'linux-x64/chiasma.glibc.node', 'linux-x64/libchiasma_cuda.so']
+  t.same((await readdir(join(root, 'prebuilds'), { recursive: true })).sort(), made, 'the addon, the CUDA library and nothing else, no simulator')
 
-  await t.test('symbols', async (t) => {
-    const prebuilt = join(root, 'prebuilds/linux-x64/chiasma.glibc.node')
-    const versions = await neededVersions(prebuilt)
-    t.ok(versions.length, 'it is linked against glibc')
-    for (const version of versions) {
-      const [, minor] = /^GLIBC_2\.(\d+)(?:\.\d+)?$/.exec(version) ?? []
-      t.ok(minor !== undefined && Number(minor) <= 28, `${version} is in glibc 2.28`)
-    }
-    const libraries = [...(await run('readelf', ['--dynamic', '--wide', prebuilt])).matchAll(/\(NEEDED\).*\[(.+)\]/g)].map((match) => match[1]!)
-    t.same(libraries.filter((name) => !/^(libc|libm|libdl|libpthread|librt|ld-linux-x86-64)\.so\.\d+$/.test(name)), [], 'it needs glibc and no other library')
-    t.match(await run('node', ['scripts/check-weak-symbols.mjs', 'build/cmake-release']), /^[1-9]\d* objects, 0 complaints/, 'no weak symbols in the simd objects of this compiler either')
-  })
+  const prebuilt = join(root, 'prebuilds/linux-x64/chiasma.glibc.node')
+  const cuda = join(root, 'prebuilds/linux-x64/libchiasma_cuda.so')
+  for (const file of [prebuilt, cuda]) {
+    await t.test(`symbols of ${basename(file)}`, async (t) => {
+      const versions = await neededVersions(file)
+      t.ok(versions.length, 'it is linked against glibc')
+      for (const version of versions) {
+        const [, minor] = /^GLIBC_2\.(\d+)(?:\.\d+)?$/.exec(version) ?? []
+        t.ok(minor !== undefined && Number(minor) <= 28, `${version} is in glibc 2.28`)
+      }
+      const libraries = [...(await run('readelf', ['--dynamic', '--wide', file])).matchAll(/\(NEEDED\).*\[(.+)\]/g)].map((match) => match[1]!)
+      t.same(libraries.filter((name) => !/^(libc|libm|libdl|libpthread|librt|ld-linux-x86-64)\.so\.\d+$/.test(name)), [], 'it needs glibc and no other library, no driver')
+    })
+  }
+  t.match(await run('node', ['scripts/check-weak-symbols.mjs', 'build/cmake-release']), /^[1-9]\d* objects, 0 complaints/, 'no weak symbols in the simd objects of this compiler either')
+  t.equal((await run('nm', ['--dynamic', '--defined-only', '--format=just-symbols', cuda])).trim(), 'chiasma_cuda_library', 'the CUDA library exports its table alone')
+  const architectures = (await run(join(root, 'build/tools/cuda/nvidia/cu13/bin/cuobjdump'), ['--list-elf', '--list-ptx', cuda])).match(/\.sm_\w+\.\w+/g)
+  t.same([...new Set(architectures)].sort(), ['.sm_100.cubin', '.sm_120.cubin', '.sm_80.cubin', '.sm_80.ptx', '.sm_86.cubin', '.sm_89.cubin', '.sm_90a.cubin'], 'it has every architecture')
 
   const tarball = join(work, (await run('npm', ['pack', '--pack-destination', work, '--silent'])).trim().split('\n').at(-1)!)
   lap('pack')
   await t.test('contents', async (t) => {
     const files = (await run('tar', ['-tzf', tarball])).trim().split('\n').map((name) => name.replace(/^package\//, ''))
-    t.comment(`${files.length} files, ${((await stat(tarball)).size / 1024).toFixed(0)} KiB`)
+    const { size } = await stat(tarball)
+    t.comment(`${files.length} files, ${(size / 2 ** 20).toFixed(1)} MiB`)
+    t.ok(size < 80e6, `${size} bytes are under 80 MB`)
+    t.same(files.filter((name) => /\.(node|so)$/.test(name)), ['prebuilds/linux-x64/chiasma.glibc.node', 'prebuilds/linux-x64/libchiasma_cuda.so'], 'one addon, one CUDA library')
     t.same(files.filter((name) => !packed.some((kind) => kind.test(name))), [], 'nothing superfluous')
     const sources = (await readdir(join(root, 'native/cpp'), { recursive: true })).filter((name) => name.includes('.')).map((name) => `native/cpp/${name}`)
     const wanted = ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'scripts/build-addon.mjs', 'dist/index.js', 'dist/cli/main.js', 'typings/index.d.ts', 'typings/nn.d.ts', 'typings/shared.d.ts', 'prebuilds/linux-x64/chiasma.glibc.node']
