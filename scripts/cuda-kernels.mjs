@@ -56,12 +56,22 @@ export const hot = {
   binary_kernel: { holds: ([a, b, out]) => wideAccess([a, out]) },
   unary_kernel: { holds: wideAccess },
   cast_kernel: { holds: wideAccess },
-  patchify_kernel: { holds: ([out]) => wideAccess([undefined, out]) },
+  patchify_bytes_kernel: { holds: ([out]) => ['LDG.128', ...wideAccess([undefined, out])], shared: () => 32 * 8 * 32 * 3 },
+  scan_kernel: {
+    holds: () => ['HMMA', 'LDSM', 'LDGSTS.128'],
+    shared: ([type, parts, queries]) => {
+      const stage = 128 * 64 + parts * queries * { bf16: 64, 'signed char': 128, float: 32 }[type]
+      return (stage * 4 <= 72 * 1024 ? 4 : 3) * stage + queries * (32 * 8 + 8 + 8 + 68 * 4 + 4) + 4 * 32 * 8
+    },
+  },
 }
 
 export const plain = {
   attention_float_kernel: 'heads over 128 and mixed types, which no model in half precision has',
-  class_tokens_kernel: 'one row for each picture',
+  patchify_kernel: 'pictures of floats, and patches of more than 32',
+  prepare_queries_kernel: 'once for each query of a search',
+  merge_kernel: 'the lists that a search found, a few kilobytes for each query',
+  finish_kernel: 'the few rows that a search keeps',
   scatter_kernel: 'only in models that pack padded text',
   scatter_check_kernel: 'one index for each thread',
   scatter_sources_kernel: 'one index for each thread',
