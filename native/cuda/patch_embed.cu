@@ -13,8 +13,11 @@ constexpr int group = 8;       // patches of a block, side by side
 constexpr int max_side = 32;   // of patches that a block holds
 constexpr int vector_bytes = 16;
 
+__device__ __forceinline__ float of_channel(const float (&values)[channels], int channel) {
+  return channel == 0 ? values[0] : channel == 1 ? values[1] : values[2];  // an index would put the array into local memory
+}
 __device__ __forceinline__ float normalised(const Patchify& a, int value, int channel) {
-  return (static_cast<float>(static_cast<double>(value) * a.rescale) - a.mean[channel]) / a.std[channel];
+  return (static_cast<float>(static_cast<double>(value) * a.rescale) - of_channel(a.mean, channel)) / of_channel(a.std, channel);
 }
 
 // Where an element of a patch's row comes from, and the next one.

@@ -209,8 +209,8 @@ __device__ __forceinline__ int element_at(DType corpus, int place) {
   return corpus == DType::bfloat16 ? Corpus<bf16>::element(place) : corpus == DType::int8 ? Corpus<int8_t>::element(place) : Corpus<float>::element(place);
 }
 
-// A warp for each query: its direction, and what the tensor cores multiply. In, if it is bf16, in one part: the query times a power of two, so that it is exact;
-// else its direction in three.
+// A warp for each query: its direction, and what the tensor cores multiply: the direction in three parts, or in one the query times a power of two, which is
+// exact if the query is bf16.
 template <class In, int Parts>
 __global__ void __launch_bounds__(row_threads) prepare_queries_kernel(TopK a, Work work) {
   const int64_t query = row_of_warp();
@@ -332,7 +332,7 @@ __device__ __forceinline__ void start_queries(uint8_t* stage, const Work& work, 
 }
 
 template <class T, int Parts, int Queries>
-__global__ void __launch_bounds__(threads) scan_kernel(TopK a, Work work, int pass, int access) {
+__global__ void __launch_bounds__(threads, Queries > few_queries ? 2 : 3) scan_kernel(TopK a, Work work, int pass, int access) {
   using S = Scan<T, Parts, Queries>;
   using C = Corpus<T>;
   using QueryTile = Tile<S::query_row_bytes / unit_bytes>;
@@ -443,27 +443,31 @@ __global__ void __launch_bounds__(threads) scan_kernel(TopK a, Work work, int pa
       }
     }
 
+#pragma unroll 1
+    for (int block = 0; block < row_blocks; ++block) {
+      const int64_t first_row = tile * tile_rows + block * 16;
 #pragma unroll
-    for (int i = 0; i < row_blocks; ++i) {
-      const int64_t first_row = tile * tile_rows + i * 16;
-      float inverse[2];
+      for (int i = 0; i < row_blocks; ++i) {
+        if (i != block) continue;
+        float inverse[2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (a.inverse_norms) {
-          const int64_t row = first_row + warp * row_blocks * 16 + g + half * 8;
-          inverse[half] = row < a.rows ? a.inverse_norms[row] : 0.0f;
-          inverse[half] = inverse[half] == INFINITY ? 0.0f : inverse[half];
-        } else {
-          float square = squares[i][half];
-          square += __shfl_xor_sync(full_warp, square, 1);
-          square += __shfl_xor_sync(full_warp, square, 2);
-          inverse[half] = square == 0 ? 0.0f : 1.0f / sqrtf(square);
+        for (int half = 0; half < 2; ++half) {
+          if (a.inverse_norms) {
+            const int64_t row = first_row + warp * row_blocks * 16 + g + half * 8;
+            inverse[half] = row < a.rows ? a.inverse_norms[row] : 0.0f;
+            inverse[half] = inverse[half] == INFINITY ? 0.0f : inverse[half];
+          } else {
+            float square = squares[i][half];
+            square += __shfl_xor_sync(full_warp, square, 1);
+            square += __shfl_xor_sync(full_warp, square, 2);
+            inverse[half] = square == 0 ? 0.0f : 1.0f / sqrtf(square);
+          }
         }
-      }
 #pragma unroll
-      for (int j = 0; j < query_blocks; ++j) {
+        for (int j = 0; j < query_blocks; ++j) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) scores[(j * 8 + t * 2 + e % 2) * score_stride + warp * 16 + g + e / 2 * 8] = sums[i][j][e] * inverse[e / 2];
+          for (int e = 0; e < 4; ++e) scores[(j * 8 + t * 2 + e % 2) * score_stride + warp * 16 + g + e / 2 * 8] = sums[i][j][e] * inverse[e / 2];
+        }
       }
       __syncthreads();
       for (int query = warp; query < Queries && first_query + query < a.query_count; query += warps) {
@@ -560,20 +564,6 @@ __global__ void __launch_bounds__(merge_threads) finish_kernel(TopK a, Work work
 
 // --- Launchers ---
 
-template <class F>
-cudaError_t with_corpus(DType type, F&& f) {
-  switch (type) {
-    case DType::float32:
-      return f(float{});
-    case DType::bfloat16:
-      return f(bf16{});
-    case DType::int8:
-      return f(int8_t{});
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
-
 template <class T, int Parts, int Queries>
 cudaError_t launch_scan(const TopK& a, const Work& work, int pass, cudaStream_t stream) {
   const uint64_t all = reinterpret_cast<uintptr_t>(a.corpus.data) | static_cast<uint64_t>(a.corpus.stride) * sizeof(T);
@@ -603,16 +593,26 @@ cudaError_t launch_top_k(const TopK& a, cudaStream_t stream) {
   if (a.query_count == 0 || a.k == 0) return cudaSuccess;
   if (a.columns < 1 || a.k > 0x40000000 || a.query_count > 0x7fffffff) return cudaErrorInvalidValue;
   const Work work = work_of(a);
-  const bool exact = a.queries.type == DType::bfloat16;
+  const bool exact = a.queries.type == DType::bfloat16 && a.corpus.type != DType::float32;
   const cudaError_t error = with_float(a.queries.type, [&](auto query) {
     using In = decltype(query);
-    return LAUNCH((prepare_queries_kernel<In, std::is_same_v<In, bf16> ? 1 : max_parts>), grid_of_rows(work.padded_queries), row_threads, 0, stream, a, work);
+    const dim3 grid = grid_of_rows(work.padded_queries);
+    if constexpr (std::is_same_v<In, bf16>) {
+      if (exact) return LAUNCH((prepare_queries_kernel<In, 1>), grid, row_threads, 0, stream, a, work);
+    }
+    return LAUNCH((prepare_queries_kernel<In, max_parts>), grid, row_threads, 0, stream, a, work);
   });
   if (error != cudaSuccess) return error;
-  return with_corpus(a.corpus.type, [&](auto corpus) {
-    using T = decltype(corpus);
-    return exact ? launch_passes<T, 1>(a, work, stream) : launch_passes<T, max_parts>(a, work, stream);
-  });
+  switch (a.corpus.type) {
+    case DType::float32:
+      return launch_passes<float, max_parts>(a, work, stream);
+    case DType::bfloat16:
+      return exact ? launch_passes<bf16, 1>(a, work, stream) : launch_passes<bf16, max_parts>(a, work, stream);
+    case DType::int8:
+      return exact ? launch_passes<int8_t, 1>(a, work, stream) : launch_passes<int8_t, max_parts>(a, work, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace chiasma::cuda
