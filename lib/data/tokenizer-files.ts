@@ -113,11 +113,23 @@ function checkDescription(json: JsonObject, file: string): void {
   }
   const merges = model['merges']
   if (model['type'] === 'BPE' && !Array.isArray(merges)) fail('model.merges', merges === undefined ? 'is missing' : `is ${show(merges)}; expected a list`)
+  for (const field of ['normalizer', 'pre_tokenizer', 'decoder']) checkPatterns(json[field], field, fail)
   const added = json['added_tokens'] ?? []
   if (!Array.isArray(added)) return fail('added_tokens', `is ${show(added)}; expected a list`)
   added.forEach((token: JsonObject | null, i) => {
     if (typeof token?.['content'] !== 'string' || token['content'] === '' || !isId(token['id'])) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
   })
+}
+
+/** Patterns are { String } or { Regex } wherever they stand; the library would go on without others. */
+function checkPatterns(value: unknown, path: string, fail: (field: string, problem: string) => never): void {
+  if (value === null || typeof value !== 'object') return
+  const { type, pattern } = value as JsonObject
+  if (type === 'Split' || type === 'Replace') {
+    const { String: text, Regex: regex } = (pattern ?? {}) as JsonObject
+    if (typeof text !== 'string' && typeof regex !== 'string') fail(`${path}.pattern`, `is ${show(pattern)}; expected { String } or { Regex }`)
+  }
+  for (const [key, inner] of Object.entries(value)) checkPatterns(inner, `${path}.${key}`, fail)
 }
 
 function isId(id: unknown): boolean {

@@ -287,9 +287,16 @@ function frameOf(encoder: Encoder, { file }: TokenizerFiles, pair: boolean): Fra
   const unsupported = (): never => {
     throw new CheckpointError(`${file}: its post-processor does more than put special tokens round texts, which is not supported`, { file, field: 'post_processor' })
   }
-  const letter = encoder.encode('a', { add_special_tokens: false }).ids
-  const { ids, token_type_ids: types = ids.map(() => 0) } = encoder.encode('a', { text_pair: pair ? 'a' : null, return_token_type_ids: true })
-  if (!ids.every(Number.isInteger)) return unsupported()
+  const encode = (options: Parameters<Encoder['encode']>[1]) => {
+    try {
+      return encoder.encode('a', options)
+    } catch {
+      return unsupported()
+    }
+  }
+  const letter = encode({ add_special_tokens: false }).ids
+  const { ids, token_type_ids: types = ids.map(() => 0) } = encode({ text_pair: pair ? 'a' : null, return_token_type_ids: true })
+  if (!ids.every(Number.isInteger) || !types.every((type: number) => Number.isInteger(type) && type >= 0)) return unsupported()
   const first = find(ids, letter, 0)
   const second = pair ? find(ids, letter, first + letter.length) : ids.length
   if (first < 0 || second < 0) return unsupported()

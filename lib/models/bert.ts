@@ -31,7 +31,7 @@ export interface BertOptions {
   layerPath: string
   names: BlockOptions['names']
   /** Bias of the scores by distance: the table's name, and for each of the 2L − 1 distances its row. */
-  relative?: { name: string; buckets: number; rows: Int32Array }
+  relative?: { name: string; buckets: number; rows: () => Int32Array }
 }
 
 export class BertEncoder implements TextTower {
@@ -51,6 +51,7 @@ export class BertEncoder implements TextTower {
   private readonly layers: TransformerBlock[]
   private readonly pooler?: Linear
   private readonly relativeTable?: Parameter
+  private relativeRows?: Int32Array
 
   constructor(
     scope: Scope,
@@ -98,7 +99,7 @@ export class BertEncoder implements TextTower {
 
   private relativeBias(): Value | undefined {
     if (!this.relativeTable) return undefined
-    const { rows } = this.options.relative!
+    const rows = (this.relativeRows ??= this.options.relative!.rows())
     return gather(parameter(this.relativeTable), constant(new Tensor('int32', rows, [rows.length])), { dtype: 'float32' })
   }
 }
@@ -110,7 +111,7 @@ const schema = v.object({
   num_attention_heads: headCount(),
   intermediate_size: width(),
   max_position_embeddings: tableRows(),
-  type_vocab_size: v.nullish(integer(0, 1000), 2),
+  type_vocab_size: v.nullish(integer(1, 1000), 2),
   pad_token_id: v.nullish(integer(0, 10_000_000)),
   hidden_act: activation('gelu'),
   layer_norm_eps: epsilon(1e-12),

@@ -83,6 +83,34 @@ t.test('padding', async t => {
   t.same(numbers((await AutoTokenizer.fromPretrained(left))(texts).input_ids), [...new Array<number>(long.length - short.length).fill(0), ...short, ...long])
 })
 
+t.test('descriptions that are broken', async t => {
+  const whole = readFileSync(join(own, 'unigram', 'tokenizer.json'), 'utf8')
+  const folder = temporary(t)
+  const file = join(folder, 'tokenizer.json')
+  const cases: [(json: any) => void, string][] = [
+    [json => delete json.model, 'model'],
+    [json => (json.model.vocab = 3), 'model.vocab'],
+    [json => (json.model.vocab[7] = ['x']), 'model.vocab[7]'],
+    [json => (json.added_tokens[1].id = -1), 'added_tokens[1]'],
+    [json => (json.normalizer.normalizers[1].pattern = 'x'), 'normalizer.normalizers.1.pattern'],
+    [json => delete json.normalizer.normalizers[1].pattern, 'normalizer.normalizers.1.pattern'],
+    [json => delete json.post_processor.single, 'post_processor'],
+    [json => (json.post_processor.single = 'x'), 'post_processor'],
+    [json => (json.post_processor.pair[0].SpecialToken.type_id = 0.5), 'post_processor'],
+  ]
+  for (const [change, field] of cases) {
+    const json = JSON.parse(whole)
+    change(json)
+    writeFileSync(file, JSON.stringify(json))
+    await t.rejects(AutoTokenizer.fromPretrained(folder), { code: 'ERR_CHECKPOINT', file, field }, field)
+  }
+  for (const text of ['', '{', '[]', whole.slice(0, 5000), '{"model":{},"model":{}}']) {
+    writeFileSync(file, text)
+    await t.rejects(AutoTokenizer.fromPretrained(folder), { code: 'ERR_CHECKPOINT', file }, text.slice(0, 20))
+  }
+  await t.rejects(AutoTokenizer.fromPretrained(temporary(t)), { code: 'ERR_CHECKPOINT', message: /tokenizer\.json is not there/ })
+})
+
 t.test('long texts and lone surrogates', async t => {
   for (const folder of [...folders, ...(noShared ? [] : [shared('parity/tokenizer-bert'), shared('parity/tokenizer-clip')])]) {
     const tokenizer = await AutoTokenizer.fromPretrained(folder)

@@ -71,6 +71,52 @@ t.test('fields that are missing or absurd', t => {
   t.end()
 })
 
+// What each architecture reads. A number that is huge but within bounds is no error of its own: then the weights do not fit, and the error lists them.
+const SIZES = ['hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size']
+const TEXT = [...SIZES, 'vocab_size', 'max_position_embeddings']
+const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
+  'clip-v5': {
+    sizes: ['vision_config', 'text_config'],
+    settings: ['projection_dim', ...['image_size', 'patch_size', ...SIZES].map(f => `vision_config.${f}`), ...TEXT.map(f => `text_config.${f}`), 'text_config.hidden_act', 'vision_config.layer_norm_eps'],
+  },
+  'clip-text': { sizes: [], settings: [...TEXT, 'hidden_act', 'layer_norm_eps', 'eos_token_id'] },
+  'clip-vision': { sizes: [], settings: [...SIZES, 'image_size', 'patch_size', 'num_channels', 'hidden_act'] },
+  'vit-v5': { sizes: [...SIZES, 'image_size', 'patch_size'], settings: ['num_channels', 'hidden_act', 'layer_norm_eps', 'qkv_bias', 'pooler_output_size', 'pooler_act'] },
+  'bert-v5': { sizes: TEXT, settings: ['type_vocab_size', 'hidden_act', 'layer_norm_eps', 'position_embedding_type', 'is_decoder'] },
+  'minilm-st': { sizes: TEXT, settings: ['type_vocab_size', 'hidden_act'] },
+  distilbert: { sizes: ['dim', 'n_layers', 'n_heads', 'hidden_dim', 'vocab_size', 'max_position_embeddings'], settings: ['activation'] },
+  mpnet: { sizes: TEXT, settings: ['relative_attention_num_buckets', 'hidden_act', 'layer_norm_eps'] },
+  'xlm-roberta': { sizes: TEXT, settings: ['type_vocab_size', 'pad_token_id', 'hidden_act'] },
+}
+const ABSURD = ['-1', '1e15', '1e400', '2147483648', '"x"', '[]', '{"a":1}', '[3,[]]']
+
+t.test('every field of every architecture, absent and absurd', async t => {
+  for (const [name, { sizes, settings = [] }] of Object.entries(READ)) {
+    const folder = variant(t, name, () => {})
+    const file = join(folder, 'config.json')
+    const whole = readFileSync(file, 'utf8')
+    const refused = async (path: string, value: string | undefined) => {
+      const config = JSON.parse(whole) as Json
+      const keys = path.split('.')
+      const at = keys.length === 2 ? (config[keys[0]!] as Json) : config
+      if (value === undefined) delete at[keys.at(-1)!]
+      else at[keys.at(-1)!] = '@'
+      writeFileSync(file, JSON.stringify(config).replace('"@"', value!))
+      const what = `${name}: ${path} ${value ?? 'absent'}`
+      const error = await AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' }).then(() => undefined, error => error)
+      if (!(error instanceof CheckpointError || error instanceof UnsupportedError)) return t.fail(`${what}: ${error?.stack ?? 'no error'}`)
+      if (error.missing) return t.match(error.message, /config|does not have the tensors/, what) // a size that the weights do not have
+      t.equal(error.file, file, what)
+      t.ok(error.message.includes(keys.at(-1)!), `${what}: ${error.message}`)
+    }
+    for (const path of sizes) await refused(path, undefined)
+    for (const path of [...sizes, ...settings]) for (const value of ABSURD) await refused(path, value)
+    writeFileSync(file, whole)
+    await using model = await AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+    t.ok(model, 'and the process goes on')
+  }
+})
+
 t.test('architectures that are not there', t => {
   const cases: [string, (config: Json) => void, RegExp][] = [
     ['bert-v5', c => (c['model_type'] = 'gpt2'), /model_type 'gpt2' \(BertModel\) is not supported; supported are clip, .*bert/],
