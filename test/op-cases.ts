@@ -13,6 +13,8 @@ export interface CaseInput {
   readonly fill?: Fill
   /** Fixed dtype; absent: floats of the variant's type. */
   readonly dtype?: DataType
+  /** The op takes no float16 here: float32 stands in. */
+  readonly float16?: false
   /** A parameter that is loaded as a weight; 'linear' ones have a dtype of their own in each variant. */
   readonly role?: 'plain' | 'linear'
   /** A view: columns from here on of a value this wide. */
@@ -263,24 +265,26 @@ const arithmetic: OpCase[] = [
 
 const unaryKinds = ['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh', 'sigmoid', 'exp', 'neg', 'sqrt', 'abs'] as const
 
+const rows = (shape: readonly number[], fill: Fill = 'normal'): CaseInput => ({ shape, fill, float16: false })
+
 const cosineTopK: OpCase[] = [
-  { title: 'one of one', inputs: { queries: any([1, 1]), corpus: any([1, 1]) }, attributes: { k: 1 } },
-  { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: any([57, 13]) }, attributes: { k: 7 } },
+  { title: 'one of one', inputs: { queries: any([1, 1]), corpus: rows([1, 1]) }, attributes: { k: 1 } },
+  { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: rows([57, 13]) }, attributes: { k: 7 } },
   { title: 'float32 corpus', inputs: { queries: any([3, 40]), corpus: f32([600, 40]) }, attributes: { k: 10 } },
   { title: 'int8 corpus', inputs: { queries: any([3, 33]), corpus: { shape: [70, 33], dtype: 'int8', fill: (i) => ((i * 37) % 255) - 127 } }, attributes: { k: 5 } },
-  { title: 'norms given', inputs: { queries: any([4, 16]), corpus: any([30, 16]), inverseNorms: f32([30], (i) => 0.1 + (i % 7) / 9) }, attributes: { k: 4 } },
-  { title: 'k exceeds the corpus', inputs: { queries: any([2, 8]), corpus: any([3, 8]) }, attributes: { k: 6 } },
-  { title: 'an empty corpus', inputs: { queries: any([2, 8]), corpus: any([0, 8]) }, attributes: { k: 3 } },
-  { title: 'no queries', inputs: { queries: any([0, 8]), corpus: any([5, 8]) }, attributes: { k: 2 } },
-  { title: 'ties go to the lower index', inputs: { queries: any([2, 4], [1, 0, 0, 0, 0, 1, 0, 0]), corpus: any([40, 4], (i) => (i % 4 === (i >> 2) % 2 ? 1 : 0)) }, attributes: { k: 25 } },
-  { title: 'zero rows score 0', inputs: { queries: any([2, 4], [0, 0, 0, 0, 1, 2, 3, 4]), corpus: any([5, 4], (i) => (i >> 2 === 2 ? 0 : wave(i))) }, attributes: { k: 5 } },
-  { title: 'NaN comes last', inputs: { queries: any([2, 4], put({ 5: nan })), corpus: any([9, 4], put({ 9: nan, 21: inf })) }, attributes: { k: 9 } },
-  { title: 'a large corpus', inputs: { queries: any([2, 24]), corpus: any([5000, 24]) }, attributes: { k: 100 } },
-  { title: 'many queries', inputs: { queries: any([70, 24]), corpus: any([300, 24]) }, attributes: { k: 3 } },
-  { title: 'long rows', inputs: { queries: any([2, 3001]), corpus: any([40, 3001]) }, attributes: { k: 3 } },
-  { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: any([900, 16]) }, attributes: { k: 700 } },
+  { title: 'norms given', inputs: { queries: any([4, 16]), corpus: rows([30, 16]), inverseNorms: f32([30], (i) => 0.1 + (i % 7) / 9) }, attributes: { k: 4 } },
+  { title: 'k exceeds the corpus', inputs: { queries: any([2, 8]), corpus: rows([3, 8]) }, attributes: { k: 6 } },
+  { title: 'an empty corpus', inputs: { queries: any([2, 8]), corpus: rows([0, 8]) }, attributes: { k: 3 } },
+  { title: 'no queries', inputs: { queries: any([0, 8]), corpus: rows([5, 8]) }, attributes: { k: 2 } },
+  { title: 'ties go to the lower index', inputs: { queries: any([2, 4], [1, 0, 0, 0, 0, 1, 0, 0]), corpus: rows([40, 4], (i) => (i % 4 === (i >> 2) % 2 ? 1 : 0)) }, attributes: { k: 25 } },
+  { title: 'zero rows score 0', inputs: { queries: any([2, 4], [0, 0, 0, 0, 1, 2, 3, 4]), corpus: rows([5, 4], (i) => (i >> 2 === 2 ? 0 : wave(i))) }, attributes: { k: 5 } },
+  { title: 'NaN comes last', inputs: { queries: any([2, 4], put({ 5: nan })), corpus: rows([9, 4], put({ 9: nan, 21: inf })) }, attributes: { k: 9 } },
+  { title: 'a large corpus', inputs: { queries: any([2, 24]), corpus: rows([5000, 24]) }, attributes: { k: 100 } },
+  { title: 'many queries', inputs: { queries: any([70, 24]), corpus: rows([300, 24]) }, attributes: { k: 3 } },
+  { title: 'long rows', inputs: { queries: any([2, 3001]), corpus: rows([40, 3001]) }, attributes: { k: 3 } },
+  { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: rows([900, 16]) }, attributes: { k: 700 } },
   { title: 'many queries, int8 corpus', inputs: { queries: any([40, 32]), corpus: { shape: [200, 32], dtype: 'int8', fill: (i) => ((i * 37 + (i >> 5)) % 255) - 127 } }, attributes: { k: 20 } },
-  { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: view([50, 12], 3, 21) }, attributes: { k: 6 } },
+  { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: { ...view([50, 12], 3, 21), float16: false } }, attributes: { k: 6 } },
   {
     title: 'infinity with norms given',
     inputs: { queries: any([2, 4]), corpus: f32([30, 4], put({ 25: inf, 50: -inf, 70: nan })), inverseNorms: f32([30], (i) => 0.2 + (i % 5) / 7) },
