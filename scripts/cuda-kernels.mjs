@@ -40,8 +40,8 @@ export const hot = {
     // The epilogue stands there for each 16 rows of a warp: results as float32 in two stores, as bf16 and as f16 in one.
     holds: ([type, shape]) => [type === 'signed char' ? 'IMMA' : 'HMMA', 'LDSM', 'LDGSTS.128', 'LDG.128', ['STG.128', 4 * (shape.match(/\d+/)[0] / 16)]],
     shared: ([, shape]) => {
-      const [rows, columns, down, across] = shape.match(/\d+/g).map(Number)
-      return Math.max(4 * (rows * down + columns * across) * 64, down * across * 16 * (columns + 8) * 4)
+      const [rows, columns, down, across, stages] = shape.match(/\d+/g).map(Number)
+      return Math.max(stages * (rows * down + columns * across) * 64, down * across * 16 * (columns + 8) * 4)
     },
   },
   gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
