@@ -2,6 +2,7 @@
 // Buffers have guard bytes around them, and memory that was not written reads as NaN.
 // The simulator, which is slow, gets one mixture for each type, unless CHIASMA_ALL_CASES is 1.
 
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { Device, listDevices } from '../lib/core/device.js'
 import { type OpName, opTable } from '../lib/ops/index.js'
@@ -41,8 +42,20 @@ function isOfOneType(name: OpName, { inputs }: OpCase, { input, weight, output }
   return new Set(types).size <= 1
 }
 
+t.test('every op has a kernel on each device, or says that it has none', (t) => {
+  const views = ['reshape', 'columns'] // the same memory seen otherwise
+  for (const [kind, table] of Object.entries({ cpu: 'cpp/cpu', cuda: 'cuda' })) {
+    const source = readFileSync(new URL(`../native/${table}/kernels.cpp`, import.meta.url), 'utf8')
+    const kernels = [...source.matchAll(/^ +\{"(\w+)", make_\w+\},/gm)].map(([, op]) => op!)
+    t.same(kernels.sort(), opsOf(kind).filter((name) => !views.includes(name)).sort(), kind)
+  }
+  t.end()
+})
+
 /** The ops that the table says a device has. */
-const opsOf = (kind: string) => names.filter((name) => kind === 'cpu' || opTable[name].cuda !== false)
+function opsOf(kind: string): OpName[] {
+  return names.filter((name) => kind === 'cpu' || opTable[name].cuda !== false)
+}
 /** Its float types beside float32. */
 const lowTypes = (kind: string) => (kind === 'cpu' ? (['bfloat16'] as const) : (['bfloat16', 'float16'] as const))
 

@@ -24,11 +24,15 @@ async function run({ json }: { json?: boolean }): Promise<void> {
     const details = [
       isa && `instruction sets ${isa.join(', ')}`,
       computeCapability && `compute capability ${computeCapability}`,
-      memory.total > 0 && `${(memory.total / 2 ** 30).toFixed(1)} GiB memory`,
+      memory.total > 0 && `${gibibytes(memory.total)} memory${memory.free === undefined ? '' : `, ${gibibytes(memory.free)} free`}`,
     ].filter(Boolean)
     await print(`${id}: ${name}${available ? '' : ` - not usable: ${reason}`}`)
     if (details.length) await print(`  ${details.join('; ')}`)
   }
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`
 }
 
 async function packageVersion(): Promise<string> {

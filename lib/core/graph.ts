@@ -27,6 +27,11 @@ export function topologicalOrder(outputs: readonly Value[]): Node[] {
   return order
 }
 
+/** Whether a node's result is its input's memory seen otherwise: it needs no kernel. */
+export function isView({ op }: Node): boolean {
+  return op === 'reshape' || op === 'columns'
+}
+
 /** One line a node, `%3 = linear(%1, weight) {"activation":"none"} float32 [8, 64]`; for tests and for looking at what was traced. */
 export function formatGraph(outputs: Readonly<Record<string, Value>>): string {
   const names = new Map<Value, string>()

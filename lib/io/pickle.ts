@@ -1,4 +1,4 @@
-// Pickle without its power: a stack machine for the opcodes that torch.save and TorchScript write (protocols 2 to 4), whose globals
+// Pickle without its power: a stack machine for the opcodes that torch.save and TorchScript write (protocols 2 to 5), whose globals
 // come from an allow-list and whose results are inert data. Nothing is imported, called or looked up by name; an opcode or
 // a global that is not listed is an error. Bounds: bytes, opcodes, stack. See https://docs.python.org/3/library/pickletools.html.
 
@@ -244,7 +244,7 @@ const STOP = 0x2e
 const OPCODES: Readonly<Record<number, (m: Machine) => void>> = {
   0x80: m => {
     const protocol = m.take(1)[0]!
-    if (protocol < 2 || protocol > 4) throw new PickleProblem(`pickle protocol ${protocol}; expected 2, 3 or 4`)
+    if (protocol < 2 || protocol > 5) throw new PickleProblem(`pickle protocol ${protocol}; expected 2 to 5`)
   },
   0x95: m => m.take(8), // FRAME: only a hint
   0x28: m => m.mark(), // MARK

@@ -6,7 +6,7 @@ import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
 /** For float32 pixels, which are taken as they are. */
@@ -28,7 +28,7 @@ export class ImageRunner implements Part {
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError,
   ) {
-    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) })
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) }, programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -64,17 +64,21 @@ export class ImageRunner implements Part {
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
-    const most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
+    let most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
     let first = 0
     const next = (): Promise<void> | undefined => {
       if (first >= count) return undefined
       const from = first
       const images = Math.min(most, count - from)
       first += images
-      const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
-      if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
-      return this.runSome(type, some, want, signal).then(outputs => {
+      const run = async (from: number, images: number) => {
+        const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
+        if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
+        const outputs = await this.runSome(type, some, want, signal)
         want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
+      }
+      return inHalves(from, images, run).then(ran => {
+        if (ran < images) most = Math.min(most, ran)
       })
     }
     await pipeline(next)

@@ -10,7 +10,7 @@ import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
-import { bucket, Programs } from './programs.js'
+import { bucket, checkKernels, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
 import { TextRunner } from './text-runner.js'
 
@@ -122,6 +122,7 @@ export class Model {
     this.unusedTensors = parts.unusedTensors
     this.logitScale = parts.logitScale
     this.programs = new Programs(device, weights)
+    if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     this.runners = [this.images, this.texts].filter(part => part !== undefined)

@@ -3,6 +3,8 @@
 
 import { compile, type Program, trace, type TracedFunction } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
+import { OutOfMemoryError, UnsupportedError } from '../core/errors.js'
+import { isView, topologicalOrder } from '../core/graph.js'
 import type { Value, ValueType } from '../core/value.js'
 import { EMBEDDING, type Traced } from './encoder.js'
 
@@ -27,10 +29,23 @@ export interface OutputKind {
   readonly per: 'images' | 'texts' | 'tokens'
 }
 
-/** The kinds of a tower's outputs, found by tracing it. */
-export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>): Map<string, OutputKind> {
+/**
+ * The kinds of a tower's outputs, found by tracing it.
+ * @throws UnsupportedError if it needs an op that the device has no kernel for: nothing is computed elsewhere instead
+ */
+export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device): Map<string, OutputKind> {
+  const traced = trace(fn, specs)
+  checkKernels(device, topologicalOrder(Object.values(traced)).filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
   const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name as OutputKind['per'] })
-  return new Map(Object.entries(trace(fn, specs)).map(([name, value]) => [name, kind(value)]))
+  return new Map(Object.entries(traced).map(([name, value]) => [name, kind(value)]))
+}
+
+/** @throws UnsupportedError if the device has no kernel for one of the ops */
+export function checkKernels(device: Device, ops: readonly string[]): void {
+  const missing = [...new Set(ops)].filter(op => !device.hasOp(op))
+  if (missing.length === 0) return
+  const names = missing.map(op => `'${op}'`).join(', ')
+  throw new UnsupportedError(`[load] the model needs ${names}, for which ${device.id} has no kernel; expected a device that has, such as 'cpu'`, { op: missing[0]! })
 }
 
 /** The compiled programs of one model, the least recently used leave first. */
@@ -38,7 +53,7 @@ export class Programs {
   private readonly kept = new Map<string, Program>()
 
   constructor(
-    private readonly device: Device,
+    readonly device: Device,
     private readonly weights: Weights | undefined,
   ) {}
 
@@ -65,6 +80,26 @@ export function bucket(n: number): number {
   let size = 1
   while (size < n) size *= 2
   return size
+}
+
+/**
+ * Runs items [from, from + count) in one go. Where the device's memory does not suffice, they are run as two halves, one after the other, and so on
+ * down to a single item.
+ * @returns the most items that ran at once
+ * @throws OutOfMemoryError if there is no room for one
+ */
+export async function inHalves(from: number, count: number, run: (from: number, count: number) => Promise<void>): Promise<number> {
+  try {
+    await run(from, count)
+    return count
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError) || count < 2) throw error
+  }
+  const half = Math.ceil(count / 2)
+  const most = await inHalves(from, half, run)
+  // The second half takes no more at once than the first could.
+  for (let at = half; at < count; at += most) await inHalves(from + at, Math.min(most, count - at), run)
+  return most
 }
 
 /**

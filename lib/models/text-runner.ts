@@ -5,7 +5,7 @@ import { Tensor } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import { EMBEDDING, type TextTower, type TokenInputs } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 import { type PlacedTokens, TEXT_INPUTS, TextInputs } from './text-inputs.js'
 
 /** Tokens in one run, unless a single text has more. */
@@ -63,7 +63,7 @@ export class TextRunner implements Part {
     readonly tower: TextTower,
     private readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE))
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -132,7 +132,7 @@ export class TextRunner implements Part {
     signal?: AbortSignal,
   ): Promise<void> {
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
-    const budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
+    let budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
     let left: { index: number; text: TextTokens } | undefined
     const takeText = () => {
@@ -153,7 +153,12 @@ export class TextRunner implements Part {
         batch.tokens = tokens
         left = undefined
       }
-      return batch.texts.length === 0 ? undefined : this.runBatch(batch, want, signal).then(place)
+      const { length } = batch.texts
+      if (length === 0) return undefined
+      const run = async (from: number, count: number) => place(await this.runBatch(partOfBatch(batch, from, count), want, signal))
+      return inHalves(0, length, run).then(ran => {
+        if (ran < length) budget = Math.min(budget, Math.ceil((batch.tokens * ran) / length))
+      })
     }
     await pipeline(next)
   }
@@ -210,6 +215,12 @@ export class TextRunner implements Part {
       ...(pooled && { pooledRows: { ...perToken, extent: { name: 'pooled', per: 1 } }, pooledLengths: lengths }),
     }
   }
+}
+
+function partOfBatch({ index, texts, tokens }: Batch, from: number, count: number): Batch {
+  if (count === texts.length) return { index, texts, tokens }
+  const some = texts.slice(from, from + count)
+  return { index: index.slice(from, from + count), texts: some, tokens: some.reduce((sum, { ids }) => sum + ids.length, 0) }
 }
 
 function vector(data: Int32Array): Tensor {

@@ -35,6 +35,7 @@ Napi::Object describe_cpu(Napi::Env env) {
 Napi::Object describe_cuda(Napi::Env env, const cuda::DeviceInfo& info) {
   const Napi::Object sizes = Napi::Object::New(env);
   sizes.Set("total", Napi::Number::New(env, static_cast<double>(info.memory)));
+  if (info.free) sizes.Set("free", Napi::Number::New(env, static_cast<double>(*info.free)));
   const Napi::Object device = Napi::Object::New(env);
   device.Set("id", info.id);
   device.Set("kind", info.kind);
@@ -53,17 +54,18 @@ class ListWorker final : public Napi::AsyncWorker {
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
-  void Execute() override { cuda::list_devices(); }
+  void Execute() override { gpus_ = cuda::list_devices(); }
   void OnOK() override {
     const Napi::Array devices = Napi::Array::New(Env());
     devices.Set(0u, describe_cpu(Env()));
-    for (const cuda::DeviceInfo& info : cuda::list_devices()) devices.Set(devices.Length(), describe_cuda(Env(), info));
+    for (const cuda::DeviceInfo& info : gpus_) devices.Set(devices.Length(), describe_cuda(Env(), info));
     deferred_.Resolve(devices);
   }
   void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
 
  private:
   Napi::Promise::Deferred deferred_;
+  std::vector<cuda::DeviceInfo> gpus_;
 };
 
 Napi::Value list_devices(const Napi::CallbackInfo& info) {

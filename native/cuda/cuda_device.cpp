@@ -21,7 +21,6 @@ namespace {
 constexpr size_t smallest_block = size_t{64} << 10;
 constexpr size_t kept_bytes = size_t{256} << 20;   // of pinned memory that waits for a user
 constexpr size_t chunk_bytes = size_t{4} << 20;    // of a weight on its way
-constexpr int error_memory = 2;                    // cudaErrorMemoryAllocation
 
 // Errors after which every call of the process on this device fails, says the CUDA Runtime API: the process must be started again.
 constexpr bool is_sticky(int error) {
@@ -146,17 +145,32 @@ Error CudaDevice::error_of(const Fault& fault) const {
   return Error(ErrorCode::argument, found->second(static_cast<int64_t>(fault.first >> 32), static_cast<int32_t>(fault.first & 0xffffffffu)));
 }
 
-StreamHandle CudaDevice::memory_stream() {
+void CudaDevice::make_memory_stream() {
+  int error = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (!memory_stream_) error = runtime().make_stream(&memory_stream_);
+  }
+  check(error, "making a stream");
+}
+
+StreamHandle CudaDevice::memory_stream() const {
   std::lock_guard lock(mutex_);
-  if (!memory_stream_ && runtime().make_stream(&memory_stream_) != 0) memory_stream_ = nullptr;
   return memory_stream_;
 }
 
 void* CudaDevice::allocate(size_t bytes) {
   use();
+  make_memory_stream();
   const StreamHandle stream = memory_stream();
   void* memory = nullptr;
-  const int error = stream ? runtime().allocate(&memory, std::max<size_t>(bytes, 1), stream) : error_memory;
+  const auto ask = [&] { return runtime().allocate(&memory, std::max<size_t>(bytes, 1), stream); };
+  int error = ask();
+  if (error == error_memory) {
+    runtime().clear_error();
+    settle();
+    error = ask();
+  }
   if (error == error_memory) {
     runtime().clear_error();
     throw Error(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes on " + facts_.id);
@@ -165,6 +179,14 @@ void* CudaDevice::allocate(size_t bytes) {
   // Other streams may use it from now on.
   check(runtime().synchronize(stream), "allocating " + std::to_string(bytes) + " bytes");
   return memory;
+}
+
+// The pool gives memory back when a stream is waited for.
+void CudaDevice::settle() noexcept {
+  const StreamHandle stream = memory_stream();
+  if (!stream || lost()) return;
+  runtime().set_device(facts_.ordinal);
+  runtime().synchronize(stream);
 }
 
 void CudaDevice::release(void* memory, size_t) noexcept {

@@ -59,6 +59,7 @@ class CudaDevice final : public core::Device {
   // Throws Error(out_of_memory | device) saying what failed, unless `error` is 0. After an error that cannot be recovered from, the device is lost.
   void check(int error, const std::string& what);
   bool lost() const;
+  int ordinal() const noexcept { return facts_.ordinal; }
 
   // A kernel that finds faults in its data: `explain` says what is wrong with the value at a position.
   using Explain = std::function<std::string(int64_t position, int32_t value)>;
@@ -74,6 +75,7 @@ class CudaDevice final : public core::Device {
   size_t memory_limit() const override { return facts_.memory; }
   void* allocate(size_t bytes) override;
   void release(void* memory, size_t bytes) noexcept override;
+  void settle() noexcept override;
   void upload(core::Stream& stream, void* device, const void* host, size_t bytes) override;
   void download(core::Stream& stream, void* host, const void* device, size_t bytes) override;
   std::unique_ptr<core::Stream> make_stream(int threads) override;
@@ -83,7 +85,8 @@ class CudaDevice final : public core::Device {
   std::unique_ptr<core::Kernel> make_kernel(const core::KernelSpec& spec) override;
 
  private:
-  StreamHandle memory_stream();
+  void make_memory_stream();
+  StreamHandle memory_stream() const;  // null before the first allocation
   void prepare_int8(const core::WeightShape& weight, core::RowReader& reader, char* memory);
 
   const Library& library_;

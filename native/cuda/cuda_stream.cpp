@@ -1,12 +1,15 @@
 // Copies go through pinned memory, so that they are asynchronous whatever memory the caller has. A run ends with the fault record's copy.
 #include "cuda/cuda_stream.h"
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 namespace chiasma::cuda {
 
 namespace {
 
+constexpr auto asking_time = std::chrono::microseconds(200);
 constexpr size_t most_uploading = size_t{64} << 20;  // bytes on their way before upload_to waits
 
 class GraphRecording final : public core::Recording {
@@ -28,6 +31,8 @@ CudaStream::~CudaStream() {
   end();
   device_.pinned().give(seen_);
   if (!stream_ || device_.lost()) return;
+  device_.runtime().set_device(device_.ordinal());
+  if (reached_) device_.runtime().release_event(reached_);
   if (fault_) device_.runtime().release(fault_, stream_);
   device_.runtime().release_stream(stream_);
 }
@@ -36,6 +41,7 @@ void CudaStream::begin() {
   device_.use();
   const Runtime& runtime = device_.runtime();
   if (!stream_) device_.check(runtime.make_stream(&stream_), "making a stream");
+  if (!reached_) device_.check(runtime.make_event(&reached_), "making an event");
   if (!fault_) {
     void* memory = nullptr;
     device_.check(runtime.allocate(&memory, sizeof(Fault), stream_), "allocating the fault record");
@@ -48,7 +54,7 @@ void CudaStream::begin() {
 void CudaStream::synchronize() {
   const Runtime& runtime = device_.runtime();
   device_.check(runtime.copy(seen_.memory, fault_, sizeof(Fault), Copy::to_host, stream_), "reading the fault record");
-  device_.check(runtime.synchronize(stream_), "the run");
+  wait("the run");
   Fault fault;
   std::memcpy(&fault, seen_.memory, sizeof fault);
   if (fault.kernel != no_kernel) {
@@ -59,9 +65,22 @@ void CudaStream::synchronize() {
   give_back();
 }
 
+// Short work is waited for by asking, so that waking up adds nothing to it; then the thread sleeps and leaves its core to others.
+void CudaStream::wait(const std::string& what) {
+  const Runtime& runtime = device_.runtime();
+  device_.check(runtime.record_event(reached_, stream_), what);
+  int error = error_not_ready;
+  for (const auto until = std::chrono::steady_clock::now() + asking_time; error == error_not_ready && std::chrono::steady_clock::now() < until;) {
+    error = runtime.query_event(reached_);
+    if (error == error_not_ready) std::this_thread::yield();
+  }
+  if (error == error_not_ready) error = runtime.wait_event(reached_);
+  device_.check(error, what);
+}
+
 void CudaStream::end() noexcept {
-  // After a failure: what is on its way must land before its memory goes to others.
-  if (stream_ && (!uploads_.empty() || !downloads_.empty())) device_.runtime().synchronize(stream_);
+  // After a failure: what is under way must end before its memory goes to others.
+  if (stream_ && !device_.lost()) device_.runtime().synchronize(stream_);
   give_back();
 }
 
@@ -82,7 +101,7 @@ PinnedPool::Block CudaStream::take(size_t bytes) {
 
 void* CudaStream::upload_to(void* device, size_t bytes) {
   if (uploading_ + bytes > most_uploading && !uploads_.empty()) {
-    device_.check(device_.runtime().synchronize(stream_), "uploading");
+    wait("uploading");
     for (const PinnedPool::Block& block : uploads_) device_.pinned().give(block);
     uploads_.clear();
     uploading_ = 0;

@@ -36,10 +36,12 @@ class CudaStream final : public core::Stream {
   };
 
   PinnedPool::Block take(size_t bytes);
+  void wait(const std::string& what);
   void give_back() noexcept;
 
   CudaDevice& device_;
   StreamHandle stream_ = nullptr;
+  EventHandle reached_ = nullptr;  // recorded where the stream is waited for
   Fault* fault_ = nullptr;         // on the device
   PinnedPool::Block seen_;         // the fault's copy
   std::vector<PinnedPool::Block> uploads_;

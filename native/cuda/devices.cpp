@@ -15,39 +15,53 @@ std::string capability_text(int major, int minor) { return std::to_string(major)
 void add_gpus(std::vector<DeviceInfo>& devices) {
   const Driver driver = probe_driver();
   if (!driver.problem.empty()) {
-    devices.push_back({"cuda", "cuda", "NVIDIA GPU", 0, "", driver.problem});
+    DeviceInfo none{.id = "cuda", .kind = "cuda", .name = "NVIDIA GPU"};
+    none.reason = driver.problem;
+    devices.push_back(std::move(none));
     return;
   }
   std::string library_problem;
   if (!is_file(cuda_library_path())) library_problem = "this build has no CUDA library (libchiasma_cuda.so); `npm run build:cuda` builds it";
   for (size_t i = 0; i < driver.devices.size(); ++i) {
     const DriverDevice& device = driver.devices[i];
-    std::string reason = capability_problem(device.major, device.minor);
-    if (reason.empty()) reason = library_problem;
-    devices.push_back({"cuda:" + std::to_string(i), "cuda", device.name, device.memory, capability_text(device.major, device.minor), reason});
+    DeviceInfo info{.id = "cuda:" + std::to_string(i), .kind = "cuda", .name = device.name};
+    info.ordinal = static_cast<int>(i);
+    info.memory = device.memory;
+    info.bus_id = device.bus_id;
+    info.compute_capability = capability_text(device.major, device.minor);
+    info.reason = capability_problem(device.major, device.minor);
+    if (info.reason.empty()) info.reason = library_problem;
+    devices.push_back(std::move(info));
   }
 }
 
+// One is 'cuda-sim', several are numbered as GPUs are.
 void add_simulator(std::vector<DeviceInfo>& devices) {
   if (!is_file(simulator_path())) return;
-  DeviceInfo info{"cuda-sim", "cuda-sim", "CUDA simulator", 0, "", ""};
+  DeviceInfo one{.id = "cuda-sim", .kind = "cuda-sim", .name = "CUDA simulator"};
   try {
     const Runtime& runtime = load_library(simulator_path()).runtime;
-    char name[256] = "";
-    int major = 0, minor = 0;
-    size_t free = 0, total = 0;
-    if (runtime.device_name(0, name, sizeof name) == 0) info.name = name;
-    if (runtime.compute_capability(0, &major, &minor) == 0) info.compute_capability = capability_text(major, minor);
-    if (runtime.memory(&free, &total) == 0) info.memory = total;
+    int count = 0;
+    runtime.device_count(&count);
+    for (int i = 0; i < count; ++i) {
+      DeviceInfo info = one;
+      if (count > 1) info.id += ":" + std::to_string(i);
+      info.ordinal = i;
+      char name[256] = "";
+      int major = 0, minor = 0;
+      size_t free = 0, total = 0;
+      if (runtime.device_name(i, name, sizeof name) == 0) info.name = name;
+      if (runtime.compute_capability(i, &major, &minor) == 0) info.compute_capability = capability_text(major, minor);
+      if (runtime.memory(&free, &total) == 0) info.memory = total;
+      devices.push_back(std::move(info));
+    }
   } catch (const core::Error& error) {
-    info.reason = error.what();
+    one.reason = error.what();
+    devices.push_back(std::move(one));
   }
-  devices.push_back(std::move(info));
 }
 
-}  // namespace
-
-const std::vector<DeviceInfo>& list_devices() {
+const std::vector<DeviceInfo>& known_devices() {
   static const std::vector<DeviceInfo> devices = [] {
     std::vector<DeviceInfo> found;
     add_gpus(found);
@@ -57,17 +71,25 @@ const std::vector<DeviceInfo>& list_devices() {
   return devices;
 }
 
+}  // namespace
+
+std::vector<DeviceInfo> list_devices() {
+  std::vector<DeviceInfo> devices = known_devices();
+  for (DeviceInfo& info : devices) {
+    info.free = free_memory(info.bus_id);
+    if (info.free && info.reason.empty()) info.reason = memory_problem(*info.free, info.memory);
+  }
+  return devices;
+}
+
 std::unique_ptr<core::Device> open_device(const std::string& id) {
-  for (const DeviceInfo& info : list_devices()) {
+  for (const DeviceInfo& info : known_devices()) {
     if (info.id != id) continue;
     if (!info.reason.empty()) throw core::Error(core::ErrorCode::device, id + " cannot be used: " + info.reason);
-    const bool simulated = info.kind == "cuda-sim";
-    const size_t colon = id.find(':');
-    const int ordinal = colon == std::string::npos ? 0 : std::stoi(id.substr(colon + 1));
     std::string isa = "sm_" + info.compute_capability;
     isa.erase(isa.find('.'), 1);
-    return std::make_unique<CudaDevice>(load_library(simulated ? simulator_path() : cuda_library_path()),
-                                        DeviceFacts{id, isa, ordinal, static_cast<size_t>(info.memory)});
+    return std::make_unique<CudaDevice>(load_library(info.kind == "cuda-sim" ? simulator_path() : cuda_library_path()),
+                                        DeviceFacts{id, isa, info.ordinal, static_cast<size_t>(info.memory)});
   }
   throw core::Error(core::ErrorCode::device, "there is no device '" + id + "'");
 }

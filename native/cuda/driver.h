@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@ struct DriverDevice {
   std::string name;
   int major = 0, minor = 0;  // compute capability
   uint64_t memory = 0;       // bytes
+  std::string bus_id;        // '0000:65:00.0', by which the management library knows it; may be empty
 };
 
 struct Driver {
@@ -24,6 +26,12 @@ constexpr int needed_driver = 13000;
 constexpr int needed_capability = 8;  // major
 
 Driver probe_driver();
+// Free memory of the GPU, asked of libnvidia-ml.so.1 each time; nothing where that cannot say.
+std::optional<uint64_t> free_memory(const std::string& bus_id);
+// A context and the kernels take this much of a GPU before anything is computed.
+constexpr uint64_t needed_memory = uint64_t{512} << 20;
+// The problem of a GPU with so much free of so much memory, or an empty string.
+std::string memory_problem(uint64_t free, uint64_t total);
 // The problem of a driver that supports this version, or an empty string.
 std::string driver_problem(int version);
 // The problem of a GPU of this compute capability, or an empty string.

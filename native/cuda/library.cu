@@ -86,6 +86,7 @@ const Library library = {
             .record_event = [](EventHandle event, StreamHandle stream) -> int {
               return cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(stream));
             },
+            .query_event = [](EventHandle event) -> int { return cudaEventQuery(static_cast<cudaEvent_t>(event)); },
             .wait_event = [](EventHandle event) -> int { return cudaEventSynchronize(static_cast<cudaEvent_t>(event)); },
             .begin_recording = [](StreamHandle stream) -> int { return cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal); },
             .end_recording = end_recording,

@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 3;
+constexpr uint32_t library_version = 4;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -230,7 +230,8 @@ struct Runtime {
   int (*make_event)(EventHandle* event);
   int (*release_event)(EventHandle event);
   int (*record_event)(EventHandle event, StreamHandle stream);
-  int (*wait_event)(EventHandle event);  // blocks the caller
+  int (*query_event)(EventHandle event);  // error_not_ready until what was before it is done
+  int (*wait_event)(EventHandle event);   // the caller sleeps
   int (*begin_recording)(StreamHandle stream);
   int (*end_recording)(StreamHandle stream, GraphHandle* graph);
   int (*replay)(GraphHandle graph, StreamHandle stream);
@@ -262,6 +263,9 @@ struct Library {
   int (*top_k)(const TopK& arguments, StreamHandle stream);
   int64_t (*top_k_bytes)(const TopK& arguments);  // enough for fewer queries and rows as well; reads no pointer
 };
+
+constexpr int error_memory = 2;       // cudaErrorMemoryAllocation
+constexpr int error_not_ready = 600;  // cudaErrorNotReady
 
 using LibraryEntry = const Library* (*)();
 

@@ -67,7 +67,7 @@ t.test('refused', async t => {
     ['a memo never set', ['h', 3, '.'], /memo 3 was never set/],
     ['items for a tuple', [')Na.'], /items for what is no list/],
     ['odd items', ['}(Nu.'], /no dictionary/],
-    ['protocol 5', [0x80, 5, 'N.'], /pickle protocol 5/],
+    ['protocol 6', [0x80, 6, 'N.'], /pickle protocol 6/],
     ['a huge integer', [0x8b, u32(1 << 30), '.'], /an integer of 1073741824 bytes/],
     ['a string past the end', ['X', u32(0xffffffff), 'abc'], /ends in the middle/],
     ['a 2^63 byte string', [0x8d, Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x80]), 'abc'], /ends in the middle/],

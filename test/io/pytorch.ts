@@ -32,7 +32,7 @@ async function same(t: Test, entries: ReadonlyMap<string, TensorEntry>, expected
   return Object.keys(expected)
 }
 
-for (const name of ['zip.bin', 'legacy.bin', 'protocol4.bin', 'legacy-protocol3.bin']) {
+for (const name of ['zip.bin', 'legacy.bin', 'protocol4.bin', 'protocol5.bin', 'legacy-protocol3.bin']) {
   t.test(name, async t => {
     const entries = await read(name)
     const names = await same(t, entries, 'expected.safetensors')

@@ -55,6 +55,7 @@ save_file({name: tensor.detach().clone().contiguous() for name, tensor in state.
 torch.save(both, path("zip.bin"))
 torch.save(both, path("legacy.bin"), _use_new_zipfile_serialization=False)
 torch.save(state, path("protocol4.bin"), pickle_protocol=4)
+torch.save(state, path("protocol5.bin"), pickle_protocol=5)
 torch.save(state, path("legacy-protocol3.bin"), pickle_protocol=3, _use_new_zipfile_serialization=False)
 
 # Types without a storage class of their own, a parameter with an attribute, a conjugated view.

@@ -17,7 +17,7 @@ export interface CliResult {
 
 /** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. */
 export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; result: Promise<CliResult> } {
-  build()
+  buildDist()
   const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
@@ -42,7 +42,8 @@ function cleanEnv(): NodeJS.ProcessEnv {
 
 let built = false
 
-function build(): void {
+/** Compiles dist if lib is newer. */
+export function buildDist(): void {
   if (built) return
   // Test files run side by side; one compiles, the others wait for it.
   const lock = join(root, 'build/.dist-lock')

@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { listDevices } from '../../lib/core/device.js'
 import { Tensor } from '../../lib/core/tensor.js'
+import { readTensors } from '../../lib/io/safetensors.js'
+import type { Model } from '../../lib/models/model.js'
 import { shared, sharedDir } from '../shared.js'
 
 const fixtures = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fixtures', 'parity')
@@ -75,6 +77,37 @@ export function difference(got: Tensor, expected: Tensor, counts: (row: number) 
     cosine = Math.min(cosine, ab / Math.sqrt(aa * bb))
   }
   return { max, cosine, count }
+}
+
+/**
+ * What a model of each dtype may differ from the reference: f32 by a part of the largest value; the others by a vector's cosine, which falls with the
+ * square of the dtype's rounding step: 2^-8 of bf16, 2^-11 of f16. The fewer numbers in a row of logits, the more one of them turns its direction.
+ */
+const cosines: Readonly<Record<string, { least: number; logits: number }>> = {
+  bf16: { least: 1 - 2e-3, logits: 1 - 1e-2 },
+  f16: { least: 1 - 2e-3 / 16, logits: 1 - 1e-2 / 16 },
+}
+
+/** Every output of a fixture's folder against the original authors' code. `part`: what an f32 model may differ by, as a part of the largest value. */
+export async function compareWithReference(t: Test, model: Model, folder: string, part = 2e-5): Promise<void> {
+  const inputs = await readTensors(join(folder, 'inputs.safetensors'))
+  const expected = await readTensors(join(folder, 'expected.safetensors'))
+  const outputs = await model.forward(inputs, { outputs: Object.keys(expected) })
+  t.strictSame(Object.keys(outputs).sort(), Object.keys(expected).sort(), 'what was asked for and nothing else')
+  const mask = inputs['attention_mask']
+  for (const [name, reference] of Object.entries(expected)) {
+    const got = outputs[name]!
+    t.strictSame(got.dims, reference.dims, `dimensions of ${name}`)
+    const masked = mask && reference.dims.length === 3 && !name.startsWith('vision_')
+    const { max, cosine } = difference(got, reference, row => !masked || mask.data[row] === 1n)
+    const bound = cosines[model.dtype]
+    if (!bound) t.ok(max <= part * Math.max(1, largest(reference)), `${name}: off by ${max}`)
+    else t.ok(cosine >= (name.startsWith('logits') ? bound.logits : bound.least), `${name}: cosine ${cosine}`)
+    if (masked) {
+      const width = reference.dims[2]!
+      t.ok((got.data as Float32Array).every((value, i) => value === 0 || mask.data[Math.floor(i / width)] === 1n), `${name} is 0 where masked`)
+    }
+  }
 }
 
 export function largest(tensor: Tensor): number {

@@ -68,6 +68,8 @@ class Device {
   // 64-byte aligned device memory. Throws Error(out_of_memory) naming the bytes.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory, size_t bytes) noexcept = 0;
+  // When this returns, others can have what was released. May wait for the device.
+  virtual void settle() noexcept {}
   // Copies in the stream's order. The host's memory may be reused when upload returns, and is filled when the stream has been synchronized.
   virtual void upload(Stream& stream, void* device, const void* host, size_t bytes) = 0;
   virtual void download(Stream& stream, void* host, const void* device, size_t bytes) = 0;

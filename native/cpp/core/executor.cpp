@@ -74,7 +74,10 @@ void Executor::load(LoadRequest request) {
 
 void Executor::trim() {
   try {
-    runs_->submit({nullptr, [arena = arena_](const Stop&) { arena->trim(); }, [](std::exception_ptr) {}});
+    runs_->submit({nullptr, [arena = arena_, device = device_](const Stop&) {
+                      arena->trim();
+                      device->settle();
+                    }, [](std::exception_ptr) {}});
   } catch (const Error&) {
     // Closed: the arena goes with the executor.
   }
@@ -86,8 +89,9 @@ void Executor::close(std::function<void()> finished) {
     if (left->fetch_sub(1) == 1) finished();
   };
   for (const auto& queue : {loads_, runs_}) {
-    const auto last = [arena = queue == runs_ ? arena_ : nullptr](const Stop&) {
+    const auto last = [arena = queue == runs_ ? arena_ : nullptr, device = device_](const Stop&) {
       if (arena) arena->clear();
+      device->settle();
     };
     try {
       queue->submit({nullptr, last, one_done});

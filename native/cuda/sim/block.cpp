@@ -422,12 +422,14 @@ void BlockRunner::check_shared(const char* pointer, size_t bytes, AccessKind kin
 void BlockRunner::check_global(const void* address, size_t bytes, const char* verb, const void* code) {
   const char* const pointer = static_cast<const char*>(address);
   if (pointer >= last_found_.begin && pointer + bytes <= last_found_.end()) return;
-  if (const Allocation* found = find(*allocations_, address); found && pointer + bytes <= found->end()) {
-    last_found_ = *found;
-    return;
-  }
   std::string where = "memory of the host";
-  if (DeviceMemory::instance().holds(address)) where = explain(*allocations_, address, bytes);
+  if (DeviceMemory::instance().holds(address)) {
+    where = explain(*allocations_, launch_->device, address, bytes);
+    if (where.empty()) {
+      last_found_ = *find(*allocations_, address);
+      return;
+    }
+  }
   if (reinterpret_cast<uintptr_t>(address) < 65536) where = "a null pointer";
   fail(cudaErrorIllegalAddress, "out of bounds: thread " + std::to_string(running_thread->number) + " " + verb + " " + std::to_string(bytes) + " bytes at " + where +
                                     at(code));

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/sim/failure.h"
 #include "cuda/sim/fiber.h"
 #include "cuda/sim/memory.h"
 #include "cuda/sim/options.h"
@@ -28,11 +29,7 @@ struct Launch {
   dim3 grid, block;
   size_t shared_bytes = 0;
   std::shared_ptr<const KernelCall> call;
-};
-
-struct Failure {
-  cudaError_t error = cudaSuccess;
-  std::string report;
+  int device = 0;
 };
 
 struct AsyncCopy {

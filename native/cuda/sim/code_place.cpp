@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string_view>
 #include <vector>
 
@@ -72,6 +74,25 @@ std::vector<Frame> frames_of(const char* module, uintptr_t offset) {
   return frames;
 }
 
+std::string find_place(const void* return_address) {
+  const uintptr_t code = reinterpret_cast<uintptr_t>(return_address) - 1;  // inside the call
+  Dl_info info;
+  if (!return_address || dladdr(reinterpret_cast<void*>(code), &info) == 0 || !info.dli_fname) return "unknown code";
+  const uintptr_t offset = code - reinterpret_cast<uintptr_t>(info.dli_fbase);
+  for (const Frame& frame : frames_of(info.dli_fname, offset)) {
+    const std::string& place = frame.file_line;
+    if (place.empty() || place.find('?') != std::string::npos) continue;
+    if (place.starts_with("ptx.cuh:") || place.starts_with("simt.h:") || place.starts_with("number.cuh:") || place.starts_with("warp.cuh:")) continue;
+    return frame.function + " at " + place;
+  }
+  if (info.dli_sname) {
+    int status = 0;
+    const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), std::free);
+    return short_name(name ? name.get() : info.dli_sname) + " + " + hex(code - reinterpret_cast<uintptr_t>(info.dli_saddr));
+  }
+  return base_name(info.dli_fname) + " + " + hex(offset);
+}
+
 }  // namespace
 
 bool is_program_constant(const void* address) {
@@ -89,23 +110,14 @@ bool is_program_constant(const void* address) {
   return dl_iterate_phdr(visit, &wanted) != 0;
 }
 
+// Asking takes a process of its own, so that answers are kept.
 std::string code_place(const void* return_address) {
-  const uintptr_t code = reinterpret_cast<uintptr_t>(return_address) - 1;  // inside the call
-  Dl_info info;
-  if (!return_address || dladdr(reinterpret_cast<void*>(code), &info) == 0 || !info.dli_fname) return "unknown code";
-  const uintptr_t offset = code - reinterpret_cast<uintptr_t>(info.dli_fbase);
-  for (const Frame& frame : frames_of(info.dli_fname, offset)) {
-    const std::string& place = frame.file_line;
-    if (place.empty() || place.find('?') != std::string::npos) continue;
-    if (place.starts_with("ptx.cuh:") || place.starts_with("simt.h:") || place.starts_with("number.cuh:") || place.starts_with("warp.cuh:")) continue;
-    return frame.function + " at " + place;
-  }
-  if (info.dli_sname) {
-    int status = 0;
-    const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), std::free);
-    return short_name(name ? name.get() : info.dli_sname) + " + " + hex(code - reinterpret_cast<uintptr_t>(info.dli_saddr));
-  }
-  return base_name(info.dli_fname) + " + " + hex(offset);
+  static std::mutex mutex;
+  static std::map<const void*, std::string> known;
+  std::lock_guard lock(mutex);
+  const auto found = known.find(return_address);
+  if (found != known.end()) return found->second;
+  return known[return_address] = find_place(return_address);
 }
 
 }  // namespace chiasma::sim

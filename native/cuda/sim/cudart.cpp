@@ -1,220 +1,214 @@
-// The runtime API over the simulator. Every stream is done at once; capturing keeps what it is asked to do.
+// The runtime API over the simulator: devices, streams that are late (stream.h), memory (memory.h), captures and graphs.
+// The null stream does its work at once and loses no device: kernels' tests launch on it.
 #include "cuda/sim/cudart.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cuda/sim/block.h"
+#include "cuda/sim/kernel_launch.h"
 #include "cuda/sim/memory.h"
 #include "cuda/sim/options.h"
+#include "cuda/sim/stream.h"
 
-using Work = std::function<cudaError_t()>;
+using chiasma::sim::Stream;
+using chiasma::sim::Work;
 
 struct CUgraph_st {
   std::vector<Work> work;
 };
 struct CUgraphExec_st {
+  int device;
   std::vector<Work> work;
 };
 struct CUstream_st {
+  explicit CUstream_st(std::shared_ptr<Stream> made) : queue(std::move(made)) {}
+  std::shared_ptr<Stream> queue;
+  // While it is captured:
   CUgraph_st* capture = nullptr;
   bool invalidated = false;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  std::thread::id captured_by;
 };
 struct CUevent_st {
-  std::chrono::steady_clock::time_point time;
-  bool recorded = false;
+  std::shared_ptr<Stream> queue;  // where it was recorded last; null: nowhere yet
+  uint64_t position = 0;
+  std::shared_ptr<std::chrono::steady_clock::time_point> time;
 };
 
 namespace chiasma::sim {
 
 namespace {
 
-std::mutex options_mutex;
-
-uint64_t environment(const char* name, uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  if (!text || !*text) return otherwise;
-  char* end = nullptr;
-  const unsigned long long value = std::strtoull(text, &end, 10);
-  return *end ? otherwise : value;
-}
-
-Options& shared_options() {
-  static Options options = [] {
-    Options from;
-    from.seed = environment("CHIASMA_SIM_SEED", from.seed);
-    from.check_races = environment("CHIASMA_SIM_RACES", 1) != 0;
-    from.workers = static_cast<int>(std::clamp<uint64_t>(environment("CHIASMA_SIM_WORKERS", 1), 1, 64));
-    return from;
-  }();
-  return options;
-}
-
 // The last failure on a thread, as cudaGetLastError knows it, with what the simulator has to say.
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string last_report;
+thread_local int current_device = 0;
 
-cudaError_t failed(cudaError_t error, std::string report = {}) {
-  last_error = error;
-  last_report = std::move(report);
-  return error;
-}
+std::mutex captures_mutex;
+std::vector<CUstream_st*> captures;  // guarded: streams that are being captured
 
-// Runners keep their stacks; one is made for each core that runs blocks at the same time.
-class Runners {
- public:
-  std::unique_ptr<BlockRunner> take(const Options& options) {
-    std::lock_guard lock(mutex_);
-    if (idle_.empty()) return std::make_unique<BlockRunner>(options);
-    auto runner = std::move(idle_.back());
-    idle_.pop_back();
-    runner->set_options(options);
-    return runner;
-  }
-  void give(std::unique_ptr<BlockRunner> runner) {
-    std::lock_guard lock(mutex_);
-    idle_.push_back(std::move(runner));
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<BlockRunner>> idle_;
-};
-
-Runners& runners() {
-  static Runners all;
-  return all;
-}
-
-cudaError_t run(const Launch& launch) {
-  const Options chosen = options();
-  const auto allocations = DeviceMemory::instance().allocations();
-  const uint64_t blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-  std::atomic<uint64_t> next{0};
-  std::atomic<bool> wrong{false};
-  Failure first;
-  std::mutex first_mutex;
-  const auto work = [&] {
-    auto runner = runners().take(chosen);
-    for (uint64_t number; !wrong && (number = next++) < blocks;) {
-      const Index index{static_cast<unsigned>(number % launch.grid.x), static_cast<unsigned>(number / launch.grid.x % launch.grid.y),
-                        static_cast<unsigned>(number / (uint64_t{launch.grid.x} * launch.grid.y))};
-      Failure failure;
-      if (runner->run(launch, index, number, *allocations, failure)) continue;
-      wrong = true;
-      std::lock_guard lock(first_mutex);
-      if (first.error == cudaSuccess) first = std::move(failure);
-    }
-    runners().give(std::move(runner));
-  };
-  std::vector<std::thread> others;
-  const uint64_t workers = std::min<uint64_t>(blocks, static_cast<uint64_t>(std::max(chosen.workers, 1)));
-  for (uint64_t i = 1; i < workers; ++i) others.emplace_back(work);
-  work();
-  for (std::thread& other : others) other.join();
-  return first.error == cudaSuccess ? cudaSuccess : failed(first.error, std::move(first.report));
-}
+int device_of(cudaStream_t stream) { return stream ? stream->queue->device() : current_device; }
 
 cudaError_t submit(cudaStream_t stream, Work work) {
-  if (!stream || !stream->capture) return work();
-  stream->capture->work.push_back(std::move(work));
+  if (const Failure loss = loss_of(device_of(stream))) return failed(loss);
+  if (!stream) {
+    const Failure failure = work();
+    return failure ? failed(failure) : cudaSuccess;
+  }
+  if (stream->capture) {
+    stream->capture->work.push_back(std::move(work));
+    return cudaSuccess;
+  }
+  stream->queue->submit(std::move(work));
   return cudaSuccess;
 }
 
-// Not allowed while a stream is captured.
-cudaError_t outside_capture(cudaStream_t stream) {
-  if (!stream || !stream->capture) return cudaSuccess;
-  stream->invalidated = true;
-  return failed(cudaErrorStreamCaptureUnsupported);
+cudaError_t refuse(CUstream_st& stream, const char* what) {
+  stream.invalidated = true;
+  return failed(cudaErrorStreamCaptureUnsupported, std::string("[cuda-sim] ") + what + " while a stream is captured");
 }
 
-// Why `bytes` at an address are no memory of the device, or ''.
-std::string bad_range(const void* address, size_t bytes, const char* what) {
+// Not allowed on a stream while it is captured.
+cudaError_t outside_capture(cudaStream_t stream, const char* what) {
+  return stream && stream->capture ? refuse(*stream, what) : cudaSuccess;
+}
+
+// Calls that may wait for the device: not allowed on any thread during a global capture, nor on the thread of a capture that is local to it.
+cudaError_t outside_captures(const char* what) {
+  std::lock_guard lock(captures_mutex);
+  for (CUstream_st* const stream : captures) {
+    const bool own = stream->captured_by == std::this_thread::get_id();
+    if (stream->mode == cudaStreamCaptureModeGlobal || (stream->mode == cudaStreamCaptureModeThreadLocal && own)) return refuse(*stream, what);
+  }
+  return cudaSuccess;
+}
+
+// Why a device may not use `bytes` at an address of its memory, or ''.
+std::string bad_range(int device, const void* address, size_t bytes, const char* what) {
   DeviceMemory& memory = DeviceMemory::instance();
   if (!memory.holds(address)) return std::string(what) + " is not device memory";
-  const std::string why = explain(*memory.allocations(), address, bytes);
+  const std::string why = explain(*memory.allocations(), device, address, bytes);
   return why.empty() ? why : std::string(what) + " of " + std::to_string(bytes) + " bytes is " + why;
 }
 
-cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind) {
-  if (width == 0 || height == 0) return cudaSuccess;
-  if (!to || !from || width > to_pitch || width > from_pitch) return failed(cudaErrorInvalidValue);
-  DeviceMemory& memory = DeviceMemory::instance();
-  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice || (kind == cudaMemcpyDefault && memory.holds(to));
-  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice || (kind == cudaMemcpyDefault && memory.holds(from));
+struct Copy {
+  void* to;
+  size_t to_pitch;
+  const void* from;
+  size_t from_pitch, width, height;
+  cudaMemcpyKind kind;
+  int device;
+
+  size_t to_bytes() const { return (height - 1) * to_pitch + width; }
+  size_t from_bytes() const { return (height - 1) * from_pitch + width; }
+};
+
+bool is_pageable(const void* address) { return !DeviceMemory::instance().holds(address); }
+
+Failure copy(const Copy& copy) {
+  const bool to_device = copy.kind == cudaMemcpyHostToDevice || copy.kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = copy.kind == cudaMemcpyDeviceToHost || copy.kind == cudaMemcpyDeviceToDevice;
   std::string wrong;
-  if (to_device || memory.holds(to)) wrong = bad_range(to, (height - 1) * to_pitch + width, "the target");
-  if (wrong.empty() && (from_device || memory.holds(from))) wrong = bad_range(from, (height - 1) * from_pitch + width, "the source");
-  if (!wrong.empty()) return failed(cudaErrorInvalidValue, "[cuda-sim] a copy between host and device: " + wrong);
-  for (size_t row = 0; row < height; ++row) {
-    std::memmove(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch, width);
+  if (to_device || !is_pageable(copy.to)) wrong = bad_range(copy.device, copy.to, copy.to_bytes(), "the target");
+  if (wrong.empty() && (from_device || !is_pageable(copy.from))) wrong = bad_range(copy.device, copy.from, copy.from_bytes(), "the source");
+  if (!wrong.empty()) return {cudaErrorInvalidValue, "[cuda-sim] a copy between host and device: " + wrong};
+  for (size_t row = 0; row < copy.height; ++row) {
+    std::memmove(static_cast<char*>(copy.to) + row * copy.to_pitch, static_cast<const char*>(copy.from) + row * copy.from_pitch, copy.width);
   }
-  return cudaSuccess;
+  return {};
 }
 
-cudaError_t fill(void* to, size_t pitch, int value, size_t width, size_t height) {
+// Copies from pageable memory take it as it is now; copies to it wait for the device; neither can be captured. Pinned memory is read and written when
+// the stream comes to it.
+cudaError_t copy_on(cudaStream_t stream, Copy what) {
+  if (what.width == 0 || what.height == 0) return cudaSuccess;
+  if (!what.to || !what.from || what.width > what.to_pitch || what.width > what.from_pitch) return failed(cudaErrorInvalidValue);
+  what.device = device_of(stream);
+  const bool pageable_to = is_pageable(what.to), pageable_from = is_pageable(what.from);
+  if (pageable_to || pageable_from) {
+    if (const cudaError_t error = outside_capture(stream, "a copy of memory that is not pinned"); error != cudaSuccess) return error;
+  }
+  if (pageable_from && !pageable_to && stream) {
+    const auto bytes = std::make_shared<std::vector<char>>(static_cast<const char*>(what.from), static_cast<const char*>(what.from) + what.from_bytes());
+    return submit(stream, [what, bytes] {
+      Copy from = what;
+      from.from = bytes->data();
+      return copy(from);
+    });
+  }
+  if (const cudaError_t error = submit(stream, [what] { return copy(what); }); error != cudaSuccess || !pageable_to || !stream) return error;
+  const Failure loss = stream->queue->finish();
+  return loss ? failed(loss) : cudaSuccess;
+}
+
+cudaError_t fill_on(cudaStream_t stream, void* to, size_t pitch, int value, size_t width, size_t height) {
   if (width == 0 || height == 0) return cudaSuccess;
   if (width > pitch) return failed(cudaErrorInvalidValue);
-  const std::string wrong = bad_range(to, (height - 1) * pitch + width, "the target");
-  if (!wrong.empty()) return failed(cudaErrorInvalidValue, "[cuda-sim] a fill: " + wrong);
-  for (size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(to) + row * pitch, value, width);
-  return cudaSuccess;
+  return submit(stream, [=, device = device_of(stream)]() -> Failure {
+    const std::string wrong = bad_range(device, to, (height - 1) * pitch + width, "the target");
+    if (!wrong.empty()) return {cudaErrorInvalidValue, "[cuda-sim] a fill: " + wrong};
+    for (size_t row = 0; row < height; ++row) std::memset(static_cast<char*>(to) + row * pitch, value, width);
+    return {};
+  });
 }
 
-cudaError_t allocate(void** pointer, size_t bytes, bool pinned) {
+Failure release(void* pointer, int device) {
+  std::string damage;
+  if (!DeviceMemory::instance().release(pointer, device, damage)) {
+    return {cudaErrorInvalidValue, "[cuda-sim] an address is freed that was not allocated, or twice"};
+  }
+  if (!damage.empty()) return {cudaErrorIllegalAddress, "[cuda-sim] found when freeing: " + damage};
+  return {};
+}
+
+cudaError_t allocate(void** pointer, size_t bytes, int device) {
   if (!pointer) return failed(cudaErrorInvalidValue);
   *pointer = nullptr;
+  if (const cudaError_t error = outside_captures("an allocation"); error != cudaSuccess) return error;
+  if (const Failure loss = loss_of(current_device)) return failed(loss);
   if (bytes == 0) return cudaSuccess;
-  *pointer = DeviceMemory::instance().allocate(bytes, pinned, options().memory_bytes);
+  *pointer = DeviceMemory::instance().allocate(bytes, device, true, options().memory_bytes);
   return *pointer ? cudaSuccess : failed(cudaErrorMemoryAllocation);
 }
 
-cudaError_t release(void* pointer, bool pinned) {
+cudaError_t free_now(void* pointer, int device) {
   if (!pointer) return cudaSuccess;
-  std::string damage;
-  if (!DeviceMemory::instance().release(pointer, pinned, damage)) {
-    return failed(cudaErrorInvalidValue, "[cuda-sim] an address is freed that was not allocated, or twice");
-  }
-  return damage.empty() ? cudaSuccess : failed(cudaErrorIllegalAddress, "[cuda-sim] found when freeing: " + damage);
+  if (const cudaError_t error = outside_captures("freeing"); error != cudaSuccess) return error;
+  const Failure failure = release(pointer, device);
+  return failure ? failed(failure) : cudaSuccess;
 }
 
-cudaError_t check_memory() {
+// After a device's work was waited for.
+cudaError_t checked(const Failure& loss) {
+  if (loss) return failed(loss);
   const std::string damage = DeviceMemory::instance().damage();
   return damage.empty() ? cudaSuccess : failed(cudaErrorIllegalAddress, "[cuda-sim] found when synchronising: " + damage);
 }
 
 }  // namespace
 
-Options options() {
-  std::lock_guard lock(options_mutex);
-  return shared_options();
+cudaError_t failed(Failure failure) {
+  last_error = failure.error;
+  last_report = std::move(failure.report);
+  return failure.error;
 }
 
-void set_options(const Options& options) {
-  std::lock_guard lock(options_mutex);
-  shared_options() = options;
-}
+cudaError_t failed(cudaError_t error, std::string report) { return failed(Failure{error, std::move(report)}); }
 
 std::string take_report() { return std::exchange(last_report, {}); }
 
 cudaError_t enqueue(const char* name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::shared_ptr<const KernelCall> call) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  std::string wrong;
-  if (threads == 0 || threads > max_threads || block.z > 64) wrong = "a block of " + std::to_string(threads) + " threads";
-  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) wrong = "a grid whose y or z is above 65535";
-  if (shared_bytes > max_shared_bytes) wrong = std::to_string(shared_bytes) + " bytes of shared memory, above " + std::to_string(max_shared_bytes);
-  if (!wrong.empty()) return failed(cudaErrorInvalidConfiguration, "[cuda-sim] kernel " + std::string(name) + " is launched with " + wrong);
-  return submit(stream, [launch = Launch{name, grid, block, shared_bytes, std::move(call)}] { return run(launch); });
+  const Launch launch{name, grid, block, shared_bytes, std::move(call), device_of(stream)};
+  if (const Failure failure = check_launch(launch)) return failed(failure);
+  if (launch.device != current_device) return failed(cudaErrorInvalidResourceHandle, "[cuda-sim] kernel " + launch.name + " is launched on a stream of another device");
+  return submit(stream, [launch] { return run_launch(launch); });
 }
 
 }  // namespace chiasma::sim
@@ -241,6 +235,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     CHIASMA_ERROR(cudaErrorNotSupported)
     CHIASMA_ERROR(cudaErrorStreamCaptureUnsupported)
     CHIASMA_ERROR(cudaErrorStreamCaptureInvalidated)
+    CHIASMA_ERROR(cudaErrorStreamCaptureWrongThread)
     CHIASMA_ERROR(cudaErrorUnknown)
 #undef CHIASMA_ERROR
   }
@@ -255,14 +250,16 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
+// --- Devices ---
+
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = options().devices;
   return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (!properties) return failed(cudaErrorInvalidValue);
-  if (device != 0) return failed(cudaErrorInvalidDevice);
+  if (device < 0 || device >= options().devices) return failed(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "chiasma SIMT simulator");
   properties->totalGlobalMem = options().memory_bytes;
@@ -295,12 +292,19 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return failed(cudaErrorInvalidValue);
 }
 
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : failed(cudaErrorInvalidDevice); }
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= options().devices) return failed(cudaErrorInvalidDevice);
+  current_device = device;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() { return check_memory(); }
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+  if (const cudaError_t error = outside_captures("waiting for the device"); error != cudaSuccess) return error;
+  return checked(finish_device(current_device));
+}
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
@@ -311,31 +315,49 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *total_bytes = options().memory_bytes;
-  *free_bytes = *total_bytes - std::min(*total_bytes, DeviceMemory::instance().used());
+  *free_bytes = *total_bytes - std::min(*total_bytes, DeviceMemory::instance().used(current_device));
   return cudaSuccess;
 }
 
+// --- Streams and events ---
+
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new CUstream_st;
+  if (const Failure loss = loss_of(current_device)) return failed(loss);
+  *stream = new CUstream_st(make_stream(current_device));
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   if (!stream) return failed(cudaErrorInvalidResourceHandle);
+  {
+    std::lock_guard lock(captures_mutex);
+    std::erase(captures, stream);
+  }
   delete stream->capture;
+  const Failure loss = stream->queue->finish();
   delete stream;
-  return cudaSuccess;
+  return loss ? failed(loss) : cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const cudaError_t error = outside_capture(stream);
-  return error == cudaSuccess ? check_memory() : error;
+  if (!stream) return checked({});
+  const cudaError_t error = outside_capture(stream, "waiting for the stream");
+  return error == cudaSuccess ? checked(stream->queue->finish()) : error;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return outside_capture(stream); }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (!stream) return cudaSuccess;
+  if (const cudaError_t error = outside_capture(stream, "asking the stream"); error != cudaSuccess) return error;
+  const uint64_t position = stream->queue->submitted();
+  if (!stream->queue->done(position) && !now_and_then(4)) return cudaErrorNotReady;
+  return checked(stream->queue->finish(position));
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (!event->queue) return cudaSuccess;
+  return submit(stream, [queue = event->queue, position = event->position] { return queue->finish(position); });
+}
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
-  return submit(stream, [function, data] {
+  return submit(stream, [function, data]() -> Failure {
     function(data);
-    return cudaSuccess;
+    return {};
   });
 }
 
@@ -348,79 +370,133 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->time = std::chrono::steady_clock::now();
-  event->recorded = true;
-  return cudaSuccess;
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (const cudaError_t error = outside_capture(stream, "recording an event"); error != cudaSuccess) return error;
+  const auto time = event->time = std::make_shared<std::chrono::steady_clock::time_point>();
+  const cudaError_t error = submit(stream, [time]() -> Failure {
+    *time = std::chrono::steady_clock::now();
+    return {};
+  });
+  event->queue = stream ? stream->queue : nullptr;
+  event->position = stream ? stream->queue->submitted() : 0;
+  return error;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return check_memory(); }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return checked(event->queue ? event->queue->finish(event->position) : Failure{}); }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (!event->queue) return cudaSuccess;
+  if (!event->queue->done(event->position) && !now_and_then(4)) return cudaErrorNotReady;
+  return checked(event->queue->finish(event->position));
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
-  if (!begin->recorded || !end->recorded) return failed(cudaErrorInvalidResourceHandle);
-  *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
+  for (const cudaEvent_t event : {begin, end}) {
+    if (!event->time) return failed(cudaErrorInvalidResourceHandle);
+    if (event->queue && !event->queue->done(event->position)) return cudaErrorNotReady;
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(*end->time - *begin->time).count();
   return cudaSuccess;
 }
 
-cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes, false); }
-cudaError_t cudaFree(void* pointer) { return release(pointer, false); }
+// --- Memory ---
+
+cudaError_t cudaMalloc(void** pointer, size_t bytes) { return allocate(pointer, bytes, current_device); }
+cudaError_t cudaFree(void* pointer) {
+  if (pointer) finish_device(current_device);
+  return free_now(pointer, current_device);
+}
 cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream) {
-  const cudaError_t error = outside_capture(stream);
-  return error == cudaSuccess ? allocate(pointer, bytes, false) : error;
+  if (!pointer) return failed(cudaErrorInvalidValue);
+  *pointer = nullptr;
+  if (const cudaError_t error = outside_capture(stream, "an allocation"); error != cudaSuccess) return error;
+  const int device = device_of(stream);
+  if (const Failure loss = loss_of(device)) return failed(loss);
+  if (bytes == 0) return cudaSuccess;
+  DeviceMemory& memory = DeviceMemory::instance();
+  const size_t limit = options().memory_bytes;
+  *pointer = memory.allocate(bytes, device, !stream, limit);
+  if (!*pointer && stream) {
+    stream->queue->finish();  // what was freed on this stream before may be had
+    *pointer = memory.allocate(bytes, device, false, limit);
+  }
+  if (!*pointer) return failed(cudaErrorMemoryAllocation);
+  return submit(stream, [made = *pointer]() -> Failure {
+    DeviceMemory::instance().make_ready(made);
+    return {};
+  });
 }
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
-  const cudaError_t error = outside_capture(stream);
-  return error == cudaSuccess ? release(pointer, false) : error;
+  if (!pointer) return cudaSuccess;
+  if (const cudaError_t error = outside_capture(stream, "freeing"); error != cudaSuccess) return error;
+  return submit(stream, [pointer, device = device_of(stream)] { return release(pointer, device); });
 }
-cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, true); }
-cudaError_t cudaMallocHost(void** pointer, size_t bytes) { return allocate(pointer, bytes, true); }
-cudaError_t cudaFreeHost(void* pointer) { return release(pointer, true); }
+cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return allocate(pointer, bytes, pinned_host); }
+cudaError_t cudaMallocHost(void** pointer, size_t bytes) { return allocate(pointer, bytes, pinned_host); }
+cudaError_t cudaFreeHost(void* pointer) { return free_now(pointer, pinned_host); }
 
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) { return copy(to, bytes, from, bytes, bytes, 1, kind); }
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  if (const cudaError_t error = outside_captures("a copy that waits"); error != cudaSuccess) return error;
+  return copy_on(nullptr, {to, bytes, from, bytes, bytes, 1, kind, 0});
+}
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  return submit(stream, [=] { return copy(to, bytes, from, bytes, bytes, 1, kind); });
+  return copy_on(stream, {to, bytes, from, bytes, bytes, 1, kind, 0});
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream) {
-  return submit(stream, [=] { return copy(to, to_pitch, from, from_pitch, width, height, kind); });
+  return copy_on(stream, {to, to_pitch, from, from_pitch, width, height, kind, 0});
 }
-cudaError_t cudaMemset(void* to, int value, size_t bytes) { return fill(to, bytes, value, bytes, 1); }
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  return submit(stream, [=] { return fill(to, bytes, value, bytes, 1); });
+cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  if (const cudaError_t error = outside_captures("a fill that waits"); error != cudaSuccess) return error;
+  return fill_on(nullptr, to, bytes, value, bytes, 1);
 }
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) { return fill_on(stream, to, bytes, value, bytes, 1); }
 cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
-  return submit(stream, [=] { return fill(to, pitch, value, width, height); });
+  return fill_on(stream, to, pitch, value, width, height);
 }
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   *pool = nullptr;
-  return cudaSetDevice(device);
+  return device >= 0 && device < options().devices ? cudaSuccess : failed(cudaErrorInvalidDevice);
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+// --- Graphs ---
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   if (!stream || stream->capture) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const Failure loss = loss_of(device_of(stream))) return failed(loss);
   stream->capture = new CUgraph_st;
   stream->invalidated = false;
+  stream->mode = mode;
+  stream->captured_by = std::this_thread::get_id();
+  std::lock_guard lock(captures_mutex);
+  captures.push_back(stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
   if (!stream || !stream->capture) return failed(cudaErrorInvalidValue);
+  if (stream->mode != cudaStreamCaptureModeRelaxed && stream->captured_by != std::this_thread::get_id()) return failed(cudaErrorStreamCaptureWrongThread);
+  {
+    std::lock_guard lock(captures_mutex);
+    std::erase(captures, stream);
+  }
   *graph = std::exchange(stream->capture, nullptr);
   if (!stream->invalidated) return cudaSuccess;
   delete std::exchange(*graph, nullptr);
   return failed(cudaErrorStreamCaptureInvalidated);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
-  *exec = new CUgraphExec_st{graph->work};
+  *exec = new CUgraphExec_st{current_device, graph->work};
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  for (const Work& work : exec->work) {
-    if (const cudaError_t error = submit(stream, work); error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  if (exec->device != device_of(stream)) return failed(cudaErrorInvalidValue, "[cuda-sim] a graph is launched on a stream of another device");
+  return submit(stream, [all = exec->work]() -> Failure {
+    for (const Work& work : all) {
+      if (Failure failure = work()) return failure;
+    }
+    return {};
+  });
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   delete exec;

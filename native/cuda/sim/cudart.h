@@ -1,5 +1,5 @@
-// The part of the CUDA runtime API that the device uses, with the real names and numbers, over the simulator. Streams run at once, in the order of the
-// calls; a kernel's failure is returned by its launch. cudaGetErrorString of the last failure holds the simulator's whole report.
+// The part of the CUDA runtime API that the device uses, with the real names and numbers, over the simulator. Streams do their work late, and a kernel's
+// failure is found when its stream is waited for; the null stream does it at once. cudaGetErrorString of the last failure holds the simulator's whole report.
 // Device memory lies between red zones, starts as NaN, and is checked on every access of a kernel, on free and on synchronise.
 #pragma once
 
@@ -25,6 +25,7 @@ enum cudaError_t : int {
   cudaErrorNotSupported = 801,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureWrongThread = 908,
   cudaErrorUnknown = 999,
 };
 
@@ -33,7 +34,7 @@ const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 
-// --- Devices: one, shaped as the smallest that the kernels have to run on (8.6: 99 KiB of shared memory for a block) ---
+// --- Devices: each shaped as the smallest that the kernels have to run on (8.6: 99 KiB of shared memory for a block) ---
 
 struct cudaUUID_t {
   char bytes[16];

@@ -44,10 +44,14 @@ const Allocation* find(const Allocations& allocations, const void* address) {
   return after == allocations.begin() ? nullptr : &*(after - 1);
 }
 
-std::string explain(const Allocations& allocations, const void* address, size_t bytes) {
+std::string explain(const Allocations& allocations, int device, const void* address, size_t bytes) {
   const char* const at = static_cast<const char*>(address);
   const Allocation* const before = find(allocations, address);
-  if (before && at + bytes <= before->end()) return {};
+  if (before && at + bytes <= before->end()) {
+    if (!before->ready) return "an allocation that its stream has not come to yet";
+    if (before->device != device && before->device != pinned_host) return "memory of device " + std::to_string(before->device) + ", not " + std::to_string(device);
+    return {};
+  }
   const Allocation* const after = before ? (before + 1 < allocations.data() + allocations.size() ? before + 1 : nullptr)
                                          : (allocations.empty() ? nullptr : allocations.data());
   if (before && (!after || at - before->end() <= after->begin - at)) {
@@ -72,9 +76,9 @@ DeviceMemory::DeviceMemory() : allocations_(std::make_shared<const Allocations>(
   reserved_ = 0;
 }
 
-void* DeviceMemory::allocate(size_t bytes, bool pinned, size_t limit) {
+void* DeviceMemory::allocate(size_t bytes, int device, bool ready, size_t limit) {
   std::lock_guard lock(mutex_);
-  if (bytes > limit || (!pinned && used_ > limit - bytes)) return nullptr;
+  if (device != pinned_host && (bytes > limit || used_[device] > limit - bytes)) return nullptr;
   // Next fit: freed addresses come back late, so that stale pointers are seen.
   const size_t space = rounded(bytes) + 2 * red_zone;
   Allocations all = *allocations_;
@@ -91,26 +95,35 @@ void* DeviceMemory::allocate(size_t bytes, bool pinned, size_t limit) {
   if (!at) at = fits(base_, base_ + reserved_);
   if (!at) return nullptr;
   next_ = at + space;
-  const Allocation allocation{at + red_zone, bytes, pinned};
+  const Allocation allocation{at + red_zone, bytes, device, ready};
   std::memset(at, red_zone_byte, red_zone);
   std::memset(allocation.begin, 0xff, bytes);
   std::memset(allocation.end(), red_zone_byte, static_cast<size_t>(zone_end(allocation) - allocation.end()));
   all.insert(std::upper_bound(all.begin(), all.end(), allocation, [](const Allocation& a, const Allocation& b) { return a.begin < b.begin; }), allocation);
   publish(std::move(all));
-  if (!pinned) used_ += bytes;
+  used_[device] += bytes;
   return allocation.begin;
 }
 
-bool DeviceMemory::release(void* pointer, bool pinned, std::string& damage) {
+void DeviceMemory::make_ready(void* pointer) {
   std::lock_guard lock(mutex_);
   const Allocation* const found = find(*allocations_, pointer);
-  if (!found || found->begin != pointer || found->pinned != pinned) return false;
+  if (!found || found->begin != pointer) return;
+  Allocations all = *allocations_;
+  all[static_cast<size_t>(found - allocations_->data())].ready = true;
+  publish(std::move(all));
+}
+
+bool DeviceMemory::release(void* pointer, int device, std::string& damage) {
+  std::lock_guard lock(mutex_);
+  const Allocation* const found = find(*allocations_, pointer);
+  if (!found || found->begin != pointer || found->device != device) return false;
   const Allocation allocation = *found;
   damage = damage_of(allocation);
   Allocations all = *allocations_;
   all.erase(all.begin() + (found - allocations_->data()));
   publish(std::move(all));
-  if (!pinned) used_ -= allocation.bytes;
+  used_[device] -= allocation.bytes;
   // Whole pages go back to the system.
   char* const begin = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(allocation.begin) + page - 1) / page * page);
   char* const end = reinterpret_cast<char*>(reinterpret_cast<uintptr_t>(allocation.end()) / page * page);
@@ -118,9 +131,10 @@ bool DeviceMemory::release(void* pointer, bool pinned, std::string& damage) {
   return true;
 }
 
-size_t DeviceMemory::used() const {
+size_t DeviceMemory::used(int device) const {
   std::lock_guard lock(mutex_);
-  return used_;
+  const auto found = used_.find(device);
+  return found == used_.end() ? 0 : found->second;
 }
 
 std::shared_ptr<const Allocations> DeviceMemory::allocations() const {

@@ -295,23 +295,6 @@ TEST("sim: half-width numbers") {
   CHECK(to_float(round_to<bf16>(1.00390625f)) == 1.0f && to_float(round_to<bf16>(1.01171875f)) == 1.015625f);
 }
 
-TEST("sim: a graph does again what was captured") {
-  std::vector<float> values(64, 3.0f);
-  DeviceArray<float> x(values), y(64);
-  cudaStream_t stream;
-  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-  CHECK(LAUNCH(reverse_kernel, 1, 64, 0, stream, x.get(), y.get()) == cudaSuccess);
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
-  CHECK(std::isnan(y.read()[0]));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess);
-  CHECK(cudaGraphLaunch(exec, stream) == cudaSuccess);
-  CHECK(cudaGraphExecDestroy(exec) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess && cudaStreamDestroy(stream) == cudaSuccess);
-  CHECK(y.read()[63] == 3.0f);
-}
-
 TEST("sim: a missing __syncthreads is reported with kernel, line and threads") {
   DeviceArray<float> y(64);
   expect_report([&] { return LAUNCH(missing_barrier_kernel, 1, 64, 0, nullptr, y.get()); },

@@ -1,0 +1,146 @@
+// Runs on the CUDA device, by the simulator: first, captured and replayed ones are alike; many at once, from several threads, stopped and disposed of.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
+import t from 'tap'
+import { compile, type Program } from '../../lib/core/compile.js'
+import { Device, memoryUsage } from '../../lib/core/device.js'
+import { Tensor } from '../../lib/core/tensor.js'
+import { parameter, type Parameter, type Value } from '../../lib/core/value.js'
+import { add, gather, layerNorm, mul, pool, softmax, unary } from '../../lib/ops/index.js'
+import { noSimulator } from '../support/simulator.js'
+
+const width = 40
+const open = () => Device.open({ device: 'cuda-sim', dtype: 'f32' })
+
+/** A little of everything over sequences of rows: x [T, 40] and lengths [S + 1] to [S, 40]. */
+function sequencesProgram(device: Device, capacity = 32): Program {
+  const fn = ({ x, cuSeqlens }: Record<string, Value>) => {
+    const normed = layerNorm(x!, { eps: 1e-5 })
+    const y = add(mul(softmax(normed), normed), unary(x!, 'gelu'))
+    return { rows: y, pooled: pool(y, { mode: 'mean', cuSeqlens }) }
+  }
+  return compile(
+    fn,
+    {
+      x: { shape: [capacity, width], dtype: 'float32', extent: { name: 'tokens', per: 1 } },
+      cuSeqlens: { shape: [9], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } },
+    },
+    device,
+  )
+}
+
+const ramp = (rows: number, seed = 0) => new Tensor('float32', Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i * 0.37 + seed)), [rows, width])
+const lengths = (...cumulative: number[]) => new Tensor('int32', Int32Array.from(cumulative), [cumulative.length])
+const bits = (outputs: Record<string, Tensor>) => Object.values(outputs).map(({ data, dims }) => `${dims}:${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64')}`)
+
+t.test('on the simulator', { skip: noSimulator }, async t => {
+  await t.test('a shape runs plainly, then is captured, then replayed: the same bits each time, whatever ran between', async t => {
+    await using device = await open()
+    const shapes = [[0, 3, 10], [0, 10], [0, 1, 1, 7], [0], [0, 32], [0, 3, 9], [0, 2], [0, 4], [0, 5], [0, 6]] // more than are kept
+    const expected: string[][] = []
+    for (const [i, shape] of shapes.entries()) {
+      using fresh = sequencesProgram(device) // the plan is the device's, and known from its second time on
+      expected.push(bits(await fresh.run({ x: ramp(shape.at(-1)!, i), cuSeqlens: lengths(...shape) })))
+    }
+    await using other = await open()
+    const program = sequencesProgram(other)
+    for (let round = 0; round < 4; round++) {
+      const runs = shapes.map((shape, i) => program.run({ x: ramp(shape.at(-1)!, i), cuSeqlens: lengths(...shape) }))
+      for (const [i, run] of runs.entries()) t.same(bits(await run), expected[i], `round ${round}, shape ${i}`)
+    }
+    // The same shape with other data is not the recording's data.
+    const again = () => program.run({ x: ramp(10, 99), cuSeqlens: lengths(0, 3, 10) })
+    const [first, second] = [bits(await again()), bits(await again())]
+    t.same(second, first)
+    t.notSame(first, expected[0])
+    // A larger program moves the arena that recordings have the addresses of.
+    const large = sequencesProgram(other, 512)
+    await large.run({ x: ramp(500), cuSeqlens: lengths(0, 500) })
+    t.same(bits(await program.run({ x: ramp(10, 0), cuSeqlens: lengths(0, 3, 10) })), expected[0])
+    large.dispose()
+    other.plans.clear() // and the arena shrinks
+    t.same(bits(await program.run({ x: ramp(10, 0), cuSeqlens: lengths(0, 3, 10) })), expected[0])
+  })
+
+  await t.test('data that is wrong is an error in every kind of run, and leaves nothing behind', async t => {
+    await using device = await open()
+    const table: Parameter = { name: 'table', shape: [5, width], dtype: 'float32', role: 'plain' }
+    const weights = await device.loadWeights([{ parameter: table, source: ramp(5) }])
+    const program = compile(
+      ({ indices }) => ({ y: gather(parameter(table), indices!) }),
+      { indices: { shape: [4], dtype: 'int32', extent: { name: 'rows', per: 1 } } },
+      device,
+      weights,
+    )
+    for (let i = 0; i < 4; i++) {
+      await t.rejects(program.run({ indices: lengths(1, 9, 7) }), { name: 'ArgumentError', message: /\[gather\].*9.*5/s })
+      const { y } = await program.run({ indices: lengths(4, 0, 1) })
+      t.same(y!.data.subarray(width, 2 * width), ramp(1).data)
+    }
+  })
+
+  await t.test('memory in use is told for each device, and given back', async t => {
+    const device = await open()
+    t.same(device.memoryUsage(), { weights: 0, arena: 0, total: 0 })
+    const table: Parameter = { name: 'table', shape: [1000, width], dtype: 'bfloat16', role: 'plain' }
+    const weights = await device.loadWeights([{ parameter: table, source: ramp(1000) }])
+    t.equal(weights.bytes, 1000 * width * 2)
+    const program = sequencesProgram(device)
+    await program.run({ x: ramp(4), cuSeqlens: lengths(0, 4) })
+    const { weights: held, arena, total } = device.memoryUsage()
+    t.equal(held, weights.bytes)
+    t.ok(arena >= 32 * width * 4 && total === held + arena)
+    t.match(memoryUsage(), { 'cuda-sim': { weights: held, arena, total } })
+    weights.dispose()
+    t.equal(device.memoryUsage().weights, 0)
+    await device.dispose()
+    t.same(device.memoryUsage(), { weights: 0, arena: 0, total: 0 })
+    t.notOk('cuda-sim' in memoryUsage())
+  })
+
+  await t.test('the loop turns, and a signal rejects at once, while a run is under way', async t => {
+    await using device = await open()
+    const rows = 4096
+    const fn = ({ x }: Record<string, Value>) => ({ y: Array.from({ length: 12 }).reduce<Value>(value => softmax(value), x!) })
+    const program = compile(fn, { x: { shape: [rows, width], dtype: 'float32', extent: { name: 'rows', per: 1 } } }, device)
+    const began = performance.now()
+    let turns = 0
+    const timer = setInterval(() => ++turns, 5)
+    await program.run({ x: ramp(rows) })
+    clearInterval(timer)
+    const whole = performance.now() - began
+    t.ok(whole > 100 && turns > whole / 50, `${turns} turns of a 5 ms timer in ${Math.round(whole)} ms`)
+    const reason = new Error('enough')
+    const controller = new AbortController()
+    const stopped = program.run({ x: ramp(rows) }, { signal: controller.signal })
+    const queued = program.run({ x: ramp(3) }, { signal: controller.signal })
+    await sleep(20)
+    const since = performance.now()
+    controller.abort(reason)
+    await Promise.all([t.rejects(stopped, reason), t.rejects(queued, reason)])
+    t.ok(performance.now() - since < 100)
+    t.equal((await program.run({ x: ramp(2) })).y!.dims[0], 2, 'the device goes on')
+    const last = program.run({ x: ramp(rows) })
+    program.dispose()
+    const disposal = device.dispose()
+    t.equal((await last).y!.dims[0], rows, 'accepted work ends')
+    await disposal
+  })
+
+  await t.test('threads share the device, and one that is terminated in the middle of a run harms no other', async t => {
+    const script = new URL('../support/bridge/cuda-worker.mjs', import.meta.url)
+    const worker = (scene: string) => new Worker(script, { workerData: { scene }, execArgv: [] })
+    const message = (of: Worker) => new Promise((resolve, reject) => of.once('message', resolve).once('error', reject))
+    const busy = worker('busy')
+    t.equal(await message(busy), 'busy')
+    const others = [worker('right'), worker('right')]
+    const said = others.map(message)
+    await using device = await open()
+    const program = sequencesProgram(device)
+    const expected = bits(await program.run({ x: ramp(10), cuSeqlens: lengths(0, 3, 10) }))
+    await busy.terminate()
+    t.same(await Promise.all(said), ['right', 'right'])
+    t.same(bits(await program.run({ x: ramp(10), cuSeqlens: lengths(0, 3, 10) })), expected)
+  })
+})
