@@ -68,6 +68,19 @@ export function callsOf(model, batch) {
   ]
 }
 
+/** Searches of the 10 nearest rows: of a corpus of a million bf16 vectors, for few and for many queries. */
+export const searches = [1, 64, 1024].map((queries) => {
+  const [rows, columns, k] = [1_000_000, 512, 10]
+  return {
+    name: `${queries} ${queries === 1 ? 'query' : 'queries'} of ${columns}, ${rows.toLocaleString('en')} rows`,
+    kernel: 'scan_kernel',
+    times: 1,
+    flops: 2 * queries * rows * columns,
+    bytes: (rows + queries) * columns * 2 + queries * k * 8,
+    call: { op: 'topK', queries, rows, columns, k },
+  }
+})
+
 /** Seconds that a call takes at least. */
 export function floorOf({ flops, bytes }, { flops: rate, bytes: bandwidth } = peak) {
   return Math.max(flops / rate, bytes / bandwidth)
@@ -75,9 +88,8 @@ export function floorOf({ flops, bytes }, { flops: rate, bytes: bandwidth } = pe
 
 /** The calls as lines for bench/cuda.cu: `model<TAB>name<TAB>flops<TAB>bytes<TAB>op key=value…`. */
 export function linesOf(batch, only = Object.keys(models)) {
-  return only.flatMap((model) =>
-    callsOf(model, batch).map(({ name, flops, bytes, call: { op, ...rest } }) =>
-      [model, name, flops, bytes, [op, ...Object.entries(rest).map(([key, value]) => `${key}=${value === true ? 1 : value === false ? 0 : value}`)].join(' ')].join('\t'),
-    ),
+  const all = [...only.map((model) => [model, callsOf(model, batch)]), ['top-k', searches]]
+  return all.flatMap(([model, calls]) =>
+    calls.map(({ name, flops, bytes, call: { op, ...rest } }) => [model, name, flops, bytes, [op, ...Object.entries(rest).map(([key, value]) => `${key}=${Number.isNaN(Number(value)) ? value : Number(value)}`)].join(' ')].join('\t')),
   )
 }

@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { callsOf, floorOf, models, peak } from '../bench/cuda-cases.mjs'
+import { callsOf, floorOf, models, peak, searches } from '../bench/cuda-cases.mjs'
 import { compileKernels, hot, titleOf } from './cuda-kernels.mjs'
 import { findToolkit } from './cuda-toolkit.mjs'
 
@@ -52,20 +52,23 @@ function resources(kernels) {
 /** Three digits. */
 const short = (x) => (x === 0 ? '0' : x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x >= 0.01 ? x.toFixed(2) : '<0.01')
 
-function floors(model) {
-  const calls = callsOf(model, batch)
+function callTable(calls, ...more) {
   const rows = calls.map((each) => {
     const { flops, bytes } = each
     const bound = flops / peak.flops > bytes / peak.bytes ? 'products' : 'memory'
     return [`${each.name}, \`${each.kernel}\``, each.times, short(flops / 1e9), short(bytes / 1e6), short(floorOf(each) * 1e6), bound]
   })
+  return table(['call, kernel', 'times', 'GFLOP', 'MB', 'floor, µs', 'bound by'], [...rows, ...more])
+}
+
+function floors(model) {
+  const calls = callsOf(model, batch)
   const total = calls.reduce((sum, each) => sum + each.times * floorOf(each), 0)
   const products = calls.reduce((sum, each) => sum + each.times * each.flops, 0)
-  rows.push(['**the whole pass**', '', short(products / 1e9), '', short(total * 1e6), ''])
-  const head = ['call, kernel', 'times', 'GFLOP', 'MB', 'floor, µs', 'bound by']
+  const whole = ['**the whole pass**', '', short(products / 1e9), '', short(total * 1e6), '']
   const rate = Math.round(batch / total / 100) * 100
   const { tokens, width, heads, layers } = models[model]
-  return `### ${model}: ${layers} layers of ${width}, ${heads} heads, ${tokens} tokens\n\n${table(head, rows)}\n\nAt most ${rate.toLocaleString('en')} items a second by these floors.`
+  return `### ${model}: ${layers} layers of ${width}, ${heads} heads, ${tokens} tokens\n\n${callTable(calls, whole)}\n\nAt most ${rate.toLocaleString('en')} items a second by these floors.`
 }
 
 async function page() {
@@ -97,6 +100,10 @@ read once and each output written once. The floor is the longer of the two times
 \`softmax_kernel\`, \`pool_kernel\`, \`unary_kernel\` and \`cast_kernel\` belong to other models: their floor is their bytes.
 
 ${Object.keys(models).map(floors).join('\n\n')}
+
+### Search: the 10 nearest of a million vectors in bfloat16
+
+${callTable(searches)}
 `
 }
 

@@ -12,9 +12,7 @@ const limit = 40 << 20
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const folder = join(root, 'build/gpu-check')
 const staging = join(root, 'build/gpu-check.staging')
-const tests = ['test/ops.ts']
-/** Tests of models on CUDA, each a step of its own; those that are there. */
-const modelTests = ['test/models/cuda.ts'].filter((file) => existsSync(join(root, file)))
+const tests = ['test/ops.ts', 'test/cuda/models.ts']
 /** What the compiled tests and the library import, with what those need. Images are not decoded there. */
 const modules = ['node-gyp-build', 'valibot', '@huggingface/tokenizers']
 
@@ -40,8 +38,8 @@ function packedNode() {
 
 function stage() {
   for (const path of [folder, staging]) rmSync(path, { recursive: true, force: true })
-  const js = join(staging, 'js')
-  mkdirSync(js, { recursive: true })
+  const tree = join(staging, 'tree')
+  mkdirSync(tree, { recursive: true })
   mkdirSync(folder, { recursive: true })
 
   // The tests as they are, with the package tap replaced by bench/gpu-check/tap.mjs.
@@ -50,34 +48,32 @@ function stage() {
     config,
     JSON.stringify({
       extends: '../../tsconfig.json',
-      compilerOptions: { noEmit: false, outDir: js, rootDir: root, sourceMap: false, typeRoots: [join(root, 'node_modules/@types')] },
+      compilerOptions: { noEmit: false, outDir: tree, rootDir: root, sourceMap: false, typeRoots: [join(root, 'node_modules/@types')] },
       include: [],
-      files: ['lib/index.ts', ...tests, ...modelTests].map((file) => join(root, file)),
+      files: ['lib/index.ts', ...tests].map((file) => join(root, file)),
     }),
   )
   run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', config])
-  for (const name of modules) cpSync(join(root, 'node_modules', name), join(js, 'node_modules', name), { recursive: true })
-  mkdirSync(join(js, 'node_modules/tap'))
-  writeFileSync(join(js, 'node_modules/tap/package.json'), '{ "type": "module", "exports": "./index.js" }\n')
-  cpSync(join(root, 'bench/gpu-check/tap.mjs'), join(js, 'node_modules/tap/index.js'))
-  cpSync(join(root, 'bench/gpu-check/models.mjs'), join(js, 'models.mjs'))
-  cpSync(join(root, 'package.json'), join(js, 'package.json'))
-  cpSync(join(root, 'test/fixtures/parity'), join(js, 'test/fixtures/parity'), { recursive: true })
+  for (const name of modules) cpSync(join(root, 'node_modules', name), join(tree, 'node_modules', name), { recursive: true })
+  mkdirSync(join(tree, 'node_modules/tap'))
+  writeFileSync(join(tree, 'node_modules/tap/package.json'), '{ "type": "module", "exports": "./index.js" }\n')
+  cpSync(join(root, 'bench/gpu-check/tap.mjs'), join(tree, 'node_modules/tap/index.js'))
+  cpSync(join(root, 'bench/gpu-check/models.mjs'), join(tree, 'models.mjs'))
+  for (const name of ['package.json', 'CMakeLists.txt', 'native', 'bench/cuda.cu', 'bench/gemm.cpp', 'test/fixtures/parity']) {
+    cpSync(join(root, name), join(tree, name), { recursive: true })
+  }
   const addon = join(root, 'build/Release/chiasma.node')
   if (!existsSync(addon)) throw new Error(`${addon} is not there: \`npm run build:addon\``)
-  mkdirSync(join(js, 'build/Release'), { recursive: true })
-  cpSync(addon, join(js, 'build/Release/chiasma.node'))
-  run('strip', ['--strip-unneeded', join(js, 'build/Release/chiasma.node')])
+  mkdirSync(join(tree, 'build/Release'), { recursive: true })
+  cpSync(addon, join(tree, 'build/Release/chiasma.node'))
+  run('strip', ['--strip-unneeded', join(tree, 'build/Release/chiasma.node')])
 
-  const sources = join(staging, 'src')
-  for (const name of ['CMakeLists.txt', 'package.json', 'native', 'bench/cuda.cu']) cpSync(join(root, name), join(sources, name), { recursive: true })
-  run('tar', ['-C', staging, '-cJf', join(folder, 'payload.tar.xz'), 'js', 'src'])
+  run('tar', ['-C', staging, '-cJf', join(folder, 'payload.tar.xz'), 'tree'])
   cpSync(packedNode(), join(folder, 'node.xz'))
   for (const name of ['gpu-check.sh', 'report.py', 'torch_bench.py']) cpSync(join(root, 'bench/gpu-check', name), join(folder, name))
   writeFileSync(join(folder, 'cases.tsv'), `${linesOf(256).join('\n')}\n`)
   writeFileSync(join(folder, 'cases-tiny.tsv'), `${linesOf(1, ['ViT-B/32', 'CLIP text']).map(tiny).join('\n')}\n`)
   writeFileSync(join(folder, 'peak.json'), JSON.stringify(peak))
-  writeFileSync(join(folder, 'model-tests'), modelTests.map((file) => file.replace(/^test\/|\.ts$/g, '')).join('\n'))
   const { stdout } = spawnSync('git', ['describe', '--always', '--dirty'], { cwd: root, encoding: 'utf8' })
   writeFileSync(join(folder, 'commit'), stdout ?? '')
   rmSync(staging, { recursive: true })

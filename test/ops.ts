@@ -16,7 +16,8 @@ const names = Object.keys(opTable) as OpName[]
 // CHIASMA_TEST_DEVICE: the devices whose ids begin so, else all but the simulator; CHIASMA_TEST_PART '1/12': each twelfth of the cases.
 const only = process.env['CHIASMA_TEST_DEVICE']
 const devices = (await listDevices()).filter(({ available, id, kind }) => available && (only ? id.startsWith(only) : kind !== 'cuda-sim'))
-const [part, parts] = (process.env['CHIASMA_TEST_PART'] ?? '1/1').split('/').map(Number) as [number, number]
+if (only && devices.length === 0) t.fail(`no device ${only} can be used here`)
+const [part, parts] = (process.env['CHIASMA_TEST_PART'] || '1/1').split('/').map(Number) as [number, number]
 let variantsSeen = 0
 const inPart = () => variantsSeen++ % parts === part - 1
 

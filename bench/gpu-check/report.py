@@ -79,10 +79,6 @@ for each in kernels:
 page += ["", "## Kernels", "", f"Microseconds of one call: median (10th to 90th percentile). Floor: at {peak['flops'] / 1e12:.0f} TFLOP/s and {peak['bytes'] / 1e12:.1f} TB/s. The last column is the "
          "quickest of PyTorch's times over ours, also where that does less (bias alone)."]
 page += table(["call", "µs", "floor", "of floor", "TFLOP/s", "GB/s", "PyTorch, µs", "PyTorch / chiasma"], rows)
-tops = [each for each in torch_kernels if each.get("model") == "top-k"]
-if tops:
-    page += ["", "PyTorch's top-k: " + "; ".join(f"{each['name']}: {each['microseconds']:.0f} µs" for each in tops) + "."]
-
 checks = {each["model"]: each for each in models if "cosine" in each}
 rows = []
 for each in [*models, *torch_models]:

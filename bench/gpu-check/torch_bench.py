@@ -188,7 +188,14 @@ def row_calls(op):
     return calls
 
 
-makers = {"gemm": gemm, "attention": attention, "layerNorm": layer_norm, "patchify": patchify, **{op: row_calls(op) for op in ("gather", "add", "pickToken", "l2Normalize")}}
+def top_k(v, size):
+    queries, rows, columns, k = (int(v[name]) for name in ("queries", "rows", "columns", "k"))
+    unit = lambda count: F.normalize(normal(count, columns, dtype=torch.float32), dim=-1).to(torch.bfloat16)
+    sets = [(unit(queries), unit(rows)) for _ in range(sets_for(size))]
+    yield "matmul and topk", [lambda t=t: torch.topk(t[0] @ t[1].T, min(k, rows)) for t in sets]
+
+
+makers = {"topK": top_k, "gemm": gemm, "attention": attention, "layerNorm": layer_norm, "patchify": patchify, **{op: row_calls(op) for op in ("gather", "add", "pickToken", "l2Normalize")}}
 
 
 def ceilings():
@@ -201,17 +208,6 @@ def ceilings():
     a, b = normal(side, side), normal(side, side)
     product = measure([lambda: a @ b])
     emit(ceiling="product", flops_per_second=2 * side**3 / product["microseconds"] * 1e6)
-
-
-def top_k():
-    rows, columns = (1_000_000, 512) if cuda else (2000, 64)
-    corpus = F.normalize(normal(rows, columns, dtype=torch.float32), dim=-1).to(torch.bfloat16)
-    for queries in (1, 64, 1024):
-        q = F.normalize(normal(queries, columns, dtype=torch.float32), dim=-1).to(torch.bfloat16)
-        figures = measure([lambda: torch.topk(q @ corpus.T, 10)])
-        emit(model="top-k", name=f"{queries} queries of {rows} × {columns}, k 10", variant="matmul and topk", **figures)
-        if left() < 20:
-            return
 
 
 def kernels():
@@ -244,11 +240,6 @@ def kernels():
             failed(f"{model}, {name}", error)
         if cuda:
             torch.cuda.empty_cache()
-    try:
-        with torch.inference_mode():
-            top_k()
-    except Exception as error:
-        failed("top-k", error)
 
 
 # --- Models ---

@@ -14,15 +14,17 @@ import { noShared, shared } from '../shared.js'
 import { compareWithReference, difference, parityFolder } from '../support/models.js'
 import { noSimulator } from '../support/simulator.js'
 
+/** CHIASMA_TEST_DEVICE: another device than the simulator. */
+const deviceName = process.env['CHIASMA_TEST_DEVICE'] ?? 'cuda-sim'
 const all = process.env['CHIASMA_CUDA_MODELS'] === 'all'
 const dtypes = ['f32', 'bf16', 'f16']
 const texts = ['bert-v5', 'clip-text', 'minilm-st', ...(all ? ['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-odd-widths', 'distilbert', 'mpnet', 'xlm-roberta'] : [])]
 const images = ['clip-v5', 'vit-v5', ...(all ? ['clip-vit-tiny', 'clip-hf-gelu-eosid', 'clip-vision', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias'] : [])]
 
-const load = (folder: string, dtype: string) => AutoModel.fromPretrained(folder, { device: 'cuda-sim', dtype })
+const load = (folder: string, dtype: string) => AutoModel.fromPretrained(folder, { device: deviceName, dtype })
 
-t.test('on the simulator', { skip: noSimulator, timeout: 3_000_000 }, async t => {
-  const device = await Device.open({ device: 'cuda-sim' })
+t.test(`on ${deviceName}`, { skip: deviceName === 'cuda-sim' && noSimulator, timeout: 3_000_000 }, async t => {
+  const device = await Device.open({ device: deviceName })
   const seesPictures = device.hasOp('patchEmbed')
   await device.dispose()
 
@@ -30,14 +32,14 @@ t.test('on the simulator', { skip: noSimulator, timeout: 3_000_000 }, async t =>
     const folder = parityFolder(name)
     if (images.includes(name) && !seesPictures) {
       await t.test(`${name} needs an op without a kernel`, { skip: !folder && noShared }, async t => {
-        await t.rejects(load(folder!, 'bf16'), { name: 'UnsupportedError', message: /\[load\] the model needs 'patchEmbed', for which cuda-sim has no kernel/ })
+        await t.rejects(load(folder!, 'bf16'), { name: 'UnsupportedError', message: /\[load\] the model needs 'patchEmbed', for which .* has no kernel/ })
       })
       continue
     }
     for (const dtype of dtypes) {
       await t.test(`${name} ${dtype}`, { skip: !folder && noShared }, async t => {
         await using model = await load(folder!, dtype)
-        t.match(model, { device: 'cuda-sim', dtype })
+        t.match(model, { device: deviceName, dtype })
         await compareWithReference(t, model, folder!, 1e-4)
       })
     }
