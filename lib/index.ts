@@ -20,6 +20,7 @@ export {
 export { Tensor, type TensorLike } from './core/tensor.js'
 export type { Parameter, Value, ValueType } from './core/value.js'
 export { AutoProcessor, type Processor, type ProcessorOptions } from './data/processor.js'
+export type { EmbedTimings } from './data/timings.js'
 export type { ImageInput } from './data/image.js'
 export { AutoTokenizer, type Tokenizer, type TokenizeOptions } from './data/tokenizer.js'
 export { type Classification, classifyImages, type ClassifyOptions, type ClassifyResult } from './embed/classify.js'

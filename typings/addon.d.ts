@@ -74,6 +74,11 @@ export interface NativeProgram {
   readonly arenaBytes: number
   /** counts: one per extent, at most its capacity. Inputs are copied before run() returns. Resolves with one buffer per output. */
   run(inputs: ArrayBufferView[], counts: number[], task?: NativeTask): Promise<ArrayBuffer[]>
+  /**
+   * As above, into the caller's arrays, one per output: they are written on another thread until the promise settles, and nobody may
+   * detach, read or change them meanwhile. Their contents are undefined if it rejects.
+   */
+  run(inputs: ArrayBufferView[], counts: number[], task: NativeTask | undefined, outputs: ArrayBufferView[]): Promise<unknown>
   dispose(): void
 }
 

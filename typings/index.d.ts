@@ -394,6 +394,20 @@ declare const AutoProcessor: {
     fromPretrained(source: string, options?: SourceOptions): Promise<Processor>;
 };
 
+/** Seconds in which anything was in each stage; `total` is the whole call. */
+interface EmbedTimings {
+    readonly total: number;
+    /** Reading files or downloading, and headers. */
+    readonly read: number;
+    /** Image files to pixels. */
+    readonly decode: number;
+    /** Orientation, resize and crop. */
+    readonly preprocess: number;
+    readonly tokenise: number;
+    /** The model. */
+    readonly compute: number;
+}
+
 interface TokenizeOptions {
     /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
     padding?: boolean | 'longest' | 'max_length';
@@ -443,8 +457,6 @@ declare const AutoTokenizer: {
     fromPretrained(source: string, options?: SourceOptions): Promise<Tokenizer>;
 };
 
-type Config = Readonly<Record<string, unknown>>;
-
 /** What a sentence-transformers folder says of texts that are embedded. */
 interface SentenceSettings {
     /** Tokens that they are cut to, whatever the tokenizer says. */
@@ -454,6 +466,8 @@ interface SentenceSettings {
     /** Whether a prompt's tokens are pooled with the others. */
     readonly poolsPrompt: boolean;
 }
+
+type Config = Readonly<Record<string, unknown>>;
 
 interface ForwardOptions {
     /** Names of the outputs wanted; nothing else is computed. Default: all that the inputs allow. */
@@ -603,6 +617,8 @@ interface EmbedOptions {
     truncateDim?: number;
     signal?: AbortSignal;
     onProgress?: (progress: EmbedProgress) => void;
+    /** Called at the end of the call with where its time went. */
+    onTimings?: (timings: EmbedTimings) => void;
 }
 interface EmbedImagesOptions extends EmbedOptions, ImageOptions {
 }
@@ -867,4 +883,4 @@ declare class VectorIndex {
 }
 
 export { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, listDevices, memoryUsage, host as ops };
-export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { ArgumentError, ChiasmaError } from '../core/errors.js'
+import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
 import { print, say } from './console.js'
@@ -19,6 +20,7 @@ interface EmbedOptions extends ModelOptions {
   batchSize?: number
   normalize: boolean
   promptName?: string
+  timings?: boolean
   json?: boolean
 }
 
@@ -40,6 +42,7 @@ export function define(command: Command): void {
     .option('--batch-size <n>', 'items given to the model at once; default: 32 images, or texts of 2048 tokens in all', positiveInteger)
     .option('--prompt-name <name>', "one of the checkpoint's prompts, for texts")
     .option('--no-normalize', 'keep the length of the vectors')
+    .option('--timings', 'say where the time went')
     .addOption(new Option('--json', 'print a summary as JSON on stdout'))
     .action(run)
 }
@@ -63,7 +66,7 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
     const rest = items.slice(resumed)
     const stream = embedder.embedStream(
       rest.map(({ value }) => value),
-      { batchSize: options.batchSize, normalize: options.normalize, promptName: options.promptName },
+      { batchSize: options.batchSize, normalize: options.normalize, promptName: options.promptName, onTimings: options.timings ? sayTimings : undefined },
     )
     let pending: { entry: JournalEntry; row?: Float32Array }[] = []
     for await (const { index, embedding, error } of stream) {
@@ -103,6 +106,11 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   if (options.json) {
     await print(JSON.stringify({ out: options.out, embedded: rows, skipped, dimensions: embedder.dimensions, seconds, device: embedder.device, dtype: embedder.dtype }))
   }
+}
+
+function sayTimings({ total, ...stages }: EmbedTimings): void {
+  const shares = Object.entries(stages).map(([stage, seconds]) => `${stage} ${Math.round((100 * seconds) / total)}%`)
+  say(`of ${total.toFixed(1)} s, the time in which each stage had work: ${shares.join(', ')}`)
 }
 
 async function imageItems(paths: string[]): Promise<Item[]> {

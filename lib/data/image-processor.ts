@@ -11,6 +11,7 @@ import { onAbort } from './abort.js'
 import { Gate } from './gate.js'
 import { type ImageInput, type ImageOptions, imageOptionRules, openImage, type Pixels } from './image.js'
 import type { ImageRules, ResizeRule } from './image-config.js'
+import { during, type StageClock } from './timings.js'
 
 export interface ProcessorOptions extends ImageOptions {
   /** 'float32' (default): scaled, [n, 3, H, W], as the reference's `pixel_values`. 'uint8': as cropped, [n, H, W, 3]. */
@@ -49,7 +50,7 @@ export interface Processor {
   /** What happens to a pixel after the crop: (pixel * rescale - mean) / std. */
   readonly normalization: Pick<ImageRules, 'rescale' | 'mean' | 'std'>
   /** One image as cropped: uint8 RGB [height, width, 3]. @internal */
-  process(image: ImageInput, options?: ImageOptions): Promise<Uint8Array>
+  process(image: ImageInput, options?: ImageOptions, clock?: StageClock): Promise<Uint8Array>
 }
 
 export function makeProcessor(rules: ImageRules): Processor {
@@ -64,7 +65,7 @@ export function makeProcessor(rules: ImageRules): Processor {
   return Object.assign(preprocess, {
     size: fixedSize(rules),
     normalization: { rescale, mean, std },
-    process: async (image: ImageInput, options: ImageOptions = {}) => (await picture(image, rules, options)).data,
+    process: async (image: ImageInput, options: ImageOptions = {}, clock?: StageClock) => (await picture(image, rules, options, clock)).data,
   })
 }
 
@@ -114,15 +115,15 @@ function withIndex({ index, error }: { index: number; error: unknown }): unknown
 }
 
 /** One image through all steps. Rejects as soon as `signal` aborts; what is running then ends by itself and is dropped. */
-function picture(image: ImageInput, rules: ImageRules, options: ImageOptions): Promise<Picture> {
+function picture(image: ImageInput, rules: ImageRules, options: ImageOptions, clock?: StageClock): Promise<Picture> {
   const { signal } = options
   const done = gate.run(1, signal, async () => {
-    const opened = await openImage(image, options)
+    const opened = await during(clock, 'read', () => openImage(image, options))
     return decodedGate.run(opened.decodedBytes, signal, async () => {
-      const pixels = await opened.decode()
+      const pixels = await during(clock, 'decode', () => opened.decode())
       signal?.throwIfAborted()
       const plan = planOf(pixels, rules)
-      const data = await native(addon => addon.preprocessImage(pixels.data, plan)).catch(tooLong(opened, plan))
+      const data = await during(clock, 'preprocess', () => native(addon => addon.preprocessImage(pixels.data, plan))).catch(tooLong(opened, plan))
       return { data, width: plan.cropWidth, height: plan.cropHeight }
     })
   })

@@ -149,8 +149,8 @@ export function formatOf(bytes: Uint8Array): ImageFormat | undefined {
 
 let loading: Promise<typeof import('sharp').default> | undefined
 
-/** Loads sharp with the first image, so that programs that only embed text do without it. */
-function loadSharp(): Promise<typeof import('sharp').default> {
+/** Loads sharp when an image model is loaded or with the first image: programs for text alone do without it. */
+export function loadSharp(): Promise<typeof import('sharp').default> {
   loading ??= import('sharp').then(
     module => module.default,
     (cause: unknown) => {

@@ -11,6 +11,7 @@ import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
+import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
 export interface TokenizeOptions {
@@ -74,7 +75,7 @@ export interface Tokenizer {
   /** The text of ids, without special tokens. */
   decode(ids: ArrayLike<number> | ArrayLike<bigint>): string
   /**
-   * Ids of many texts with special tokens; the event loop gets its turn every few milliseconds.
+   * Ids of many texts with special tokens; the event loop gets its turn every few milliseconds. After much text, lists are tokenised on other threads.
    * @throws ArgumentError with `index` for what is no text, or too long while truncation is false. @internal
    */
   encodeAll(texts: readonly string[], options?: EncodeAllOptions): Promise<Int32Array[]>
@@ -118,8 +119,10 @@ interface Frame {
   readonly types: (first: number, second: number) => number[]
 }
 
-function makeTokenizer(files: TokenizerFiles): Tokenizer {
+/** @param options.threads whether large lists are for other threads; not within one of those */
+export function makeTokenizer(files: TokenizerFiles, { threads: useThreads = true } = {}): Tokenizer {
   const { settings } = files
+  const threads = useThreads ? new TokenizerThreads(files) : undefined
   const { maxLength } = settings
   const { encoder, pieces } = makeEncoder(files)
   const single = frameOf(encoder, files, false)
@@ -229,6 +232,8 @@ function makeTokenizer(files: TokenizerFiles): Tokenizer {
     const { truncation = true, signal, firstIndex = 0 } = options
     const limit = checkLimit(options.maxLength ?? maxLength)
     signal?.throwIfAborted()
+    texts.forEach((text, i) => checkText(text, firstIndex + i))
+    if (threads?.take(texts)) return threads.encode(texts, options)
     const result: Int32Array[] = []
     let started = performance.now()
     for (let i = 0; i < texts.length; i++) {

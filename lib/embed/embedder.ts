@@ -4,14 +4,16 @@
 import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import { type ImageInput, type ImageOptions, imageOptionRules } from '../data/image.js'
+import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from '../data/image.js'
 import { AutoProcessor, type Processor } from '../data/processor.js'
+import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
-import { AutoModel, checkLoadOptions, type LoadOptions } from '../models/auto-model.js'
+import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
 import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
 import { inBatches } from './batches.js'
+import { gathered } from './gathered.js'
 import { type Precision, normalizeRows, precisions, toPrecision, truncateRows } from './vectors.js'
 import { readPrompts } from './prompts.js'
 
@@ -30,6 +32,8 @@ export interface EmbedOptions {
   truncateDim?: number
   signal?: AbortSignal
   onProgress?: (progress: EmbedProgress) => void
+  /** Called at the end of the call with where its time went. */
+  onTimings?: (timings: EmbedTimings) => void
 }
 
 export interface EmbedImagesOptions extends EmbedOptions, ImageOptions {}
@@ -54,7 +58,17 @@ type Prepared = { pixels: Uint8Array } | { tokens: Int32Array } | { error: Error
 /** What a stream takes: the options of images and of texts; its embeddings are float32. */
 export type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>
 
+/** What a stream's items go through. */
+interface Preparation {
+  readonly images: ImageOptions
+  /** The tokens of one text, prompt included. */
+  tokens(text: { readonly text: string; readonly index: number }): Promise<Int32Array>
+  readonly clock: StageClock | undefined
+}
+
 const imagesAtOnce = 32
+/** Texts tokenised in one go: two lists are under way at once. */
+const textsTogether = 32
 /** Larger batches are no faster, and pixels of a batch are in memory at once. */
 export const largestBatch = 1024
 
@@ -64,6 +78,7 @@ const embedRules: OptionRules<EmbedOptions> = {
   truncateDim: option.positiveInteger,
   signal: option.signal,
   onProgress: option.callback,
+  onTimings: option.callback,
 }
 const imagesRules: OptionRules<EmbedImagesOptions> = { ...embedRules, ...imageOptionRules }
 const textsRules: OptionRules<EmbedTextsOptions> = {
@@ -125,23 +140,21 @@ export class Embedder {
     checkLoadOptions('Embedder.fromPretrained', options)
     const { onProgress, ...rest } = options
     const { folder } = await resolveSource(source, options)
-    const model = await AutoModel.fromPretrained(folder, rest)
-    try {
-      const { imageEncoder, textEncoder } = model
-      if (!imageEncoder && !textEncoder) {
-        throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
-      }
-      const [processor, tokenizer, { prompts, defaultPrompt }] = await Promise.all([
-        imageEncoder ? AutoProcessor.fromPretrained(folder) : undefined,
-        textEncoder ? loadTokenizer(folder, textEncoder.sentence) : undefined,
+    const { model, rest: parts } = await loadModel(folder, rest, async ({ images, texts, sentence }) => {
+      if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
+      const [processor, tokenizer, prompts] = await Promise.all([
+        images ? AutoProcessor.fromPretrained(folder) : undefined,
+        texts ? loadTokenizer(folder, sentence) : undefined,
         readPrompts(folder),
       ])
-      onProgress?.({ status: 'ready', task: 'embedding', model: source })
-      return new Embedder({ model, processor, tokenizer, prompts, defaultPrompt })
-    } catch (error) {
+      return { processor, tokenizer, ...prompts }
+    })
+    if (!model.imageEncoder && !model.textEncoder) {
       await model.dispose()
-      throw error
+      throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
     }
+    onProgress?.({ status: 'ready', task: 'embedding', model: source })
+    return new Embedder({ model, ...parts })
   }
 
   /** The model beneath, for its raw outputs. */
@@ -202,14 +215,20 @@ export class Embedder {
     if (!isIterable(items)) throw new ArgumentError(`[embedStream] items is ${shown(items)}; expected an iterable of images and texts`, { field: 'items' })
     checkOptions('embedStream', options, streamRules)
     this.#checkTruncateDim(options)
-    const { normalize = true, signal, onProgress } = options
+    const { normalize = true, signal, onProgress, onTimings } = options
+    const clock = onTimings && new StageClock()
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
     const unpooled = this.#unpooledTokens(prompt)
+    const preparation: Preparation = {
+      images: imageOptionsOf(options),
+      tokens: gathered(textsTogether, (texts) => during(clock, 'tokenise', () => this.#tokenise(texts, prompt, options))),
+      clock,
+    }
     const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
-      prepare: (item, index) => this.#prepare(item, index, prompt, options, imageOptionsOf(options)),
+      prepare: (item, index) => this.#prepare(item, index, preparation, signal),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
-      run: (batch) => this.#encode(batch, normalize, unpooled, options),
+      run: (batch) => during(clock, 'compute', () => this.#encode(batch, normalize, unpooled, options)),
       atOnce: 2 * (batchSize ?? imagesAtOnce),
       signal,
     })
@@ -220,13 +239,18 @@ export class Embedder {
       }
       onProgress?.({ done })
     }
+    if (clock) onTimings(clock.read())
   }
 
   /** One image as the model takes it: uint8 RGB [height, width, 3]. */
   async preprocess(image: ImageInput, options: ImageOptions = {}): Promise<Uint8Array> {
     this.#check()
+    return this.#pixels(image, options)
+  }
+
+  async #pixels(image: ImageInput, options: ImageOptions, clock?: StageClock): Promise<Uint8Array> {
     if (!this.#processor) throw new UnsupportedError('this checkpoint has no image encoder')
-    return this.#processor.process(image, options)
+    return this.#processor.process(image, options, clock)
   }
 
   /** Frees the model. Calls under way end with a DisposedError or their result; later ones are refused. */
@@ -276,10 +300,13 @@ export class Embedder {
       throw new ShapeError(`images are ${images.type} [${images.dims}]; expected uint8 [n, ${height}, ${width}, 3]`, { shapes: [images.dims] })
     }
     this.#checkTruncateDim(options)
-    const { normalize = true, truncateDim: columns = encoder.dimensions, signal, onProgress } = options
-    const data = truncateRows(await encoder.encode(images.data as Uint8Array, n, { signal }), encoder.dimensions, columns)
+    const { normalize = true, truncateDim: columns = encoder.dimensions, signal, onProgress, onTimings } = options
+    const clock = onTimings && new StageClock()
+    const rows = await during(clock, 'compute', () => encoder.encode(images.data as Uint8Array, n, { signal }))
+    const data = truncateRows(rows, encoder.dimensions, columns)
     if (normalize) normalizeRows(data, columns)
     onProgress?.({ done: n, total: n })
+    if (clock) onTimings(clock.read())
     return new Tensor('float32', data, [n, columns])
   }
 
@@ -295,9 +322,9 @@ export class Embedder {
     return new Tensor('float32', result, [items.length, columns])
   }
 
-  async #prepare(item: StreamItem, index: number, prompt: string, options: EmbedStreamOptions, images: ImageOptions): Promise<Prepared> {
+  async #prepare(item: StreamItem, index: number, { images, tokens, clock }: Preparation, signal: AbortSignal | undefined): Promise<Prepared> {
     try {
-      options.signal?.throwIfAborted()
+      signal?.throwIfAborted()
       const { image, text } = split(item)
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
@@ -305,20 +332,19 @@ export class Embedder {
       if (text !== undefined) {
         if (!this.#tokenizer) throw new UnsupportedError('this checkpoint has no text encoder')
         if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${shown(text)}; expected a string`, { index })
-        const { maxLength = this.maxLength, truncation, signal } = options
-        const [tokens] = await this.#tokenizer.encodeAll([prompt + text], {
-          maxLength: Math.min(maxLength, this.maxLength),
-          truncation,
-          signal,
-          firstIndex: index,
-        })
-        return { tokens: tokens! }
+        return { tokens: await tokens({ text, index }) }
       }
-      return { pixels: await this.preprocess(image!, images) }
+      return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
-      if (options.signal?.aborted) throw options.signal.reason
+      if (signal?.aborted) throw signal.reason
       return { error: error as Error }
     }
+  }
+
+  #tokenise(texts: readonly { readonly text: string; readonly index: number }[], prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
+    const { maxLength = this.maxLength, truncation, signal } = options
+    const limit = Math.min(maxLength, this.maxLength)
+    return this.#tokenizer!.encodeAll(texts.map(({ text }) => prompt + text), { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
   }
 
   async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {

@@ -62,38 +62,49 @@ export const AutoModel = {
    */
   async fromPretrained(source: string, options: LoadOptions = {}): Promise<Model> {
     checkLoadOptions('AutoModel.fromPretrained', options)
-    const { signal } = options
-    signal?.throwIfAborted()
-    const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
-    const device = await Device.open(options)
-    try {
-      const modules = await readSentenceModules(folder)
-      const encoderFolder = modules?.encoder ?? folder
-      const file = join(encoderFolder, 'config.json')
-      const config = { json: Object.freeze(await readJsonObject(file)), file }
-      const checkpoint = await openCheckpoint(encoderFolder, { signal })
-      const built = await build(config, checkpoint, modules, device)
-      const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
-      const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
-      const weights = await device.loadWeights(sources, { signal })
-      const model = new Model({
-        config: config.json,
-        device,
-        weights,
-        architecture: built.architecture,
-        folder,
-        scale: built.architecture.images && (await readPixelScale(encoderFolder, modelKind(config.json))),
-        logitScale: await readLogitScale(built.architecture, device, weights),
-        unusedTensors: matched.flatMap(({ unused }) => unused),
-        file: encoderFolder,
-      })
-      options.onProgress?.({ status: 'ready', task: 'feature-extraction', model: source })
-      return model
-    } catch (error) {
-      await device.dispose()
-      throw error
-    }
+    return (await loadModel(source, options, async () => {})).model
   },
+}
+
+/**
+ * AutoModel.fromPretrained, and what the caller does while the weights are read on other threads.
+ * @param meanwhile gets the architecture; what it rejects with is thrown
+ */
+export async function loadModel<T>(source: string, options: LoadOptions, meanwhile: (architecture: Architecture) => Promise<T>): Promise<{ model: Model; rest: T }> {
+  const { signal } = options
+  signal?.throwIfAborted()
+  const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
+  const device = await Device.open(options)
+  try {
+    const modules = await readSentenceModules(folder)
+    const encoderFolder = modules?.encoder ?? folder
+    const file = join(encoderFolder, 'config.json')
+    const config = { json: Object.freeze(await readJsonObject(file)), file }
+    const checkpoint = await openCheckpoint(encoderFolder, { signal })
+    const built = await build(config, checkpoint, modules, device)
+    const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
+    const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
+    const loading = device.loadWeights(sources, { signal })
+    const others = meanwhile(built.architecture)
+    others.catch(() => {}) // awaited below
+    const weights = await loading
+    const model = new Model({
+      config: config.json,
+      device,
+      weights,
+      architecture: built.architecture,
+      folder,
+      scale: built.architecture.images && (await readPixelScale(encoderFolder, modelKind(config.json))),
+      logitScale: await readLogitScale(built.architecture, device, weights),
+      unusedTensors: matched.flatMap(({ unused }) => unused),
+      file: encoderFolder,
+    })
+    options.onProgress?.({ status: 'ready', task: 'feature-extraction', model: source })
+    return { model, rest: await others }
+  } catch (error) {
+    await device.dispose()
+    throw error
+  }
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {

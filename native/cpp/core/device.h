@@ -79,6 +79,8 @@ class Device {
   virtual size_t weight_bytes(const WeightShape& weight) const = 0;
   // Fills `memory` (weight_bytes of it, from allocate) by reading rows in order, a few at a time.
   virtual void prepare_weight(const WeightShape& weight, RowReader& reader, void* memory) = 0;
+  // How many threads may prepare weights at once.
+  virtual int loading_threads() const { return 1; }
 
   virtual bool has_kernel(std::string_view op) const = 0;
   // Throws Error(unsupported) for an op without a kernel, Error(argument | dtype | shape) for operands the kernel does not take.

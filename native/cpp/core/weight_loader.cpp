@@ -1,10 +1,15 @@
-// Checks all sources, then loads one weight after another: TensorReader -> conversion to float32 -> Device::prepare_weight.
+// Checks all sources, then loads the weights on as many threads as the device allows: TensorReader -> conversion to float32 -> Device::prepare_weight.
 #include "core/weight_loader.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <map>
+#include <mutex>
+#include <system_error>
+#include <thread>
 
 #include "core/checked.h"
 #include "core/convert.h"
@@ -180,15 +185,41 @@ std::shared_ptr<Weights> load_weights(const std::shared_ptr<Device>& device, con
     throw Error(ErrorCode::out_of_memory, "the weights need " + std::to_string(needed) + " bytes; the device has " + std::to_string(limit));
   }
   auto weights = std::make_shared<Weights>(device, usage);
-  for (const WeightRequest& request : requests) {
-    stop.check();
-    void* memory = weights->add(request.shape);
-    SourceRows rows(request, make_reader(request, files), stop, [&](uint64_t bytes) {
-      loaded += bytes;
-      if (progress) progress(std::min(loaded, total), total);
-    });
-    device->prepare_weight(request.shape, rows, memory);
+  std::vector<void*> memory;
+  for (const WeightRequest& request : requests) memory.push_back(weights->add(request.shape));
+
+  // Threads take one weight after another; the first failure ends all.
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> failed = false;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      for (size_t i = next++; i < requests.size() && !failed; i = next++) {
+        stop.check();
+        SourceRows rows(requests[i], make_reader(requests[i], files), stop, [&](uint64_t bytes) {
+          const std::lock_guard lock(mutex);
+          loaded += bytes;
+          if (progress) progress(std::min(loaded, total), total);
+        });
+        device->prepare_weight(requests[i].shape, rows, memory[i]);
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const auto wanted = std::min(static_cast<size_t>(device->loading_threads()), requests.size());
+    try {
+      for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
+    } catch (const std::system_error&) {
+      // Fewer threads than asked for do the same work.
+    }
+    work();
   }
+  if (failure) std::rethrow_exception(failure);
   return weights;
 }
 

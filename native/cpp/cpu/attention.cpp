@@ -36,7 +36,7 @@ class AttentionKernel final : public core::Kernel {
  public:
   AttentionKernel(const core::KernelSpec& spec, const AttentionFunctions& simd) : simd_(simd), threads_(spec.threads), spec_(spec) {
     const TensorView& lengths = spec.inputs[AttentionSpec::lengths_q];
-    const int64_t max_keys = spec_.key_length > 0 ? spec_.key_length : spec.inputs[AttentionSpec::k].rows();
+    const int64_t rows = spec.inputs[AttentionSpec::k].rows(), max_keys = spec_.key_length > 0 ? std::min(spec_.key_length, rows) : rows;
     max_sequences_ = lengths.present() ? lengths.shape[0] - 1 : spec.inputs[AttentionSpec::q].rows() / spec_.query_length;
     scratch_bytes_ = aligned(static_cast<int64_t>(simd.scratch_bytes(max_keys, spec_.head_size)));
     if (const TensorView& bias = spec.inputs[AttentionSpec::bias]; bias.present()) {

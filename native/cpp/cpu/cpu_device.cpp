@@ -136,6 +136,8 @@ class CpuDevice final : public core::Device {
     }
   }
 
+  int loading_threads() const override { return threads_; }
+
   bool has_kernel(std::string_view op) const override { return find(op) != nullptr; }
 
   std::unique_ptr<core::Kernel> make_kernel(const core::KernelSpec& spec) override {
