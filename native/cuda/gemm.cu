@@ -138,6 +138,7 @@ struct Shape {
   static constexpr int WarpRows = WarpRows_, WarpColumns = WarpColumns_, WarpsDown = WarpsDown_, WarpsAcross = WarpsAcross_, stages = Stages;
   static constexpr int rows = WarpRows * WarpsDown, columns = WarpColumns * WarpsAcross;
   static constexpr int threads = WarpsDown * WarpsAcross * warp_size;
+  static constexpr int blocks = WarpRows >= 64 ? 2 : 4;  // of a multiprocessor, at least: what registers are dealt out for
   static constexpr int stage_bytes = (rows + columns) * slice_bytes;
   static constexpr int slab_stride = WarpColumns + 8;  // floats: neighbouring rows start in different banks
   static constexpr int slab_bytes = WarpsDown * WarpsAcross * 16 * slab_stride * 4;
@@ -149,7 +150,7 @@ using Middle = Shape<32, 32, 2, 2>;
 using Small = Shape<16, 16, 1, 4>;
 
 template <class T, class S>
-__global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors vectors) {
+__global__ void __launch_bounds__(S::threads, S::blocks) gemm_mma_kernel(Gemm a, Vectors vectors) {
   using Sum = typename Math<T>::Sum;
   using Two = typename Math<T>::Two;
   using Four = typename Math<T>::Four;
