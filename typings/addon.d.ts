@@ -9,7 +9,7 @@ export interface NativeDeviceInfo {
   name: string // the processor's or the GPU's
   memory: { total: number; free?: number } // bytes; 0: not known
   computeCapability?: string // of a GPU: '9.0'
-  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16
+  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16, amx
   threads?: number // cores this process may use
   available: boolean
   reason?: string

@@ -27,6 +27,8 @@ interface Tower {
 
 export interface ImageTower extends Tower {
   readonly imageSize: { readonly height: number; readonly width: number }
+  /** Whether pictures of other sizes are taken, too; those that are embedded have the size that the processor makes. */
+  readonly anySize?: boolean
   /** pixels: uint8 [B, H, W, 3] or float32 [B, 3, H, W] */
   trace(pixels: Value, scale: PixelScale): Traced
 }
@@ -44,6 +46,8 @@ export interface TokenInputs {
   readonly ends?: Value | undefined
   /** Rows that poolings read, where these are not all: without the prompt. */
   readonly pooled?: { readonly rows: Value; readonly cuSeqlens: Value } | undefined
+  /** int32 [Tq·Tk], only for towers with `distanceRow` and a text that runs alone: the row of each query's and key's distance. */
+  readonly distanceRows?: Value | undefined
   /** int32 [T], only for towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, … */
   readonly places?: Value | undefined
 }
@@ -62,8 +66,13 @@ export interface TextTower extends Tower {
   positionIds(ids: Int32Array): Int32Array
   /** Causal towers: the column whose token stands for the text. Later ones have no influence on it. */
   endOf?(ids: Int32Array): number
-  /** Scores depend on distances between rows: unmasked tokens must stand side by side. */
-  readonly relativePositions: boolean
+  /**
+   * There if scores depend on the distances between tokens, a text with a hole in its mask then runs alone: of each distance key − query the row
+   * of the table of biases.
+   */
+  distanceRow?(distance: number): number
+  /** Texts that are embedded are filled with this token to this many tokens, which count like others: SigLIP was trained so. */
+  readonly pad?: { readonly id: number; readonly length: number } | undefined
   /** Whether `places` are read. */
   readonly readsPlaces?: boolean
   /** Outputs read from the first column, masked or not. */
@@ -87,6 +96,8 @@ export interface Architecture {
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
+  readonly logitBias?: Parameter
   /** Of a sentence-transformers folder. */
   readonly sentence?: SentenceSettings
   /** Names of the classes of `logits`. */

@@ -2,9 +2,20 @@
 // `Sequences`; padding does not exist here.
 
 import type { Value } from '../core/value.js'
-import { attention, gather } from '../ops/index.js'
+import { constant } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { add, attention, columns, gather, matmul, softmax } from '../ops/index.js'
+import { sideBySide } from './side-by-side.js'
 import { Linear } from './linear.js'
 import type { ComputeType, Scope } from './scope.js'
+
+/** What is added to the scores before the softmax. */
+export interface ScoreBias {
+  /** float32 [2L − 1, heads], by distance; see the op. */
+  readonly relativeBias?: Value | undefined
+  /** float32 [Tq, Tk] for each head, of a single sequence of fixed length; computed without the fused op. */
+  readonly scoreBias?: readonly Value[] | undefined
+}
 
 /** Where sequences begin and end among the rows of x: cumulative lengths, or one length for all. */
 export interface Sequences {
@@ -18,10 +29,14 @@ export interface Sequences {
 export interface AttentionOptions {
   width: number
   heads: number
-  /** Checkpoint names below the scope. */
-  names: { query: string; key: string; value: string; out: string }
+  /** Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. */
+  names: ({ query: string; key: string; value: string } | { fused: string; fusedNames?: { weight: string; bias: string } }) & { out: string }
   /** Whether the query, key and value projections have biases. Default true. */
   qkvBias?: boolean
+  /** Whether the output projection has a bias. Default true. */
+  outBias?: boolean
+  /** Full name of the LayerScale of its output. */
+  outputScale?: string | undefined
   causal?: boolean
 }
 
@@ -39,26 +54,28 @@ export class Attention {
     scope: Scope,
     private readonly options: AttentionOptions,
   ) {
-    const { width, names, qkvBias: bias = true } = options
+    const { width, names, qkvBias: bias = true, outBias, outputScale } = options
     const dtype = scope.productType
-    this.query = new Linear(scope.at(names.query), width, width, { bias, dtype })
-    this.key = new Linear(scope.at(names.key), width, width, { bias, dtype })
-    this.value = new Linear(scope.at(names.value), width, width, { bias, dtype })
-    this.out = new Linear(scope.at(names.out), width, width, { dtype })
+    const inputs = (name: 'query' | 'key' | 'value', i: number) =>
+      'fused' in names
+        ? new Linear(scope.at(names.fused), width, width, { bias, dtype, part: { begin: i * width, rows: 3 * width }, names: names.fusedNames })
+        : new Linear(scope.at(names[name]), width, width, { bias, dtype })
+    this.query = inputs('query', 0)
+    this.key = inputs('key', 1)
+    this.value = inputs('value', 2)
+    this.out = new Linear(scope.at(names.out), width, width, { bias: outBias, dtype, outputScale })
     this.dtype = scope.computeType
     this.scale = (width / options.heads) ** -0.5
   }
 
-  /**
-   * x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C]
-   * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
-   */
-  forward(x: Value, sequences: Sequences, { residual, relativeBias }: { residual?: Value; relativeBias?: Value | undefined } = {}): Value {
+  /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
+  forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias }: { residual?: Value } & ScoreBias = {}): Value {
     const { dtype } = this
     const q = this.query.forward(x, { dtype })
     const keyed = sequences.keys ? gather(x, sequences.keys.rows, { dtype }) : x
     const k = this.key.forward(keyed, { dtype })
     const v = this.value.forward(keyed, { dtype })
+    if (scoreBias) return this.out.forward(this.mixApart(q, k, v, scoreBias), { residual, dtype: 'float32' })
     const mixed = attention(q, k, v, {
       heads: this.options.heads,
       scale: this.scale,
@@ -71,5 +88,20 @@ export class Attention {
       dtype,
     })
     return this.out.forward(mixed, { residual, dtype: 'float32' })
+  }
+
+  /** softmax(q·kᵀ·scale + bias)·v, head by head. */
+  private mixApart(q: Value, k: Value, v: Value, scoreBias: readonly Value[]): Value {
+    const { heads, width } = this.options
+    const size = width / heads
+    const identity = new Float32Array(size * size)
+    for (let i = 0; i < size; i++) identity[i * (size + 1)] = 1
+    const mixed = scoreBias.map((bias, head) => {
+      const [queries, keys, values] = [q, k, v].map(x => columns(x, head * size, (head + 1) * size)) as [Value, Value, Value]
+      const weights = softmax(add(matmul(queries, keys, { scale: this.scale, dtype: 'float32' }), bias), { dtype: 'float32' })
+      const transposed = matmul(constant(new Tensor('float32', identity, [size, size])), values, { dtype: 'float32' })
+      return matmul(weights, transposed, { dtype: 'float32' })
+    })
+    return sideBySide(mixed)
   }
 }

@@ -2,7 +2,7 @@
 // blocks is float32.
 
 import type { Value } from '../core/value.js'
-import { Attention, type AttentionOptions, type Sequences } from './attention.js'
+import { Attention, type AttentionOptions, type ScoreBias, type Sequences } from './attention.js'
 import type { Activation } from './linear.js'
 import { Mlp, type MlpOptions } from './mlp.js'
 import { LayerNorm } from './norm.js'
@@ -17,6 +17,8 @@ export interface BlockOptions {
   eps: number
   causal?: boolean
   qkvBias?: boolean
+  /** Names of the LayerScale of the attention and of the MLP. */
+  layerScale?: readonly [string, string]
   /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. */
   names: { attention: AttentionOptions['names']; norm1: string; mlp: MlpOptions['names']; norm2: string }
 }
@@ -31,15 +33,15 @@ export class TransformerBlock {
     scope: Scope,
     private readonly options: BlockOptions,
   ) {
-    const { width, eps, names } = options
-    this.attention = new Attention(scope, { ...options, names: names.attention })
+    const { width, eps, names, layerScale } = options
+    this.attention = new Attention(scope, { ...options, names: names.attention, outputScale: layerScale && scope.nameOf(layerScale[0]) })
     this.norm1 = new LayerNorm(scope.at(names.norm1), width, eps)
-    this.mlp = new Mlp(scope, { ...options, names: names.mlp })
+    this.mlp = new Mlp(scope, { ...options, names: names.mlp, outputScale: layerScale && scope.nameOf(layerScale[1]) })
     this.norm2 = new LayerNorm(scope.at(names.norm2), width, eps)
   }
 
   /** x: float32 [T, C] -> float32 [T, C] */
-  forward(x: Value, sequences: Sequences, extra: { relativeBias?: Value } = {}): Value {
+  forward(x: Value, sequences: Sequences, extra: ScoreBias = {}): Value {
     if (this.options.order === 'post') {
       const attended = this.norm1.forward(this.attention.forward(x, sequences, { ...extra, residual: x }))
       return this.norm2.forward(this.mlp.forward(attended, attended))
@@ -52,7 +54,7 @@ export class TransformerBlock {
 }
 
 /** Runs blocks one after the other; gives the stream before the first, and after each. */
-export function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra: { relativeBias?: Value } = {}): Value[] {
+export function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra: ScoreBias = {}): Value[] {
   const states = [x]
   for (const block of blocks) states.push(block.forward(states.at(-1)!, sequences, extra))
   return states
