@@ -128,6 +128,8 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   ],
   pickToken: [ragged({ which: 'first' }), ragged({ which: 'last' })],
   pool: [ragged({ mode: 'mean' }), ragged({ mode: 'max' }), ragged({ mode: 'mean_sqrt_len' })],
+  repeatRows: [rowBatch('sequences', 9, (_, rows) => ({ table: fixed([3, 24]), like: rows(5, 1) }), { length: 1 }, 3)],
+  prependRows: [rowBatch('sequences', 9, (_, rows) => ({ prefix: fixed([3, 24]), x: rows(24, 1) }), { length: 1 }, 4)],
   add: ab(29),
   sub: ab(29),
   mul: ab(29),

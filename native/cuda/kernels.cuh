@@ -12,6 +12,7 @@ cudaError_t launch_softmax(const Softmax& arguments, cudaStream_t stream);
 cudaError_t launch_gather(const Gather& arguments, cudaStream_t stream);
 cudaError_t launch_scatter(const Scatter& arguments, cudaStream_t stream);
 cudaError_t launch_pick_token(const PickToken& arguments, cudaStream_t stream);
+cudaError_t launch_prefix(const Prefix& arguments, cudaStream_t stream);
 cudaError_t launch_pool(const Pool& arguments, cudaStream_t stream);
 cudaError_t launch_binary(const Binary& arguments, cudaStream_t stream);
 cudaError_t launch_unary(const Unary& arguments, cudaStream_t stream);

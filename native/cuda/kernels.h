@@ -26,6 +26,8 @@ std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDev
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_scatter(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_pick_token(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_pool(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_binary(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_unary(const core::KernelSpec& spec, CudaDevice& device);

@@ -104,6 +104,7 @@ const Library library = {
     .gather = on_stream<Gather, launch_gather>,
     .scatter = on_stream<Scatter, launch_scatter>,
     .pick_token = on_stream<PickToken, launch_pick_token>,
+    .prefix = on_stream<Prefix, launch_prefix>,
     .pool = on_stream<Pool, launch_pool>,
     .binary = on_stream<Binary, launch_binary>,
     .unary = on_stream<Unary, launch_unary>,

@@ -97,6 +97,12 @@ struct PickToken {
   FaultSlot slot;
 };
 
+// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0.
+struct Prefix {
+  Rows table, x, out;
+  int64_t head, length, rows, columns;
+};
+
 // --- pool ---
 
 enum class PoolMode : int32_t { mean, max, mean_sqrt_len };
@@ -244,6 +250,7 @@ struct Library {
   int (*gather)(const Gather& arguments, StreamHandle stream);
   int (*scatter)(const Scatter& arguments, StreamHandle stream);
   int (*pick_token)(const PickToken& arguments, StreamHandle stream);
+  int (*prefix)(const Prefix& arguments, StreamHandle stream);
   int (*pool)(const Pool& arguments, StreamHandle stream);
   int (*binary)(const Binary& arguments, StreamHandle stream);
   int (*unary)(const Unary& arguments, StreamHandle stream);
