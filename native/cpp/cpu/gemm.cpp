@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t depth_bytes = 3072;    // of a row of x that a block multiplies before it goes on to the next part of the depth
 constexpr int64_t min_block_rows = 64;   // fewer would read the weight too often
+constexpr int64_t row_unit = 32;         // blocks begin at multiples of it: whole tiles for every instruction set
 constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -48,8 +49,8 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
   block_rows_ = std::max(block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
-  packed_bytes_ = static_cast<size_t>(block_rows_ * row_bytes_);
-  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_, k, weight_type, block_bytes()));
+  packed_bytes_ = static_cast<size_t>((block_rows_ + row_unit) * row_bytes_);
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + row_unit, k, weight_type, block_bytes()));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
@@ -81,9 +82,10 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t
     const int64_t row_block = task / column_blocks;
     const int64_t column_block = task % column_blocks;
     const int64_t group = row_block / row_blocks;
-    const int64_t begin = row_block % row_blocks * rows / row_blocks;
+    const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / row_unit * row_unit : rows; };
+    const int64_t begin = block_begin(row_block % row_blocks);
     GemmBlock block = first;
-    block.rows = (row_block % row_blocks + 1) * rows / row_blocks - begin;
+    block.rows = block_begin(row_block % row_blocks + 1) - begin;
     block.block_bytes = block_bytes();
     char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
     block.scratch = own + packed_bytes_;
