@@ -133,8 +133,8 @@ Call call_of(const Case& c, Memory& memory) {
     a.bias = memory.normal<float>(columns());
     a.activated = c.text("activation") != "none";
     if (a.activated) a.activation = activation_of(c.text("activation"));
-    a.residual_period = c.number("period");
-    if (c.number("residual")) a.residual = memory.matrix("f32", std::min(a.residual_period, rows()), columns());
+    a.period = c.number("period");
+    if (c.number("residual")) a.residual = memory.matrix("f32", std::min(a.period, rows()), columns());
     return [a](cudaStream_t stream) { return launch_gemm(a, stream); };
   }
   if (c.op == "attention") {
@@ -154,7 +154,8 @@ Call call_of(const Case& c, Memory& memory) {
     Patchify a{};
     a.pixels = memory.normal<uint8_t>(pictures * side * side * 3);
     a.bytes = true;
-    a.normalised = memory.normal<float>(3 * 256);
+    a.rescale = 1.0 / 255;
+    std::fill_n(a.mean, 3, 0.5f), std::fill_n(a.std, 3, 0.25f);
     a.out = memory.matrix("bf16", pictures * tokens, c.number("inner"));
     a.pictures = pictures, a.height = side, a.width = side, a.side = patch, a.first = 1;
     return [a](cudaStream_t stream) { return launch_patchify(a, stream); };
