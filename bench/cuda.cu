@@ -198,6 +198,16 @@ Call call_of(const Case& c, Memory& memory) {
     a.slot = fault_of(memory);
     return [a](cudaStream_t stream) { return launch_pick_token(a, stream); };
   }
+  if (c.op == "topK") {
+    TopK a{};
+    a.query_count = c.number("queries"), a.rows = rows(), a.columns = columns(), a.k = c.number("k");
+    a.queries = memory.matrix("bf16", a.query_count, columns()), a.corpus = memory.matrix("bf16", rows(), columns());
+    a.scores = static_cast<float*>(memory.bytes(static_cast<size_t>(a.query_count * a.k) * sizeof(float)));
+    a.indices = static_cast<int32_t*>(memory.bytes(static_cast<size_t>(a.query_count * a.k) * sizeof(int32_t)));
+    a.scores_stride = a.indices_stride = a.k;
+    a.workspace = memory.bytes(static_cast<size_t>(top_k_bytes(a)));
+    return [a](cudaStream_t stream) { return launch_top_k(a, stream); };
+  }
   throw std::runtime_error("no call " + c.op);
 }
 
