@@ -1,6 +1,6 @@
 // What the processor can do at most, with all its cores: multiply-adds of each kind from registers or tiles, and reading memory. JSON on stdout.
 //   cmake -S . -B build/native -DCHIASMA_ADDON=OFF -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_peak && build/native/chiasma_bench_peak
-// Rates are G operations a second (a multiply-add is two) and GB/s; each is the best of several runs, for other processes disturb.
+// Rates are G operations a second (a multiply-add is two) and GB/s; each is the best of many short runs, for other processes disturb.
 // Kinds: f32, bf16 and int8 with vectors; bf16_amx and int8_amx with tiles. Only x86-64 is measured; elsewhere just the memory is.
 #include <algorithm>
 #include <chrono>
@@ -36,7 +36,7 @@ int cores() {
 }
 
 // Sum of the rates of `threads` threads that each call `work`, which gives the operations it did.
-double rate_of(const std::function<double(int)>& work, int threads, int repeats = 7) {
+double rate_of(const std::function<double(int)>& work, int threads, int repeats = 100) {
   double best = 0;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<std::thread> workers;
@@ -58,7 +58,7 @@ double rate_of(const std::function<double(int)>& work, int threads, int repeats 
 
 #ifdef CHIASMA_BENCH_X86
 // Independent chains hide the latency: 20 of 512 bits, 12 of 256, as AVX2 has 16 registers. The empty asm keeps the chains apart.
-constexpr int loops = 1'000'000;
+constexpr int loops = 100'000;
 
 __attribute__((target("avx512f"))) double f32_512(int) {
   __m512 sums[20];
@@ -118,7 +118,7 @@ __attribute__((target("avx512f,avx512vnni"))) double int8_512(int) {
 
 #if defined(__linux__) && (__GNUC__ >= 11 || defined(__clang__))
 #define CHIASMA_BENCH_AMX 1
-constexpr int tile_loops = 100'000;
+constexpr int tile_loops = 10'000;
 
 struct TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -172,7 +172,7 @@ double read_rate(size_t bytes, int threads) {
   std::vector<std::thread> fillers;
   for (auto& own : memory) fillers.emplace_back([&own, part] { own.assign(part / 8, 1); });
   for (auto& filler : fillers) filler.join();
-  const auto passes = static_cast<int>(std::max<size_t>(1, (size_t{1} << 29) / part));
+  const auto passes = static_cast<int>(std::max<size_t>(1, (size_t{1} << 27) / part));
   return rate_of(
       [&](int t) {
         const auto& own = memory[static_cast<size_t>(t)];
@@ -184,7 +184,7 @@ double read_rate(size_t bytes, int threads) {
         }
         return static_cast<double>(part) * passes;
       },
-      threads, 5);
+      threads, 12);
 }
 
 }  // namespace

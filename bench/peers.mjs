@@ -56,7 +56,8 @@ async function main() {
     console.error(`${stage.name}: ${stage.title}`)
     const before = measurePeak(51, 102, 205)
     const contenders = stage.run ? await stage.run(turns) : await takeTurns(stage.contenders, turns)
-    const line = summary(stage, contenders, [before, measurePeak(51, 102, 205)])
+    const peaks = [before, measurePeak(51, 102, 205)]
+    const line = summary(stage, contenders, peaks, results?.peaks())
     console.log(`${table(line)}\n`)
     results?.add(line)
     if (line.disagreements.length > 0) process.exitCode = 1

@@ -54,7 +54,7 @@ export function stages({ shared, models, data, threads, quick, amx }) {
     return ['f32', 'bf16', 'int8'].map(tower)
   }
 
-  const sts = { file: join(shared, 'data/sts/dev.jsonl'), parts: quick ? 8 : 2, model: minilm }
+  const sts = { file: join(shared, 'data/sts/dev.jsonl'), parts: 4, model: minilm }
   const sentences = (name, contenders) => ({
     name,
     section: 'text',
