@@ -42,7 +42,7 @@ export function processStages({ shared, models, data, quick }) {
     unit: 'starts/s',
     reference: 'transformers.js f32',
     async run({ rounds, missing }) {
-      const [photo] = photos(photoFolder(data, source, 2000))
+      const [photo] = photos(photoFolder(data, source, 2016))
       const contenders = [
         { name: 'chiasma', own: true, dtype: 'bf16', script: 'first-chiasma.mjs', args: [model, 'auto', photo] },
         { name: 'chiasma', own: true, dtype: 'f32', script: 'first-chiasma.mjs', args: [model, 'f32', photo] },
