@@ -12,9 +12,10 @@ import { folder, install, measurePeak, prepare } from './peers/setup.mjs'
 import { processStages } from './peers/start.mjs'
 import { takeTurns } from './peers/turns.mjs'
 
-const usage = `npm run bench:peers -- [--shared DIR] [--only NAMES] [--rounds N] [--quick] [--list]
+const usage = `npm run bench:peers -- [--shared DIR] [--only NAMES] [--rounds N] [--seconds N] [--quick] [--list]
   --only    sections (image, text, folder, start, search) or single stages, with commas between
   --rounds  rounds that the contenders take turns in, default 7
+  --seconds that a turn takes about, default 0.6
   --quick   3 rounds of shorter turns on less data, written nowhere
   --list    prints the names of the stages`
 
@@ -22,6 +23,7 @@ const options = {
   shared: { type: 'string', default: process.env.CHIASMA_SHARED },
   only: { type: 'string' },
   rounds: { type: 'string', default: '7' },
+  seconds: { type: 'string', default: '0.6' },
   quick: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   setup: { type: 'boolean', default: false },
@@ -51,7 +53,7 @@ async function main() {
     return
   }
   const results = values.quick ? undefined : new Results(here)
-  const turns = { rounds: values.quick ? 3 : Number(values.rounds), seconds: values.quick ? 0.2 : 0.6, missing }
+  const turns = { rounds: values.quick ? 3 : Number(values.rounds), seconds: values.quick ? 0.2 : Number(values.seconds), missing }
   for (const stage of chosen) {
     console.error(`${stage.name}: ${stage.title}`)
     const before = measurePeak(51, 102, 205)

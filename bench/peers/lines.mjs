@@ -70,7 +70,7 @@ export function stages({ shared, models, data, threads, quick, amx }) {
   const meanTokens = tokens.reduce((a, b) => a + b) / tokens.length
 
   /** Photos of a round: seven rounds go through the folder once. */
-  const count = quick ? 128 : 288
+  const count = quick ? 96 : 288
   const folder = { folder: photoFolder(data, join(shared, 'data/photos'), 2016), model: clip }
 
   const dimensions = 512
