@@ -1,12 +1,16 @@
-// Speed of `linear` beside the processor's measured peak of fused multiply-adds, in one process: shapes of ViT-B/32, MiniLM and single rows.
-//   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa]
-// Each figure is the best of several runs, for other processes disturb. "of peak" is beside the peak of all threads measured next to it.
+// Speed of `linear` as a share of what the processor can do, in one process: the shapes of ViT-B/32, ViT-Tiny and MiniLM in each dtype, and the
+// peaks themselves: multiply-adds, dot products, tiles, reading memory.
+//   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa] [part of a shape's name]
+// A figure is the median of nine; before each the peak of as many threads is measured anew, for clocks change and other processes disturb.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,6 +18,7 @@
 #include "core/device.h"
 #include "core/error.h"
 #include "cpu/cpu_device.h"
+#include "cpu/processor.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -29,89 +34,150 @@ using core::TensorView;
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 #ifdef CHIASMA_BENCH_PEAK
-// Multiply-adds of a loop over 20 independent chains, 12 for AVX2, which has 16 registers. The empty asm keeps the chains apart.
-constexpr int peak_loops = 400000;
+// A loop over 20 independent chains, 12 for AVX2, which has 16 registers. The empty asm keeps the chains apart.
+constexpr int peak_loops = 100000;
+#define CHIASMA_PEAK_LOOP(vector, chains, start, next, operations) \
+  vector sums[chains];                                             \
+  _Pragma("GCC unroll 20") for (auto& sum : sums) sum = start;     \
+  for (int i = 0; i < peak_loops; ++i) {                           \
+    _Pragma("GCC unroll 20") for (auto& sum : sums) {              \
+      sum = next;                                                  \
+      asm volatile("" : "+v"(sum));                                \
+    }                                                              \
+  }                                                                \
+  return 1.0 * chains * operations * peak_loops
 
 __attribute__((target("avx512f"))) double fma_512() {
-  __m512 sums[20];
-  for (auto& sum : sums) sum = _mm512_set1_ps(1);
-  __m512 factor = _mm512_set1_ps(0.5f);
-  for (int i = 0; i < peak_loops; ++i) {
-#pragma GCC unroll 20
-    for (auto& sum : sums) {
-      sum = _mm512_fmadd_ps(sum, factor, factor);
-      asm volatile("" : "+v"(sum));
-    }
-  }
-  return 20.0 * 32 * peak_loops;
+  const __m512 factor = _mm512_set1_ps(0.5f);
+  CHIASMA_PEAK_LOOP(__m512, 20, factor, _mm512_fmadd_ps(sum, factor, factor), 32);
 }
 
 __attribute__((target("avx512f,avx512bf16"))) double dot_512() {
-  __m512 sums[20];
-  for (auto& sum : sums) sum = _mm512_set1_ps(1);
-  __m512bh factor = (__m512bh)_mm512_set1_epi32(0x3f003f00);
-  for (int i = 0; i < peak_loops; ++i) {
-#pragma GCC unroll 20
-    for (auto& sum : sums) {
-      sum = _mm512_dpbf16_ps(sum, factor, factor);
-      asm volatile("" : "+v"(sum));
-    }
-  }
-  return 20.0 * 64 * peak_loops;
+  const __m512bh factor = (__m512bh)_mm512_set1_epi32(0x3f003f00);
+  CHIASMA_PEAK_LOOP(__m512, 20, _mm512_set1_ps(1), _mm512_dpbf16_ps(sum, factor, factor), 64);
+}
+
+__attribute__((target("avx512f,avx512vnni"))) double byte_dot_512() {
+  const __m512i factor = _mm512_set1_epi32(0x01010101);
+  CHIASMA_PEAK_LOOP(__m512i, 20, factor, _mm512_dpbusd_epi32(sum, factor, factor), 128);
 }
 
 __attribute__((target("avx2,fma"))) double fma_256() {
-  __m256 sums[12];
-  for (auto& sum : sums) sum = _mm256_set1_ps(1);
-  __m256 factor = _mm256_set1_ps(0.5f);
+  const __m256 factor = _mm256_set1_ps(0.5f);
+  CHIASMA_PEAK_LOOP(__m256, 12, factor, _mm256_fmadd_ps(sum, factor, factor), 16);
+}
+
+// Four tiles of sums from four of factors. The process has to be allowed to use them: opening a device has done so.
+template <bool bytes>
+__attribute__((target("amx-tile,amx-bf16,amx-int8"))) double tiles() {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shape;
+  asm volatile("" : : "r"(&shape) : "memory");  // GCC 12 does not know that the next instruction reads it
+  _tile_loadconfig(&shape);
+  alignas(64) static const char zeros[1024] = {};
+  _tile_loadd(4, zeros, 64);
+  _tile_loadd(5, zeros, 64);
+  _tile_loadd(6, zeros, 64);
+  _tile_loadd(7, zeros, 64);
   for (int i = 0; i < peak_loops; ++i) {
-#pragma GCC unroll 12
-    for (auto& sum : sums) {
-      sum = _mm256_fmadd_ps(sum, factor, factor);
-      asm volatile("" : "+x"(sum));
+    if constexpr (bytes) {
+      _tile_dpbusd(0, 4, 6);
+      _tile_dpbusd(1, 4, 7);
+      _tile_dpbusd(2, 5, 6);
+      _tile_dpbusd(3, 5, 7);
+    } else {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
     }
   }
-  return 12.0 * 16 * peak_loops;
+  _tile_release();
+  return 4.0 * 16 * 16 * (bytes ? 128 : 64) * peak_loops;
+}
+
+// Reads 128 MiB, more than a core's share of most last-level caches; counts bytes.
+__attribute__((target("avx512f"))) double read_512() {
+  constexpr size_t size = size_t{128} << 20;
+  static thread_local const std::vector<char> memory(size, 1);
+  __m512i sums[8];
+#pragma GCC unroll 8
+  for (auto& sum : sums) sum = _mm512_setzero_si512();
+  for (size_t i = 0; i < size; i += sizeof sums) {
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; ++j) sums[j] = _mm512_or_si512(sums[j], _mm512_loadu_si512(memory.data() + i + 64 * j));
+  }
+#pragma GCC unroll 8
+  for (auto& sum : sums) asm volatile("" : : "v"(sum));
+  return size;
 }
 #endif
 
+// Does its work and gives the number of operations, a multiply and an add being two.
 using PeakLoop = double (*)();
 
-// GFLOP/s of `threads` threads together.
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// Billions of operations a second of `threads` threads together.
 double peak(PeakLoop loop, int threads) {
   if (!loop) return 0;
-  double best = 0;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    std::vector<std::thread> workers;
-    std::vector<double> rates(static_cast<size_t>(threads));
-    for (int t = 0; t < threads; ++t) {
-      workers.emplace_back([&rates, t, loop] {
-        const double begin = seconds();
-        const double operations = loop();
-        rates[static_cast<size_t>(t)] = operations / (seconds() - begin) / 1e9;
-      });
-    }
-    for (auto& worker : workers) worker.join();
-    double sum = 0;
-    for (const double rate : rates) sum += rate;
-    best = std::max(best, sum);
+  std::vector<std::thread> workers;
+  std::vector<double> rates(static_cast<size_t>(threads));
+  std::atomic<int> ready{0};
+  for (int t = 0; t < threads; ++t) {
+    workers.emplace_back([&, t] {
+      loop();
+      for (++ready; ready < threads;) cpu::pause_processor();
+      const double begin = seconds();
+      const double operations = loop();
+      rates[static_cast<size_t>(t)] = operations / (seconds() - begin) / 1e9;
+    });
+  }
+  for (auto& worker : workers) worker.join();
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+struct NamedLoop {
+  const char* name;
+  PeakLoop loop;
+};
+
+// What the instruction set has for products in this dtype; the quickest of them is the peak.
+std::vector<NamedLoop> loops_of(const std::string& isa, DType dtype) {
+  std::vector<NamedLoop> loops;
+#ifdef CHIASMA_BENCH_PEAK
+  if (isa == "portable") return loops;
+  if (isa == "avx2") return {{"avx2 fma", fma_256}};
+  loops = {{"avx512 fma", fma_512}};
+  if (dtype == DType::bfloat16 && (isa == "avx512_bf16" || isa == "amx")) loops.push_back({"avx512 dpbf16ps", dot_512});
+  if (dtype == DType::bfloat16 && isa == "amx") loops.push_back({"amx dpbf16ps", tiles<false>});
+  if (dtype == DType::int8 && isa != "avx512") loops.push_back({"avx512 dpbusd", byte_dot_512});
+  if (dtype == DType::int8 && isa == "amx") loops.push_back({"amx dpbusd", tiles<true>});
+#endif
+  return loops;
+}
+
+// Of seven tries.
+double median_peak(PeakLoop loop, int threads) {
+  std::vector<double> rates;
+  for (int i = 0; i < 7; ++i) rates.push_back(peak(loop, threads));
+  return median(rates);
+}
+
+PeakLoop quickest(const std::string& isa, DType dtype) {
+  PeakLoop best = nullptr;
+  double most = 0;
+  for (const NamedLoop& candidate : loops_of(isa, dtype)) {
+    const double rate = median_peak(candidate.loop, 1);
+    if (rate > most) most = rate, best = candidate.loop;
   }
   return best;
-}
-
-PeakLoop fma_loop(const std::string& isa) {
-#ifdef CHIASMA_BENCH_PEAK
-  if (isa == "avx2") return fma_256;
-  if (isa != "portable") return fma_512;
-#endif
-  return nullptr;
-}
-
-PeakLoop dot_loop(const std::string& isa) {
-#ifdef CHIASMA_BENCH_PEAK
-  if (isa == "avx512_bf16") return dot_512;
-#endif
-  return nullptr;
 }
 
 class Ones final : public core::RowReader {
@@ -130,17 +196,24 @@ TensorView matrix(void* data, DType dtype, int64_t rows, int64_t columns) {
 }
 
 struct Shape {
+  const char* name;
   int64_t m, n, k;
   const char* activation;
 };
 
-// GFLOP/s of one linear layer in one dtype: input, weight and output alike, as the MLP's middle has it.
-double measure(core::Device& device, int threads, DType dtype, const Shape& shape) {
+struct Speed {
+  double rate;   // billions of operations a second
+  double share;  // of the peak, measured in turns with it
+};
+
+// One linear layer. In bf16 input, weight and output are alike, as the MLP's middle has it; the others compute from and to float32.
+Speed measure(core::Device& device, int threads, DType dtype, const Shape& shape, PeakLoop top) {
   const auto stream = device.make_stream(threads);
   const core::WeightShape weight{"w", core::Layout::linear, dtype, {shape.n, shape.k}};
   const auto memory = [&device](size_t bytes) {
     return std::unique_ptr<void, std::function<void(void*)>>(device.allocate(bytes), [&device, bytes](void* p) { device.release(p, bytes); });
   };
+  const DType rows = dtype == DType::bfloat16 ? dtype : DType::float32;
   const auto w = memory(device.weight_bytes(weight));
   const auto x = memory(static_cast<size_t>(shape.m * shape.k) * 4), out = memory(static_cast<size_t>(shape.m * shape.n) * 4);
   const auto bias = memory(static_cast<size_t>(shape.n) * 4);
@@ -152,47 +225,80 @@ double measure(core::Device& device, int threads, DType dtype, const Shape& shap
   core::KernelSpec spec;
   spec.op = "linear";
   spec.threads = device.threads();
-  spec.inputs = {matrix(x.get(), dtype, shape.m, shape.k), matrix(w.get(), dtype, shape.n, shape.k), matrix(bias.get(), DType::float32, 1, shape.n), {}};
+  spec.inputs = {matrix(x.get(), rows, shape.m, shape.k), matrix(w.get(), dtype, shape.n, shape.k), matrix(bias.get(), DType::float32, 1, shape.n), {}};
   spec.inputs[1].layout = core::Layout::linear;
   spec.inputs[2].rank = 1, spec.inputs[2].shape = {shape.n};
-  spec.outputs = {matrix(out.get(), dtype, shape.m, shape.n)};
+  spec.outputs = {matrix(out.get(), rows, shape.m, shape.n)};
   spec.attributes.set("activation", std::string(shape.activation));
-  spec.attributes.set("dtype", std::string(core::name_of(dtype)));
+  spec.attributes.set("dtype", std::string(core::name_of(rows)));
   const auto kernel = device.make_kernel(spec);
   const auto workspace = memory(kernel->workspace_bytes());
+  static_cast<cpu::CpuStream&>(*stream).begin();  // as within a program, whose workers wait awake
 
   const double operations = 2.0 * static_cast<double>(shape.m * shape.n) * static_cast<double>(shape.k);
-  const int inner = std::max(1, static_cast<int>(2e9 / operations));
-  double best = 0;
-  for (int repeat = 0; repeat < 12; ++repeat) {
+  int inner = 1;
+  std::vector<double> rates, shares;
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    const double most = peak(top, threads);
     const double begin = seconds();
     for (int i = 0; i < inner; ++i) kernel->run({spec.inputs, spec.outputs, workspace.get(), *stream});
-    best = std::max(best, operations * inner / (seconds() - begin) / 1e9);
+    const double time = seconds() - begin;
+    if (repeat == 0) {  // a trial
+      inner = std::max(1, static_cast<int>(0.015 / time));
+      continue;
+    }
+    rates.push_back(operations * inner / time / 1e9);
+    shares.push_back(most > 0 ? rates.back() / most : 0);
   }
-  return best;
+  return {median(rates), median(shares)};
 }
 
-void report(const std::string& isa) {
+void report(const std::string& isa, const std::string& only) {
   const auto device = cpu::open_device(isa, 0);
-  const Shape shapes[] = {{1600, 768, 768, "none"},  {1600, 2304, 768, "none"},     {1600, 3072, 768, "none"}, {1600, 3072, 768, "quick_gelu"},
-                          {1600, 768, 3072, "none"}, {1568, 768, 3072, "none"},     {50, 3072, 768, "none"},   {50, 768, 3072, "none"},
-                          {512, 384, 384, "none"},   {512, 1536, 384, "none"},      {512, 1536, 384, "gelu"},  {512, 384, 1536, "none"},
-                          {197, 192, 192, "none"},   {1, 3072, 768, "none"},        {4, 3072, 768, "none"},    {16, 768, 3072, "none"}};
+  const Shape shapes[] = {{"ViT-B b32 q, k, v, out", 1600, 768, 768, "none"},
+                          {"ViT-B b32 q+k+v", 1600, 2304, 768, "none"},
+                          {"ViT-B b32 up", 1600, 3072, 768, "quick_gelu"},
+                          {"ViT-B b32 down", 1600, 768, 3072, "none"},
+                          {"ViT-B b32 patches", 1568, 768, 3072, "none"},
+                          {"ViT-B b1 q, k, v, out", 50, 768, 768, "none"},
+                          {"ViT-B b1 up", 50, 3072, 768, "quick_gelu"},
+                          {"ViT-B b1 down", 50, 768, 3072, "none"},
+                          {"ViT-Tiny b8 q, k, v, out", 1576, 192, 192, "none"},
+                          {"ViT-Tiny b8 up", 1576, 768, 192, "gelu"},
+                          {"ViT-Tiny b8 down", 1576, 192, 768, "none"},
+                          {"ViT-Tiny b1 up", 197, 768, 192, "gelu"},
+                          {"MiniLM b32 q, k, v, out", 448, 384, 384, "none"},
+                          {"MiniLM b32 up", 448, 1536, 384, "gelu"},
+                          {"MiniLM b32 down", 448, 384, 1536, "none"},
+                          {"MiniLM b1 up", 14, 1536, 384, "gelu"}};
+  const DType dtypes[] = {DType::float32, DType::bfloat16, DType::int8};
+  std::printf("%s, %s; median of 9 turns, share of the peak\n", cpu::processor_name().c_str(), isa.c_str());
+#ifdef CHIASMA_BENCH_PEAK
   for (int threads = 1; threads <= device->threads(); ++threads) {
-    std::printf("%s, %d threads\n%-28s%22s%22s\n", isa.c_str(), threads, "M x N x K", "float32", "bfloat16");
+    std::printf("peak of %d threads:", threads);
+    for (const NamedLoop& loop : loops_of(isa, DType::bfloat16)) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, threads));
+    for (const NamedLoop& loop : loops_of(isa, DType::int8)) {
+      if (loop.loop != fma_512) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, threads));
+    }
+    if (isa != "avx2" && isa != "portable") std::printf(" read %.1f GB/s", median_peak(read_512, threads));
+    std::printf("\n");
+  }
+#endif
+  std::vector<PeakLoop> top;
+  for (const DType dtype : dtypes) top.push_back(quickest(isa, dtype));
+  for (int threads = 1; threads <= device->threads(); ++threads) {
+    std::printf("\n%-26s%-18s%-11s%20s%20s%20s\n", (std::to_string(threads) + " threads").c_str(), "M x N x K", "", "float32", "bfloat16", "int8");
     for (const Shape& shape : shapes) {
-      std::printf("%5lld x %4lld x %4lld %-10s", static_cast<long long>(shape.m), static_cast<long long>(shape.n), static_cast<long long>(shape.k),
-                  shape.activation);
-      for (const DType dtype : {DType::float32, DType::bfloat16}) {
-        const double top = peak(fma_loop(isa), threads);
-        const double rate = measure(*device, threads, dtype, shape);
-        const double share = rate / std::max(top, peak(fma_loop(isa), threads));
-        std::printf("%9.1f GF (%3.0f%%)   ", rate, top > 0 ? share * 100 : 0);
+      if (std::string(shape.name).find(only) == std::string::npos) continue;
+      const std::string size = std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k);
+      std::printf("%-26s%-18s%-11s", shape.name, size.c_str(), shape.activation);
+      for (size_t i = 0; i < std::size(dtypes); ++i) {
+        const Speed speed = measure(*device, threads, dtypes[i], shape, top[i]);
+        std::printf("%12.0f G (%3.0f%%)", speed.rate, speed.share * 100);
         std::fflush(stdout);
       }
       std::printf("\n");
     }
-    std::printf("peak: %.1f GF of multiply-adds, %.1f GF of bf16 dot products\n\n", peak(fma_loop(isa), threads), peak(dot_loop(isa), threads));
   }
 }
 
@@ -200,7 +306,8 @@ void report(const std::string& isa) {
 
 int main(int argc, char** argv) {
   try {
-    report(argc > 1 ? argv[1] : cpu::name_of(cpu::available_isas().back()));
+    const std::string isa = argc > 1 ? argv[1] : "";
+    report(isa.empty() ? cpu::name_of(cpu::available_isas().back()) : isa, argc > 2 ? argv[2] : "");
     return 0;
   } catch (const core::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

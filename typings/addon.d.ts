@@ -9,7 +9,7 @@ export interface NativeDeviceInfo {
   name: string // the processor's or the GPU's
   memory: { total: number; free?: number } // bytes; 0: not known
   computeCapability?: string // of a GPU: '9.0'
-  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16
+  isa?: string[] // instruction sets kernels exist for and the processor has, weakest first: portable, avx2, avx512, avx512_vnni, avx512_bf16, amx
   threads?: number // cores this process may use
   available: boolean
   reason?: string
@@ -74,6 +74,11 @@ export interface NativeProgram {
   readonly arenaBytes: number
   /** counts: one per extent, at most its capacity. Inputs are copied before run() returns. Resolves with one buffer per output. */
   run(inputs: ArrayBufferView[], counts: number[], task?: NativeTask): Promise<ArrayBuffer[]>
+  /**
+   * As above, into the caller's arrays, one per output: they are written on another thread until the promise settles, and nobody may
+   * detach, read or change them meanwhile. Their contents are undefined if it rejects.
+   */
+  run(inputs: ArrayBufferView[], counts: number[], task: NativeTask | undefined, outputs: ArrayBufferView[]): Promise<unknown>
   dispose(): void
 }
 

@@ -74,6 +74,13 @@ declare class Linear {
     forward(x: Value, options?: LinearOptions): Value;
 }
 
+/** What is added to the scores before the softmax. */
+interface ScoreBias {
+    /** float32 [2L − 1, heads], by distance; see the op. */
+    readonly relativeBias?: Value | undefined;
+    /** float32 [Tq, Tk] for each head, of a single sequence of fixed length; computed without the fused op. */
+    readonly scoreBias?: readonly Value[] | undefined;
+}
 /** Where sequences begin and end among the rows of x: cumulative lengths, or one length for all. */
 interface Sequences {
     /** int32 [S + 1] */
@@ -109,14 +116,12 @@ declare class Attention {
     readonly dtype: ComputeType;
     private readonly scale;
     constructor(scope: Scope, options: AttentionOptions);
-    /**
-     * x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C]
-     * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
-     */
-    forward(x: Value, sequences: Sequences, { residual, relativeBias }?: {
+    /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
+    forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias }?: {
         residual?: Value;
-        relativeBias?: Value | undefined;
-    }): Value;
+    } & ScoreBias): Value;
+    /** softmax(q·kᵀ·scale + bias)·v, head by head. */
+    private mixApart;
 }
 
 declare class Embedding {
@@ -189,6 +194,9 @@ declare class PatchEmbed {
     forward(pixels: Value, scale: PixelScale): Value;
 }
 
+/** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
+declare function sideBySide(values: readonly Value[]): Value;
+
 interface BlockOptions {
     order: 'pre' | 'post';
     width: number;
@@ -214,14 +222,10 @@ declare class TransformerBlock {
     readonly norm2: LayerNorm;
     constructor(scope: Scope, options: BlockOptions);
     /** x: float32 [T, C] -> float32 [T, C] */
-    forward(x: Value, sequences: Sequences, extra?: {
-        relativeBias?: Value;
-    }): Value;
+    forward(x: Value, sequences: Sequences, extra?: ScoreBias): Value;
 }
 /** Runs blocks one after the other; gives the stream before the first, and after each. */
-declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: {
-    relativeBias?: Value;
-}): Value[];
+declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: ScoreBias): Value[];
 
-export { Attention, Embedding, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates };
-export type { Activation, AttentionOptions, BlockOptions, ComputeType, LinearOptions, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, Sequences, TensorNames };
+export { Attention, Embedding, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
+export type { Activation, AttentionOptions, BlockOptions, ComputeType, LinearOptions, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };

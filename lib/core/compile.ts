@@ -4,14 +4,14 @@
 
 import { createHash } from 'node:crypto'
 import type { Device, Weights } from './device.js'
-import { dataView } from './dtype.js'
+import type { TensorData } from './dtype.js'
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js'
 import { actualShape, capacityOf, type Lowered, lower } from './graph.js'
 import { abortable, native } from './native.js'
 import type { PlanEntry } from './plan-cache.js'
 import { rewrite } from './rewrite.js'
 import { sameShape } from './shape.js'
-import { Tensor, type TensorLike } from './tensor.js'
+import { Tensor, type TensorLike, unwritten } from './tensor.js'
 import { input, type Parameter, Value, type ValueType } from './value.js'
 
 export interface CompileOptions {
@@ -80,6 +80,12 @@ export interface RunOptions {
   counts?: Readonly<Record<string, number>> | undefined
   /** The promise rejects with its reason; queued work does not start, running work stops between ops. */
   signal?: AbortSignal | undefined
+  /**
+   * Where results are written, by name; of others the program makes its own. They are written on another thread until the promise settles:
+   * nobody else may have them, and they hold nothing if it rejects.
+   * @internal
+   */
+  into?: Readonly<Record<string, TensorData>> | undefined
 }
 
 /** A compiled function. Runs may overlap: the device takes them one after the other. */
@@ -121,7 +127,7 @@ export class Program {
    * @throws ArgumentError, DTypeError, ShapeError for inputs that do not fit; DisposedError; what the ops say of their data
    */
   async run(inputs: Readonly<Record<string, TensorLike>>, options: RunOptions = {}): Promise<Record<string, Tensor>> {
-    const { signal } = options
+    const { signal, into = {} } = options
     signal?.throwIfAborted()
     const { program } = this.alive()
     const tensors = this.checkInputs(inputs)
@@ -129,11 +135,19 @@ export class Program {
     const { plan, inputs: order, constants, outputTypes, outputIndex } = this.lowered
     const data = [...order.map((name) => tensors[name]!.data), ...constants.map((value) => value.node.leaf!.tensor!.data)]
     const extents = plan.extents.map(({ name }) => counts[name]!)
-    const buffers = await abortable(signal, (task) => native(() => program.run(data, extents, task), this.run))
-    const results = buffers.map((buffer, i) => {
-      const { dtype } = outputTypes[i]!
-      return new Tensor(dtype, dataView(dtype, buffer), actualShape(outputTypes[i]!, counts))
+    const given: (TensorData | undefined)[] = []
+    for (const [name, memory] of Object.entries(into)) given[outputIndex[name]!] = memory
+    const results = outputTypes.map((type, i) => {
+      const shape = actualShape(type, counts)
+      return new Tensor(type.dtype, given[i] ?? unwritten(type.dtype, shape, 'run'), shape)
     })
+    const memory = results.map(({ data }) => data)
+    await abortable(signal, (task) => native(() => program.run(data, extents, task, memory), this.run))
+    // Of names that share an output one has it; the others get a copy.
+    for (const [name, other] of Object.entries(into)) {
+      const { data } = results[outputIndex[name]!]!
+      if (data !== other) (other as Uint8Array).set(data as Uint8Array)
+    }
     return Object.fromEntries(Object.entries(outputIndex).map(([name, i]) => [name, results[i]!]))
   }
 

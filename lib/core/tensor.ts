@@ -1,7 +1,8 @@
 // Host tensor: the shape that users of onnxruntime-common and transformers.js know. Row-major, contiguous.
 
-import { BYTES_PER_ELEMENT, type DataType, holds, type TensorData } from './dtype.js'
-import { ArgumentError } from './errors.js'
+import { constants } from 'node:buffer'
+import { BYTES_PER_ELEMENT, type DataType, dataView, holds, type TensorData } from './dtype.js'
+import { ArgumentError, OutOfMemoryError } from './errors.js'
 import { shown } from './options.js'
 import { sizeOf } from './shape.js'
 
@@ -71,4 +72,20 @@ export function checkHeld(tensor: Tensor, name: string): void {
 export function partOf(tensor: Tensor, begin: number, dims: readonly number[], name: string): Tensor {
   checkHeld(tensor, name)
   return new Tensor(tensor.type, tensor.data.subarray(begin, begin + sizeOf(dims)) as TensorData, dims)
+}
+
+/**
+ * Room for a result, not cleared: clearing fresh memory would hold up the event loop, and all of it is written before anybody sees it.
+ *
+ * @throws OutOfMemoryError
+ */
+export function unwritten(type: 'float32', dims: readonly number[], op: string): Float32Array
+export function unwritten(type: DataType, dims: readonly number[], op: string): TensorData
+export function unwritten(type: DataType, dims: readonly number[], op: string): TensorData {
+  const bytes = sizeOf(dims) * BYTES_PER_ELEMENT[type]
+  try {
+    return dataView(type, bytes <= constants.MAX_LENGTH ? Buffer.allocUnsafeSlow(bytes).buffer : new ArrayBuffer(bytes))
+  } catch (cause) {
+    throw new OutOfMemoryError(`[${op}] the result [${dims.join(', ')}] is larger than memory`, { op, cause })
+  }
 }

@@ -5,8 +5,8 @@ import * as v from 'valibot'
 import { UnsupportedError } from '../core/errors.js'
 import { constant, type Parameter, parameter, type Value } from '../core/value.js'
 import { Tensor } from '../core/tensor.js'
-import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, TransformerBlock } from '../nn/index.js'
-import { add, gather, pickToken } from '../ops/index.js'
+import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, type ScoreBias, TransformerBlock } from '../nn/index.js'
+import { add, gather, matmul, pickToken, reshape } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
 import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 
@@ -30,8 +30,8 @@ export interface BertOptions {
   /** Checkpoint path of the list of layers, and names below each. */
   layerPath: string
   names: BlockOptions['names']
-  /** Bias of the scores by distance: the table's name, and for each of the 2L − 1 distances its row. */
-  relative?: { name: string; buckets: number; rows: () => Int32Array }
+  /** Bias of the scores by distance: the table's name and size, and the row of a distance key − query. */
+  relative?: { name: string; buckets: number; row: (distance: number) => number }
 }
 
 export class BertEncoder implements TextTower {
@@ -42,7 +42,7 @@ export class BertEncoder implements TextTower {
   readonly positions: number
   readonly maxLength: number
   readonly takesPositionIds: boolean
-  readonly relativePositions: boolean
+  readonly distanceRow?: (distance: number) => number
   readonly readsFirst = ['pooler_output']
   private readonly words: Embedding
   private readonly places: Embedding
@@ -63,7 +63,7 @@ export class BertEncoder implements TextTower {
     this.positions = options.positions
     this.maxLength = options.maxLength ?? options.positions
     this.takesPositionIds = options.takesPositionIds ?? true
-    this.relativePositions = relative !== undefined
+    if (relative) this.distanceRow = relative.row
     const embeddings = scope.at('embeddings')
     this.words = new Embedding(embeddings.at('word_embeddings'), options.vocabulary, width)
     this.places = new Embedding(embeddings.at('position_embeddings'), options.positions, width)
@@ -84,7 +84,7 @@ export class BertEncoder implements TextTower {
     const words = this.words.forward(ids)
     const typed = this.types && types ? add(words, this.types.forward(types)) : words
     const embedded = this.norm.forward(add(typed, this.places.forward(positions)), { dtype: 'float32' })
-    const states = hiddenStates(this.layers, embedded, sequences, { relativeBias: this.relativeBias() })
+    const states = hiddenStates(this.layers, embedded, sequences, this.scoreBias(tokens))
     const last = states.at(-1)!
     const first = pickToken(last, { which: 'first', cuSeqlens: sequences.cuSeqlens })
     return {
@@ -97,10 +97,23 @@ export class BertEncoder implements TextTower {
     }
   }
 
-  private relativeBias(): Value | undefined {
-    if (!this.relativeTable) return undefined
-    const rows = (this.relativeRows ??= this.options.relative!.rows())
-    return gather(parameter(this.relativeTable), constant(new Tensor('int32', rows, [rows.length])), { dtype: 'float32' })
+  private scoreBias({ ids, sequences, distanceRows }: TokenInputs): ScoreBias {
+    if (!this.relativeTable) return {}
+    const table = parameter(this.relativeTable)
+    if (!distanceRows) {
+      const longest = this.maxLength
+      const rows = (this.relativeRows ??= Int32Array.from({ length: 2 * longest - 1 }, (_, i) => this.distanceRow!(i - longest + 1)))
+      return { relativeBias: gather(table, constant(new Tensor('int32', rows, [rows.length])), { dtype: 'float32' }) }
+    }
+    const { heads } = this.options
+    const queries = ids.shape[0]!
+    const keys = sequences.keys?.rows.shape[0] ?? queries
+    const ofHeads = gather(table, distanceRows, { dtype: 'float32' }) // [Tq·Tk, heads]
+    const scoreBias = Array.from({ length: heads }, (_, head) => {
+      const choice = new Float32Array(heads).fill(1, head, head + 1)
+      return reshape(matmul(constant(new Tensor('float32', choice, [1, heads])), ofHeads, { dtype: 'float32' }), [queries, keys])
+    })
+    return { scoreBias }
   }
 }
 

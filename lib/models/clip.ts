@@ -154,7 +154,6 @@ class ClipText implements TextTower {
   readonly positions: number
   readonly maxLength: number
   readonly takesPositionIds = true
-  readonly relativePositions = false
   readonly readsFirst = []
   private readonly endToken: number
   private readonly tokenEmbedding: Embedding

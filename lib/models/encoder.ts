@@ -44,6 +44,8 @@ export interface TokenInputs {
   readonly ends?: Value | undefined
   /** Rows that poolings read, where these are not all: without the prompt. */
   readonly pooled?: { readonly rows: Value; readonly cuSeqlens: Value } | undefined
+  /** int32 [Tq·Tk], only for towers with `distanceRow` and a text that runs alone: the row of each query's and key's distance. */
+  readonly distanceRows?: Value | undefined
   /** int32 [T], only for towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, … */
   readonly places?: Value | undefined
 }
@@ -62,8 +64,11 @@ export interface TextTower extends Tower {
   positionIds(ids: Int32Array): Int32Array
   /** Causal towers: the column whose token stands for the text. Later ones have no influence on it. */
   endOf?(ids: Int32Array): number
-  /** Scores depend on distances between rows: unmasked tokens must stand side by side. */
-  readonly relativePositions: boolean
+  /**
+   * There if scores depend on the distances between tokens, a text with a hole in its mask then runs alone: of each distance key − query the row
+   * of the table of biases.
+   */
+  distanceRow?(distance: number): number
   /** Whether `places` are read. */
   readonly readsPlaces?: boolean
   /** Outputs read from the first column, masked or not. */

@@ -1,7 +1,7 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
 import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
-import { partOf, Tensor } from '../core/tensor.js'
+import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
@@ -60,7 +60,7 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const kinds = want.map(name => this.kinds.get(name)!)
-    const results = kinds.map(({ rows, width }) => new Float32Array(count * rows * width))
+    const results = kinds.map(({ rows, width }) => unwritten('float32', [count, rows, width], 'forward'))
     const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
@@ -74,8 +74,11 @@ export class ImageRunner implements Part {
       const run = async (from: number, images: number) => {
         const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
         if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
-        const outputs = await this.runSome(type, some, want, signal)
-        want.forEach((name, i) => results[i]!.set(outputs[name]!.data as Float32Array, from * kinds[i]!.rows * kinds[i]!.width))
+        const into = Object.fromEntries(want.map((name, i) => {
+          const each = kinds[i]!.rows * kinds[i]!.width
+          return [name, results[i]!.subarray(from * each, (from + images) * each)]
+        }))
+        await this.runSome(type, some, want, into, signal)
       }
       return inHalves(from, images, run).then(ran => {
         if (ran < images) most = Math.min(most, ran)
@@ -86,7 +89,13 @@ export class ImageRunner implements Part {
     return Object.fromEntries(want.map((name, i) => [name, new Tensor('float32', results[i]!, dims(kinds[i]!))]))
   }
 
-  private runSome(type: Pixels['type'], pixels: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+  private async runSome(
+    type: Pixels['type'],
+    pixels: Tensor,
+    want: readonly string[],
+    into: Record<string, Float32Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const capacity = bucket(pixels.dims[0]!)
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
@@ -94,7 +103,7 @@ export class ImageRunner implements Part {
       ({ pixels }) => pick(this.trace(pixels!)),
       { pixels: this.spec(type, capacity) },
     )
-    return program.run({ pixels }, { signal })
+    await program.run({ pixels }, { signal, into })
   }
 
   private trace(pixels: Value): Record<string, Value> {

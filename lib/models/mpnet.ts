@@ -72,7 +72,7 @@ export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
     relative: {
       name: 'encoder.relative_attention_bias.weight',
       buckets: config.relative_attention_num_buckets,
-      rows: () => Int32Array.from({ length: 2 * maxLength - 1 }, (_, i) => distanceBucket(i - maxLength + 1, BUCKETS)),
+      row: distance => distanceBucket(distance, BUCKETS),
     },
   })
   return { texts }

@@ -9,7 +9,7 @@ import { constant, type Value } from '../core/value.js'
 import { type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
 import { ifThere, readJsonObject } from '../io/json.js'
 import { modulesFile, readModules, SETTINGS_FILES } from '../io/modules.js'
-import { type Activation, LayerNorm, Linear, type PixelScale, Scope } from '../nn/index.js'
+import { type Activation, LayerNorm, Linear, type PixelScale, Scope, sideBySide } from '../nn/index.js'
 import { add, cast, div, l2Normalize, matmul, mul, pickToken, pool, reshape, unary } from '../ops/index.js'
 import { flag, integer, readConfig, width } from './config.js'
 import { type Architecture, countedRows, type ImageTower, type SentenceSettings, type TextTower, type TokenInputs, type Traced } from './encoder.js'
@@ -214,7 +214,7 @@ class TextsBehind {
   readonly positions
   readonly maxLength
   readonly takesPositionIds
-  readonly relativePositions
+  readonly distanceRow
   readonly readsFirst
   readonly endOf
 
@@ -226,7 +226,7 @@ class TextsBehind {
     this.positions = encoder.positions
     this.maxLength = encoder.maxLength
     this.takesPositionIds = encoder.takesPositionIds
-    this.relativePositions = encoder.relativePositions
+    this.distanceRow = encoder.distanceRow?.bind(encoder)
     this.readsFirst = encoder.readsFirst
     this.endOf = encoder.endOf?.bind(encoder)
   }
@@ -321,16 +321,4 @@ class SentenceTower extends TextsBehind implements TextTower {
 /** x: [T, 1] -> [T, width], the same number in a whole row. */
 function spread(x: Value, width: number): Value {
   return matmul(x, constant(new Tensor('float32', new Float32Array(width).fill(1), [width, 1])), { dtype: 'float32' })
-}
-
-/** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
-function sideBySide(values: readonly Value[]): Value {
-  if (values.length === 1) return values[0]!
-  const width = values[0]!.shape[1]!
-  const moved = values.map((value, part) => {
-    const place = new Float32Array(values.length * width * width)
-    for (let c = 0; c < width; c++) place[(part * width + c) * width + c] = 1
-    return matmul(value, constant(new Tensor('float32', place, [values.length * width, width])), { dtype: 'float32' })
-  })
-  return moved.reduce((a, b) => add(a, b))
 }

@@ -1,6 +1,6 @@
 // From forward's input_ids, attention_mask, token_type_ids and position_ids [B, L] to the tokens that are computed, one text at a time.
 
-import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { ArgumentError, DTypeError, ShapeError } from '../core/errors.js'
 import { checkHeld, type Tensor } from '../core/tensor.js'
 import type { TextTower } from './encoder.js'
 import type { TextTokens } from './text-runner.js'
@@ -72,10 +72,8 @@ export class TextInputs {
       throw new ArgumentError(`[forward] attention_mask of text ${index} masks position ${end}, where its end token is read`, { field: 'attention_mask', index })
     }
     const firstIsMasked = needs.first && mask?.[0] === 0
-    if (tower.relativePositions && (firstIsMasked || columns.at(-1)! - columns[0]! >= columns.length)) {
-      const why = firstIsMasked ? 'masks the first token, which an output is read from' : 'has a hole'
-      throw new UnsupportedError(`[forward] attention_mask of text ${index} ${why}; that is not supported for this model`, { field: 'attention_mask' })
-    }
+    const hasHole = columns.at(-1)! - columns[0]! >= columns.length
+    const keys = [...columns]
     if (firstIsMasked) columns.unshift(0)
     this.checkLength(index, columns, positions)
     return {
@@ -84,6 +82,7 @@ export class TextInputs {
       positions: pick(positions, columns),
       types: types && pick(types, columns),
       firstIsMasked,
+      ...(tower.distanceRow && (hasHole || firstIsMasked) && { distanceRows: distanceRows(columns, keys, tower.distanceRow.bind(tower)) }),
       ...(needs.end && !needs.onlyEnd && { end: columns.indexOf(end) }),
       ...(tower.readsPlaces && { places: Int32Array.from(columns, c => c - columns[firstIsMasked ? 1 : 0]! + 1) }),
     }
@@ -118,6 +117,12 @@ export class TextInputs {
     }
     return row
   }
+}
+
+function distanceRows(queries: readonly number[], keys: readonly number[], row: (distance: number) => number): Int32Array {
+  const rows = new Int32Array(queries.length * keys.length)
+  queries.forEach((query, i) => keys.forEach((key, j) => (rows[i * keys.length + j] = row(key - query))))
+  return rows
 }
 
 function pick(row: Int32Array, columns: readonly number[]): Int32Array {

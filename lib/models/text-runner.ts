@@ -29,6 +29,8 @@ export interface TextTokens {
   readonly unpooled?: number
   /** For towers with `readsPlaces`: 1 for the first token that counts, 2 for the next column, …; default: one after the other. */
   readonly places?: Int32Array
+  /** For towers with `distanceRow`, where the tokens do not stand side by side: the row of each query's and key's distance. */
+  readonly distanceRows?: Int32Array
 }
 
 /** Which of the inputs that not every text needs a run has. */
@@ -36,8 +38,10 @@ interface Extras {
   readonly ends: boolean
   readonly keyed: boolean
   readonly pooled: boolean
+  /** Distances of a text that runs alone; 0: there are several, packed. */
+  readonly distances: number
 }
-const NONE: Extras = { ends: false, keyed: false, pooled: false }
+const NONE: Extras = { ends: false, keyed: false, pooled: false, distances: 0 }
 
 /** One finished run: texts `texts` have rows offsets[i] to offsets[i + 1] of the outputs per token. */
 export interface TextPiece {
@@ -147,7 +151,8 @@ export class TextRunner implements Part {
       const batch: Batch = { index: [], texts: [], tokens: 0 }
       for (let taken = takeText(); taken; taken = takeText()) {
         const tokens = batch.tokens + taken.text.ids.length
-        if (batch.texts.length > 0 && (tokens > budget || (batch.texts.length + 1) * TOKENS_PER_TEXT > budget)) break
+        const alone = taken.text.distanceRows !== undefined || batch.texts[0]?.distanceRows !== undefined
+        if (batch.texts.length > 0 && (alone || tokens > budget || (batch.texts.length + 1) * TOKENS_PER_TEXT > budget)) break
         batch.index.push(taken.index)
         batch.texts.push(taken.text)
         batch.tokens = tokens
@@ -164,16 +169,17 @@ export class TextRunner implements Part {
   }
 
   private async runBatch({ index, texts, tokens }: Batch, want: readonly string[], signal: AbortSignal | undefined): Promise<TextPiece> {
-    const capacity = bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
+    const { distanceRows } = texts[0]!
+    const capacity = distanceRows ? tokens : bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
     const ends = texts[0]!.end !== undefined
     const keyed = texts.some(text => text.firstIsMasked)
     const pooled = texts.some(text => text.unpooled)
-    const extras: Extras = { ends, keyed, pooled }
+    const extras: Extras = { ends, keyed, pooled, distances: distanceRows?.length ?? 0 }
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
       JSON.stringify(['texts', capacity, extras, want]),
       inputs => pick(namedValues(this.trace(inputs), this.tower.prefix)),
-      this.specs(capacity, capacity / TOKENS_PER_TEXT, extras),
+      this.specs(capacity, distanceRows ? 1 : capacity / TOKENS_PER_TEXT, extras),
     )
     const offsets = cumulative(texts.map(text => text.ids.length))
     const joined = (field: (text: TextTokens) => Int32Array) => vector(concatenate(texts.map(field), tokens))
@@ -185,6 +191,7 @@ export class TextRunner implements Part {
         cuSeqlens: vector(offsets),
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
         ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
+        ...(distanceRows && { distanceRows: vector(distanceRows) }),
         ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0))),
         ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
@@ -194,14 +201,29 @@ export class TextRunner implements Part {
   }
 
   private trace(inputs: Record<string, Value>) {
-    const { ids, positions, types, cuSeqlens, ends, places, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
+    const { ids, positions, types, cuSeqlens, ends, places, distanceRows, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
     const keys = keyRows && { rows: keyRows, cuSeqlens: keyLengths! }
     const pooled = pooledRows && { rows: pooledRows, cuSeqlens: pooledLengths! }
-    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places, distanceRows }
     return this.tower.trace(tokens)
   }
 
-  private specs(tokens: number, texts: number, { ends, keyed, pooled }: Extras): Record<string, ValueType> {
+  /** Of one text: nothing varies. */
+  private specsAlone(tokens: number, distances: number, keyed: boolean): Record<string, ValueType> {
+    const { tokenTypes, readsPlaces } = this.tower
+    return {
+      ids: vectorOf(tokens),
+      positions: vectorOf(tokens),
+      ...(tokenTypes > 0 && { types: vectorOf(tokens) }),
+      cuSeqlens: vectorOf(2),
+      ...(readsPlaces && { places: vectorOf(tokens) }),
+      ...(keyed && { keyRows: vectorOf(distances / tokens), keyLengths: vectorOf(2) }),
+      distanceRows: vectorOf(distances),
+    }
+  }
+
+  private specs(tokens: number, texts: number, { ends, keyed, pooled, distances }: Extras): Record<string, ValueType> {
+    if (distances > 0) return this.specsAlone(tokens, distances, keyed)
     const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
     const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
     return {
@@ -221,6 +243,10 @@ function partOfBatch({ index, texts, tokens }: Batch, from: number, count: numbe
   if (count === texts.length) return { index, texts, tokens }
   const some = texts.slice(from, from + count)
   return { index: index.slice(from, from + count), texts: some, tokens: some.reduce((sum, { ids }) => sum + ids.length, 0) }
+}
+
+function vectorOf(length: number): ValueType {
+  return { shape: [length], dtype: 'int32' }
 }
 
 function vector(data: Int32Array): Tensor {

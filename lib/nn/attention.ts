@@ -2,9 +2,20 @@
 // `Sequences`; padding does not exist here.
 
 import type { Value } from '../core/value.js'
-import { attention, gather } from '../ops/index.js'
+import { constant } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { add, attention, columns, gather, matmul, softmax } from '../ops/index.js'
+import { sideBySide } from './side-by-side.js'
 import { Linear } from './linear.js'
 import type { ComputeType, Scope } from './scope.js'
+
+/** What is added to the scores before the softmax. */
+export interface ScoreBias {
+  /** float32 [2L − 1, heads], by distance; see the op. */
+  readonly relativeBias?: Value | undefined
+  /** float32 [Tq, Tk] for each head, of a single sequence of fixed length; computed without the fused op. */
+  readonly scoreBias?: readonly Value[] | undefined
+}
 
 /** Where sequences begin and end among the rows of x: cumulative lengths, or one length for all. */
 export interface Sequences {
@@ -49,16 +60,14 @@ export class Attention {
     this.scale = (width / options.heads) ** -0.5
   }
 
-  /**
-   * x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C]
-   * @param relativeBias float32 [2L − 1, heads], added to the scores; see the op
-   */
-  forward(x: Value, sequences: Sequences, { residual, relativeBias }: { residual?: Value; relativeBias?: Value | undefined } = {}): Value {
+  /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
+  forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias }: { residual?: Value } & ScoreBias = {}): Value {
     const { dtype } = this
     const q = this.query.forward(x, { dtype })
     const keyed = sequences.keys ? gather(x, sequences.keys.rows, { dtype }) : x
     const k = this.key.forward(keyed, { dtype })
     const v = this.value.forward(keyed, { dtype })
+    if (scoreBias) return this.out.forward(this.mixApart(q, k, v, scoreBias), { residual, dtype: 'float32' })
     const mixed = attention(q, k, v, {
       heads: this.options.heads,
       scale: this.scale,
@@ -71,5 +80,20 @@ export class Attention {
       dtype,
     })
     return this.out.forward(mixed, { residual, dtype: 'float32' })
+  }
+
+  /** softmax(q·kᵀ·scale + bias)·v, head by head. */
+  private mixApart(q: Value, k: Value, v: Value, scoreBias: readonly Value[]): Value {
+    const { heads, width } = this.options
+    const size = width / heads
+    const identity = new Float32Array(size * size)
+    for (let i = 0; i < size; i++) identity[i * (size + 1)] = 1
+    const mixed = scoreBias.map((bias, head) => {
+      const [queries, keys, values] = [q, k, v].map(x => columns(x, head * size, (head + 1) * size)) as [Value, Value, Value]
+      const weights = softmax(add(matmul(queries, keys, { scale: this.scale, dtype: 'float32' }), bias), { dtype: 'float32' })
+      const transposed = matmul(constant(new Tensor('float32', identity, [size, size])), values, { dtype: 'float32' })
+      return matmul(weights, transposed, { dtype: 'float32' })
+    })
+    return sideBySide(mixed)
   }
 }

@@ -2,7 +2,7 @@
 // blocks is float32.
 
 import type { Value } from '../core/value.js'
-import { Attention, type AttentionOptions, type Sequences } from './attention.js'
+import { Attention, type AttentionOptions, type ScoreBias, type Sequences } from './attention.js'
 import type { Activation } from './linear.js'
 import { Mlp, type MlpOptions } from './mlp.js'
 import { LayerNorm } from './norm.js'
@@ -39,7 +39,7 @@ export class TransformerBlock {
   }
 
   /** x: float32 [T, C] -> float32 [T, C] */
-  forward(x: Value, sequences: Sequences, extra: { relativeBias?: Value } = {}): Value {
+  forward(x: Value, sequences: Sequences, extra: ScoreBias = {}): Value {
     if (this.options.order === 'post') {
       const attended = this.norm1.forward(this.attention.forward(x, sequences, { ...extra, residual: x }))
       return this.norm2.forward(this.mlp.forward(attended, attended))
@@ -52,7 +52,7 @@ export class TransformerBlock {
 }
 
 /** Runs blocks one after the other; gives the stream before the first, and after each. */
-export function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra: { relativeBias?: Value } = {}): Value[] {
+export function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra: ScoreBias = {}): Value[] {
   const states = [x]
   for (const block of blocks) states.push(block.forward(states.at(-1)!, sequences, extra))
   return states

@@ -5,10 +5,10 @@
 import { compile, type Program, type TracedFunction } from '../core/compile.js'
 import { type Device, sharedDevice } from '../core/device.js'
 import { BYTES_PER_ELEMENT, type DataType } from '../core/dtype.js'
-import { ArgumentError, DTypeError, OutOfMemoryError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { ArgumentError, DTypeError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { sizeOf } from '../core/shape.js'
-import { partOf, Tensor, type TensorLike } from '../core/tensor.js'
+import { partOf, Tensor, type TensorLike, unwritten } from '../core/tensor.js'
 import { type Parameter, parameter, type Value, type ValueType } from '../core/value.js'
 import { attention as attentionOp } from './attention.js'
 import { cast } from './elementwise.js'
@@ -97,7 +97,7 @@ export async function attention(
   const cu = options.cuSeqlens && cumulative(name, options.cuSeqlens, Sq, Sk)
   const { causal = false, scale } = options
   const device = await open(options)
-  const result = makeFloats(name, Q.dims)
+  const result = unwritten('float32', Q.dims, name)
   if (result.length === 0) return new Tensor('float32', result, Q.dims)
 
   // Each batch and head is a sequence (or, with cuSeqlens, some) of one head; nothing is transposed.
@@ -124,8 +124,8 @@ export async function attention(
       const count = Math.min(pairs, B * H - begin)
       const part = (t: Tensor, per: number, field: string) => partOf(t, begin * per * D, [count * per, D], `[${name}] ${field}`)
       const inputs = { q: part(Q, Sq, 'q'), k: part(K, Sk, 'k'), v: part(V, Sk, 'v'), ...(cu && { cuSeqlens: repeated(cu, count) }) }
-      const { y } = await program.run(inputs, { counts: { pairs: count }, signal: options.signal })
-      result.set(y!.data as Float32Array, begin * Sq * D)
+      const into = { y: result.subarray(begin * Sq * D, (begin + count) * Sq * D) }
+      await program.run(inputs, { counts: { pairs: count }, signal: options.signal, into })
     }
   })
   return new Tensor('float32', result, Q.dims)
@@ -176,12 +176,12 @@ export async function patchEmbed(
     const specs = { pixels: { shape: [chunk, ...picture], dtype: pixels.type, extent: { name: 'images', per: 1 } } }
     return await withProgram(compile(fn, specs, device, weights), async (program) => {
       const tokens = program.outputTypes['y']!.shape[0]! / chunk
-      const result = makeFloats(name, [B, tokens, C])
+      const result = unwritten('float32', [B, tokens, C], name)
       for (let begin = 0; begin < B; begin += chunk) {
         const count = Math.min(chunk, B - begin)
         const inputs = { pixels: partOf(pixels, begin * sizeOf(picture), [count, ...picture], `[${name}] images`) }
-        const { y } = await program.run(inputs, { counts: { images: count }, signal: options.signal })
-        result.set(y!.data as Float32Array, begin * tokens * C)
+        const into = { y: result.subarray(begin * tokens * C, (begin + count) * tokens * C) }
+        await program.run(inputs, { counts: { images: count }, signal: options.signal, into })
       }
       return new Tensor('float32', result, [B, tokens, C])
     })
@@ -204,7 +204,7 @@ export async function cosineSimilarity(a: TensorLike, b: TensorLike, options: Op
   const [m, d, n] = [A.dims[0]!, A.dims[1]!, Bt.dims[0]!]
   sameWidth(name, 'a', A, 'b', Bt)
   const device = await open(options)
-  const result = makeFloats(name, [m, n])
+  const result = unwritten('float32', [m, n], name)
   if (result.length === 0) return new Tensor('float32', result, [m, n])
   const columns = atMost(n, d * bytesOf(Bt) + 4)
   const rows = atMost(m, d * bytesOf(A) + 4 * columns)
@@ -253,7 +253,7 @@ export async function cosineTopK(
   if (!Number.isSafeInteger(k) || k < 1) throw new ArgumentError(`[${name}] k is ${shown(k)}; expected an integer of at least 1`, { op: name, field: 'k' })
   const [m, d, n] = [Q.dims[0]!, Q.dims[1]!, N.dims[0]!]
   const device = await open(options)
-  const scores = makeFloats(name, [m, k]).fill(-Infinity)
+  const scores = unwritten('float32', [m, k], name).fill(-Infinity)
   const indices = new Int32Array(m * k).fill(-1)
   const done = { scores: new Tensor('float32', scores, [m, k]), indices: new Tensor('int32', indices, [m, k]) }
   if (m === 0 || n === 0) return done
@@ -334,15 +334,6 @@ async function withProgram<T>(program: Program, use: (program: Program) => Promi
     return await use(program)
   } finally {
     program.dispose()
-  }
-}
-
-/** Room for a result. @throws OutOfMemoryError, since k and the numbers of rows may be any. */
-function makeFloats(op: string, dims: readonly number[]): Float32Array {
-  try {
-    return new Float32Array(sizeOf(dims))
-  } catch (cause) {
-    throw new OutOfMemoryError(`[${op}] the result [${dims.join(', ')}] is larger than memory`, { op, cause })
   }
 }
 

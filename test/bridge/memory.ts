@@ -32,3 +32,25 @@ t.test('failed, cancelled and refused work leaves nothing', async (t) => {
   const { grown } = await play('failed') // a round copies some 2 MB
   t.ok((grown as number) < 24 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
 })
+
+t.test('memory is accounted for', async (t) => {
+  type State = Record<'weights' | 'arena' | 'total', number>
+  const { start, loaded, ran, end } = (await play('accounted')) as Record<string, State>
+  const near = (bytes: number, expected: number, what: string) =>
+    t.ok(Math.abs(bytes - expected) < 2 * megabyte, `${what}: ${(bytes / megabyte).toFixed(1)} MB, expected about ${expected / megabyte}`)
+  t.same(start, { weights: 0, arena: 0, total: 0 })
+  near(loaded!.weights, 8 * megabyte, 'weights')
+  near(ran!.arena, 16 * megabyte, 'arena')
+  t.equal(ran!.total, ran!.weights + ran!.arena)
+  t.same(end, { weights: 0, arena: 0, total: 0 })
+})
+
+t.test('the collector knows of memory outside its heap', async (t) => {
+  const { most } = (await play('pressure')) as { most: number }
+  t.ok(most < 400 * megabyte, `${Math.round(most / megabyte)} MB at most, of 960`)
+})
+
+t.test('memory for inputs is kept for the next ones, and does not grow', async (t) => {
+  const { grown } = (await play('staged')) as { grown: number }
+  t.ok(grown < 24 * megabyte, `grew by ${Math.round(grown / megabyte)} MB`)
+})

@@ -165,6 +165,36 @@ t.test('inputs and counts that do not fit', async (t) => {
   t.same(await program.run([new Float32Array(0)], [0]), [new ArrayBuffer(0)])
 })
 
+t.test("results in the caller's arrays", async (t) => {
+  const program = device.createProgram(plan())
+  const memory = new Float32Array(20).fill(7)
+  const four = new Float32Array(4)
+  const run = (outputs: unknown, inputs: unknown = [four]) => program.run(inputs as never, [1], undefined, outputs as never)
+  t.same(await run([memory.subarray(8, 12)]), [memory.subarray(8, 12)])
+  t.same([...memory], [...Array(8).fill(7), 0.25, 0.25, 0.25, 0.25, ...Array(8).fill(7)], 'there and nowhere else')
+  await run([new DataView(memory.buffer, 4, 16)])
+  t.same([...memory.subarray(0, 6)], [7, 0.25, 0.25, 0.25, 0.25, 7])
+
+  const detached = new Float32Array(4)
+  structuredClone(detached.buffer, { transfer: [detached.buffer] })
+  for (const outputs of [[], [four, four], [new Float32Array(3)], [new Float32Array(5)], [detached], [new ArrayBuffer(16)], [null], four, null, 5]) {
+    await t.rejects(run(outputs), { code: 'ERR_ARGUMENT' })
+  }
+  const taken = new Float32Array(4)
+  const list = Object.defineProperty([taken], 0, {
+    get() {
+      if (taken.length > 0) structuredClone(taken.buffer, { transfer: [taken.buffer] })
+      return taken
+    },
+  })
+  await t.rejects(run(list), { code: 'ERR_ARGUMENT' }, 'taken away by a getter')
+
+  const two = device.createProgram({ ...plan(), outputs: [1, 1] })
+  const [a, b] = [new Float32Array(8), new Float32Array(8)]
+  await two.run([new Float32Array(8)], [2], undefined, [a, b])
+  t.same([a, b], [Array(8).fill(0.25), Array(8).fill(0.25)])
+})
+
 t.test('guards round every buffer leave results as they are', async (t) => {
   const { device, weights, program } = await slowProgram(5)
   const guarded = device.createProgram(slowPlan(5), weights, { guard: true })
@@ -183,7 +213,7 @@ t.test('devices', async (t) => {
   t.equal(cpu!.isa![0], 'portable')
   for (const isa of cpu!.isa!) {
     const opened = addon.openDevice({ id: 'cpu', isa, threads: 1 })
-    t.match(opened, { id: 'cpu', isa, threads: 1, bf16: isa === 'avx512_bf16' })
+    t.match(opened, { id: 'cpu', isa, threads: 1, bf16: isa === 'avx512_bf16' || isa === 'amx' })
     await opened.dispose()
   }
   t.equal(addon.openDevice({ id: 'cpu', threads: 1000 }).threads, cpu!.threads)

@@ -80,7 +80,6 @@ const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
     settings: ['projection_dim', ...['image_size', 'patch_size', ...SIZES].map(f => `vision_config.${f}`), ...TEXT.map(f => `text_config.${f}`), 'text_config.hidden_act', 'vision_config.layer_norm_eps'],
   },
   'clip-text': { sizes: [], settings: [...TEXT, 'hidden_act', 'layer_norm_eps', 'eos_token_id'] },
-  'clip-vision': { sizes: [], settings: [...SIZES, 'image_size', 'patch_size', 'num_channels', 'hidden_act'] },
   'vit-v5': { sizes: [...SIZES, 'image_size', 'patch_size'], settings: ['num_channels', 'hidden_act', 'layer_norm_eps', 'qkv_bias', 'pooler_output_size', 'pooler_act'] },
   'bert-v5': { sizes: TEXT, settings: ['type_vocab_size', 'hidden_act', 'layer_norm_eps', 'position_embedding_type', 'is_decoder'] },
   'minilm-st': { sizes: TEXT, settings: ['type_vocab_size', 'hidden_act'] },
@@ -88,7 +87,7 @@ const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
   mpnet: { sizes: TEXT, settings: ['relative_attention_num_buckets', 'hidden_act', 'layer_norm_eps'] },
   'xlm-roberta': { sizes: TEXT, settings: ['type_vocab_size', 'pad_token_id', 'hidden_act'] },
 }
-const ABSURD = ['-1', '1e15', '1e400', '2147483648', '"x"', '[]', '{"a":1}', '[3,[]]']
+const ABSURD = ['-1', '1e15', '1e400', '"x"', '[]', '[3,[]]']
 
 t.test('every field of every architecture, absent and absurd', async t => {
   for (const [name, { sizes, settings = [] }] of Object.entries(READ)) {

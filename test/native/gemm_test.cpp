@@ -16,6 +16,7 @@
 #include "cpu/cpu_device.h"
 #include "cpu/gemm.h"
 #include "cpu/kernels.h"
+#include "cpu/processor.h"
 #include "test.h"
 
 #ifdef CHIASMA_HAS_avx512_bf16
@@ -331,10 +332,39 @@ TEST("linear: the same bits in any company") {
   }
 }
 
+// Blocks so large that K is cut: their rows equal those of the same rows alone, and of rows that have to be packed for their odd distance.
+TEST("linear: the same bits where K is cut") {
+  const int64_t m = 330, n = 70, k = 3072 + 64;
+  for (const std::string& isa : isas()) {
+    const auto device = cpu::open_device(isa, 0);
+    const auto one = device->make_stream(1), all = device->make_stream(0);
+    for (const DType weight_type : {DType::float32, DType::bfloat16, DType::int8}) {
+      std::mt19937 random(4);
+      const DType rows_type = weight_type == DType::bfloat16 ? DType::bfloat16 : DType::float32;
+      const Matrix x = Matrix(rows_type, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
+      Packed packed(*device, w, weight_type);
+      Matrix reference(DType::float32, m, n), threaded(DType::float32, m, n);
+      linear(*device, *one, x.view(), packed.view, absent, absent, reference.view());
+      linear(*device, *all, x.view(), packed.view, absent, absent, threaded.view());
+      for (int64_t r = 0; r < m; ++r) CHECK(threaded.same_row(r, reference, r));
+      if (weight_type != DType::int8) check_product(x, w, weight_type, nullptr, nullptr, reference, "none", 1, "cut " + isa);
+      for (int64_t begin = 0; begin < m; begin += 41) {
+        const int64_t rows = std::min<int64_t>(begin % 3 == 0 ? 1 : 41, m - begin);
+        Matrix some(rows_type, rows, k, 1), out(DType::float32, rows, n);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(begin + r, c));
+        }
+        linear(*device, *all, some.view(), packed.view, absent, absent, out.view());
+        for (int64_t r = 0; r < rows; ++r) CHECK(out.same_row(r, reference, begin + r));
+      }
+    }
+  }
+}
+
 #ifdef CHIASMA_HAS_avx512_bf16
 // The device uses one of the two ways, as the processor has it; here both are tested.
 TEST("linear: bf16 by dot products and widened") {
-  if (isas().back() != "avx512_bf16") SKIP("no AVX512_BF16 here");
+  if (!cpu::processor_runs(cpu::Isa::avx512_bf16)) SKIP("no AVX512_BF16 here");
   for (const cpu::GemmFunctions* functions = cpu::avx512_bf16::kernels.gemm; functions; functions = functions->widened) {
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 40, 31}, {9, 70, 100}, {29, 33, 129}}) {
       std::mt19937 random(5);
@@ -346,17 +376,19 @@ TEST("linear: bf16 by dot products and widened") {
                                cpu::GemmType::bfloat16, packed.data());
       }
       CHECK(packed.guards_hold());
-      for (int64_t row = 0; row < m; row += functions->panel_rows) {
-        const int64_t rows = std::min<int64_t>(functions->panel_rows, m - row);
+      constexpr int64_t block_rows = 9, block_bytes = 1 << 20;
+      for (int64_t row = 0; row < m; row += block_rows) {
+        const int64_t rows = std::min<int64_t>(block_rows, m - row);
         Guarded panel(static_cast<size_t>(rows) * functions->row_bytes(k, cpu::GemmType::bfloat16));
         functions->pack_rows(x.view().as<float>() + row * k, cpu::GemmType::float32, k, rows, k, cpu::GemmType::bfloat16, panel.data());
         CHECK(panel.guards_hold());
-        Guarded scratch(functions->scratch_bytes(rows));
+        Guarded scratch(functions->scratch_bytes(rows, k, cpu::GemmType::bfloat16, block_bytes));
         cpu::GemmBlock block{};
         block.scratch = scratch.data();
-        block.x = panel.data(), block.rows = rows;
+        block.block_bytes = block_bytes;
+        block.x = panel.data(), block.rows = rows, block.x_pitch = static_cast<int64_t>(functions->row_bytes(k, cpu::GemmType::bfloat16));
         block.weight = packed.data(), block.weight_type = cpu::GemmType::bfloat16, block.n = n, block.k = k;
-        block.panel_end = (n + functions->panel_columns - 1) / functions->panel_columns;
+        block.panel_end = (n + functions->panel_columns(cpu::GemmType::bfloat16) - 1) / functions->panel_columns(cpu::GemmType::bfloat16);
         block.scale = 1;
         block.out = out.view().as<float>() + row * n, block.out_stride = n;
         functions->multiply(block);

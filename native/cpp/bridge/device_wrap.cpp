@@ -147,8 +147,11 @@ Napi::Value DeviceWrap::dispose(const Napi::CallbackInfo& info) {
   Napi::Promise promise;
   const uint64_t id = environment.begin(env, &promise, device_, nullptr);
   disposal_ = Napi::Reference<Napi::Promise>::New(promise, 1);
-  device_->executor->close([id, &environment, mailbox = environment.mailbox()] {
-    mailbox->post([id, &environment](napi_env here) { environment.resolve(here, id, nullptr); });
+  device_->executor->close([id, device = device_, &environment, mailbox = environment.mailbox()] {
+    mailbox->post([id, device, &environment](napi_env here) {
+      device->staging.clear();
+      environment.resolve(here, id, nullptr);
+    });
   });
   return promise;
 }

@@ -102,6 +102,12 @@ uint64_t Environment::begin(Napi::Env env, Napi::Promise* promise, std::shared_p
   return id;
 }
 
+char* Environment::stage(uint64_t id, size_t bytes) {
+  Pending& pending = pending_.at(id);
+  pending.staging = pending.device->staging.take(bytes);
+  return pending.staging.memory.get();
+}
+
 napi_value Environment::kept(napi_env env, uint64_t id) const {
   const auto found = pending_.find(id);
   napi_value value = nullptr;
@@ -116,7 +122,10 @@ Pending Environment::take(napi_env env, uint64_t id) {
   pending_.erase(found);
   if (pending_.empty()) mailbox_->keep_alive(false);
   if (pending.kept) napi_delete_reference(env, pending.kept);
-  if (pending.device) pending.device->arena_changed();
+  if (pending.device) {
+    pending.device->staging.give_back(std::move(pending.staging));
+    pending.device->memory_changed();
+  }
   return pending;
 }
 

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bridge/staging.h"
 #include "core/executor.h"
 
 namespace chiasma::bridge {
@@ -62,12 +63,13 @@ class ExternalMemory {
 
 // An opened device, shared by the JavaScript objects that belong to it. On the environment's thread only.
 struct OpenDevice {
-  OpenDevice(napi_env env, std::shared_ptr<core::Executor> executor) : executor(std::move(executor)), arena_memory(env) {}
+  OpenDevice(napi_env env, std::shared_ptr<core::Executor> executor) : executor(std::move(executor)), memory(env) {}
   // After a run or a disposal, which may have changed the arena.
-  void arena_changed() { arena_memory.set(executor->arena_bytes()); }
+  void memory_changed() { memory.set(executor->arena_bytes() + staging.bytes()); }
 
   std::shared_ptr<core::Executor> executor;
-  ExternalMemory arena_memory;
+  StagingPool staging;
+  ExternalMemory memory;
 };
 
 // A promise that native work will settle. It keeps the process alive.
@@ -75,6 +77,7 @@ struct Pending {
   napi_deferred deferred = nullptr;
   napi_ref kept = nullptr;             // a JavaScript value kept meanwhile: the result's buffers, or a callback
   std::shared_ptr<OpenDevice> device;  // outlives its work
+  Staging staging;                     // a run's copies of its inputs
 };
 
 class Environment {
@@ -89,6 +92,8 @@ class Environment {
 
   // Makes a promise and returns its number.
   uint64_t begin(Napi::Env env, Napi::Promise* promise, std::shared_ptr<OpenDevice> device, napi_value kept);
+  // Memory of the promise's device for `bytes` of copies; the pool's again when the promise is settled.
+  char* stage(uint64_t id, size_t bytes);
   // The value kept, or null.
   napi_value kept(napi_env env, uint64_t id) const;
   void resolve(napi_env env, uint64_t id, napi_value value);

@@ -1,8 +1,7 @@
-// NativeProgram. A run copies its inputs before it returns; the submit thread writes the outputs straight into fresh array buffers that
-// nobody else sees before the promise resolves. When the environment ends, its hook has waited for that thread before they are freed.
-#include <cstdlib>
+// NativeProgram. A run copies its inputs before it returns; the submit thread writes the outputs straight into the arrays given for them, or
+// into fresh buffers, which nobody else touches before the promise settles. When the environment ends, its hook has waited for that thread
+// before they are freed.
 #include <cstring>
-#include <new>
 
 #include "bridge/environment.h"
 #include "bridge/errors.h"
@@ -13,33 +12,6 @@ namespace chiasma::bridge {
 
 using core::Error;
 using core::ErrorCode;
-
-namespace {
-
-// The copies of a run's inputs, each aligned as the arena is.
-class Staging {
- public:
-  explicit Staging(size_t bytes) : memory_(static_cast<char*>(std::malloc(bytes > 0 ? bytes : 1))) {
-    if (!memory_) throw std::bad_alloc();
-  }
-  ~Staging() { std::free(memory_); }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-
-  const void* add(const Bytes& bytes) {
-    char* at = memory_ + used_;
-    if (bytes.size > 0) std::memcpy(at, bytes.data, bytes.size);
-    used_ += rounded(bytes.size);
-    return at;
-  }
-  static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
- private:
-  char* memory_;
-  size_t used_ = 0;
-};
-
-}  // namespace
 
 Napi::Function ProgramWrap::define(Napi::Env env) {
   return DefineClass(env, "NativeProgram",
@@ -71,6 +43,36 @@ Napi::Value ProgramWrap::dispose(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Where the run writes: fresh buffers, or the arrays `given`. `results` keeps them alive.
+static std::vector<void*> prepare_outputs(const core::Program& program, const std::vector<int64_t>& counts, const Napi::Value& given, Napi::Array results) {
+  const Napi::Env env = results.Env();
+  const auto count = static_cast<uint32_t>(program.output_count());
+  std::vector<void*> places(count);
+  if (given.IsUndefined()) {
+    for (uint32_t i = 0; i < count; ++i) {
+      napi_value buffer = nullptr;
+      if (napi_create_arraybuffer(env, program.output_bytes(i, counts), &places[i], &buffer) != napi_ok) throw Napi::Error::New(env);
+      results.Set(i, Napi::Value(env, buffer));
+    }
+    return places;
+  }
+  const Napi::Array arrays = read_array(given, "outputs");
+  if (arrays.Length() != count) {
+    throw Error(ErrorCode::argument, std::to_string(arrays.Length()) + " outputs given; the program has " + std::to_string(count));
+  }
+  for (uint32_t i = 0; i < count; ++i) results.Set(i, arrays.Get(i));
+  // Only now, when no getter can take memory away any more.
+  for (uint32_t i = 0; i < count; ++i) {
+    const Bytes bytes = read_bytes(results.Get(i), "outputs[" + std::to_string(i) + "]");
+    const size_t expected = program.output_bytes(i, counts);
+    if (bytes.size != expected) {
+      throw Error(ErrorCode::argument, "outputs[" + std::to_string(i) + "] has " + std::to_string(bytes.size) + " bytes; expected " + std::to_string(expected));
+    }
+    places[i] = bytes.data;
+  }
+  return places;
+}
+
 Napi::Value ProgramWrap::run(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Environment& environment = Environment::of(env);
@@ -93,8 +95,8 @@ Napi::Value ProgramWrap::run(const Napi::CallbackInfo& info) {
       throw Error(ErrorCode::argument, std::to_string(inputs.Length()) + " inputs given; the program takes " + std::to_string(program.input_count()));
     }
     size_t staged = 0;
-    for (size_t i = 0; i < program.input_count(); ++i) staged += Staging::rounded(program.input_bytes(i, request.counts));
-    const auto staging = std::make_shared<Staging>(staged);
+    for (size_t i = 0; i < program.input_count(); ++i) staged += staged_bytes(program.input_bytes(i, request.counts));
+    char* staging = environment.stage(id, staged);
     for (uint32_t i = 0; i < inputs.Length(); ++i) {
       const Bytes bytes = read_bytes(inputs.Get(i), "inputs[" + std::to_string(i) + "]");
       const size_t expected = program.input_bytes(i, request.counts);
@@ -102,16 +104,12 @@ Napi::Value ProgramWrap::run(const Napi::CallbackInfo& info) {
         throw Error(ErrorCode::argument, "input " + std::to_string(i) + " (" + program.input_name(i) + ") has " + std::to_string(bytes.size) +
                                              " bytes; expected " + std::to_string(expected));
       }
-      request.inputs.push_back(staging->add(bytes));
+      if (expected > 0) std::memcpy(staging, bytes.data, expected);
+      request.inputs.push_back(staging);
+      staging += staged_bytes(expected);
     }
-    for (uint32_t i = 0; i < program.output_count(); ++i) {
-      void* data = nullptr;
-      napi_value buffer = nullptr;
-      if (napi_create_arraybuffer(env, program.output_bytes(i, request.counts), &data, &buffer) != napi_ok) throw Napi::Error::New(env);
-      results.Set(i, Napi::Value(env, buffer));
-      request.outputs.push_back(data);
-    }
-    request.finished = [id, staging, &environment, mailbox = environment.mailbox()](std::exception_ptr error) {
+    request.outputs = prepare_outputs(program, request.counts, info[3], results);
+    request.finished = [id, &environment, mailbox = environment.mailbox()](std::exception_ptr error) {
       mailbox->post([id, error = std::move(error), &environment](napi_env here) {
         if (error) {
           environment.reject(here, id, to_core_error(error));

@@ -21,7 +21,7 @@ Napi::Object read_object(const Napi::Value& value, const std::string& what);
 
 // The bytes of a typed array or DataView, valid until JavaScript runs again.
 struct Bytes {
-  const void* data = nullptr;
+  void* data = nullptr;
   size_t size = 0;
 };
 Bytes read_bytes(const Napi::Value& value, const std::string& what);

@@ -3,7 +3,6 @@
 #include "core/memory_planner.h"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 
 #include "core/checked.h"
@@ -16,33 +15,33 @@ namespace {
 // Ranges in the way of a buffer before it is put behind all of them: bounds the search where thousands of buffers stay alive.
 constexpr int most_tries = 256;
 
-// Disjoint ranges of addresses.
+// Disjoint ranges of addresses, in order.
 class Ranges {
  public:
   void add(int64_t begin, int64_t end) {
-    auto at = ranges_.upper_bound(begin);
-    if (at != ranges_.begin() && std::prev(at)->second >= begin) {
-      --at;
-      begin = at->first;
-      end = std::max(end, at->second);
+    // Those that meet or touch [begin, end] become one with it.
+    const auto first = std::lower_bound(ranges_.begin(), ranges_.end(), begin, [](const Range& range, int64_t at) { return range.end < at; });
+    const auto last = std::upper_bound(first, ranges_.end(), end, [](int64_t at, const Range& range) { return at < range.begin; });
+    if (first == last) {
+      ranges_.insert(first, {begin, end});
+      return;
     }
-    while (at != ranges_.end() && at->first <= end) {
-      end = std::max(end, at->second);
-      at = ranges_.erase(at);
-    }
-    ranges_.emplace_hint(at, begin, end);
+    *first = {std::min(begin, first->begin), std::max(end, std::prev(last)->end)};
+    ranges_.erase(std::next(first), last);
   }
 
   // The end of the first range that meets [begin, end), or `begin`.
   int64_t end_of_first(int64_t begin, int64_t end) const {
-    auto at = ranges_.upper_bound(begin);
-    if (at != ranges_.begin() && std::prev(at)->second > begin) --at;
-    return at != ranges_.end() && at->first < end ? at->second : begin;
+    const auto at = std::upper_bound(ranges_.begin(), ranges_.end(), begin, [](int64_t at, const Range& range) { return at < range.end; });
+    return at != ranges_.end() && at->begin < end ? at->end : begin;
   }
-  int64_t end() const { return ranges_.empty() ? 0 : ranges_.rbegin()->second; }
+  int64_t end() const { return ranges_.empty() ? 0 : ranges_.back().end; }
 
  private:
-  std::map<int64_t, int64_t> ranges_;  // begin -> end
+  struct Range {
+    int64_t begin, end;
+  };
+  std::vector<Range> ranges_;
 };
 
 class Occupancy {

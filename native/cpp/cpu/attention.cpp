@@ -80,7 +80,7 @@ class AttentionKernel final : public core::Kernel {
   AttentionKernel(const core::KernelSpec& spec, const AttentionFunctions& simd) : simd_(simd), threads_(spec.threads) {
     check_operands(spec);
     const TensorView& lengths = spec.inputs[lengths_q_input];
-    const int64_t max_keys = key_length_ > 0 ? key_length_ : spec.inputs[k_input].rows();
+    const int64_t rows = spec.inputs[k_input].rows(), max_keys = key_length_ > 0 ? std::min(key_length_, rows) : rows;
     max_sequences_ = lengths.present() ? lengths.shape[0] - 1 : spec.inputs[q_input].rows() / query_length_;
     scratch_bytes_ = aligned(static_cast<int64_t>(simd.scratch_bytes(max_keys, head_size_)));
     if (const TensorView& bias = spec.inputs[bias_input]; bias.present()) {

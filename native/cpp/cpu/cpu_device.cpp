@@ -34,11 +34,15 @@ CHIASMA_DECLARE(avx512_vnni)
 #ifdef CHIASMA_HAS_avx512_bf16
 CHIASMA_DECLARE(avx512_bf16)
 #endif
+#ifdef CHIASMA_HAS_amx
+CHIASMA_DECLARE(amx)
+#endif
 #undef CHIASMA_DECLARE
 
 namespace {
 
-constexpr size_t alignment = 64;
+// Of a cache line; of a huge page where some of them fit.
+std::align_val_t alignment_of(size_t bytes) { return std::align_val_t(bytes >= 2 * huge_page_bytes ? huge_page_bytes : 64); }
 constexpr size_t chunk_bytes = size_t{1} << 20;  // temporary memory of a weight's conversion
 
 const SimdKernels* kernels_of(Isa isa) noexcept {
@@ -60,6 +64,10 @@ const SimdKernels* kernels_of(Isa isa) noexcept {
 #ifdef CHIASMA_HAS_avx512_bf16
     case Isa::avx512_bf16:
       return &avx512_bf16::kernels;
+#endif
+#ifdef CHIASMA_HAS_amx
+    case Isa::amx:
+      return &amx::kernels;
 #endif
     default:
       return nullptr;
@@ -83,7 +91,7 @@ Isa cap(Isa strongest, const std::string& name, const char* source) {
     }
     return std::min(isa, strongest);
   }
-  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512, avx512_vnni or avx512_bf16");
+  throw Error(ErrorCode::device, std::string(source) + " is '" + name + "'; expected portable, avx2, avx512, avx512_vnni, avx512_bf16 or amx");
 }
 
 class CpuDevice final : public core::Device {
@@ -95,7 +103,7 @@ class CpuDevice final : public core::Device {
 
   std::string id() const override { return "cpu"; }
   std::string isa() const override { return name_of(isa_); }
-  bool has_bf16() const override { return isa_ == Isa::avx512_bf16; }
+  bool has_bf16() const override { return isa_ >= Isa::avx512_bf16; }
   int threads() const override { return threads_; }
 
   size_t memory_limit() const override { return static_cast<size_t>(memory_limit_); }
@@ -103,12 +111,13 @@ class CpuDevice final : public core::Device {
   void* allocate(size_t bytes) override {
     void* memory = nullptr;
     // More than the machine has would be granted and fail at first touch, by a signal.
-    if (memory_limit_ == 0 || bytes <= memory_limit_) memory = ::operator new(std::max<size_t>(bytes, 1), std::align_val_t(alignment), std::nothrow);
+    if (memory_limit_ == 0 || bytes <= memory_limit_) memory = ::operator new(std::max<size_t>(bytes, 1), alignment_of(bytes), std::nothrow);
     if (!memory) throw Error(ErrorCode::out_of_memory, "no memory for " + std::to_string(bytes) + " bytes on the CPU");
+    if (bytes >= 2 * huge_page_bytes) advise_huge_pages(memory, bytes);
     return memory;
   }
 
-  void release(void* memory, size_t) noexcept override { ::operator delete(memory, std::align_val_t(alignment)); }
+  void release(void* memory, size_t bytes) noexcept override { ::operator delete(memory, alignment_of(bytes)); }
 
   void upload(core::Stream&, void* device, const void* host, size_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
@@ -188,7 +197,7 @@ class CpuDevice final : public core::Device {
 }  // namespace
 
 const char* name_of(Isa isa) noexcept {
-  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   return names[static_cast<size_t>(isa)];
 }
 

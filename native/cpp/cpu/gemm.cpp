@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "core/error.h"
+#include "cpu/processor.h"
 
 namespace chiasma::cpu {
 
 namespace {
 
-constexpr int64_t block_bytes = 512 << 10;  // of packed rows: they stay in the second-level cache beside two panels of the weight
-constexpr int64_t max_block_rows = 192;
+constexpr int64_t depth_bytes = 3072;    // of a row of x that a block multiplies before it goes on to the next part of the depth
+constexpr int64_t min_block_rows = 64;   // fewer would read the weight too often
 constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -27,11 +28,17 @@ bool quick_dot() {
 #endif
 }
 
+// Of x, and of sums: a third of the second-level cache each, beside panels of the weight.
+int64_t block_bytes() {
+  static const int64_t bytes = second_cache_bytes() / 3;
+  return bytes;
+}
+
 }  // namespace
 
 const GemmFunctions& choose_gemm(const SimdKernels& simd) {
   static const bool dot = quick_dot();
-  return simd.gemm->dot && !dot ? *simd.gemm->widened : *simd.gemm;
+  return simd.gemm->widened && !dot ? *simd.gemm->widened : *simd.gemm;
 }
 
 using core::DType;
@@ -98,23 +105,34 @@ void OperandCheck::result_shape(int64_t rows, int64_t n) const {
 Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
-  const int64_t fitting = std::min(block_bytes / std::max<int64_t>(row_bytes_, 1), max_block_rows);
-  block_rows_ = functions.panel_rows * std::max<int64_t>(fitting / functions.panel_rows, 1);
-  block_bytes_ = aligned(static_cast<size_t>(block_rows_ * row_bytes_));
-  worker_bytes_ = block_bytes_ + aligned(functions.scratch_bytes(block_rows_));
+  block_rows_ = std::max(block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
+  packed_bytes_ = static_cast<size_t>(block_rows_ * row_bytes_);
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_, k, weight_type, block_bytes()));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
                const PackRows& pack) const {
   if (groups == 0 || rows == 0 || n_ == 0) return;
   if (stream.threads() > threads_) throw core::Error(core::ErrorCode::internal, "the stream has more threads than the kernel was made for");
-  const int64_t panels = divide_up(n_, functions_.panel_columns);
-  const int64_t row_blocks = divide_up(rows, block_rows_);
-  // Columns are cut only where the rows give too few tasks, for each task packs its rows anew unless its thread has just done so.
+  const int64_t panels = divide_up(n_, functions_.panel_columns(weight_type_));
   const int64_t wanted = stream.threads() > 1 ? tasks_per_thread * stream.threads() : 1;
-  const int64_t column_blocks = std::min(divide_up(wanted, groups * row_blocks), panels);
+  // As many blocks of rows as caches ask for, a multiple of the threads if that leaves enough rows in each.
+  int64_t row_blocks = divide_up(rows, block_rows_);
+  const int64_t even = divide_up(groups * row_blocks, stream.threads()) * stream.threads();
+  if (groups == 1 && rows / even >= min_block_rows) row_blocks = even;
+  // Columns are cut where that gives too few tasks; not if each task had to pack its rows again.
+  const bool alone = groups * row_blocks == 1;
+  const int64_t column_blocks = pack && !alone && groups * row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, groups * row_blocks), panels);
   const int64_t out_size = first.out_type == GemmType::float32 ? 4 : 2;
   const int64_t residual_size = first.residual_type == GemmType::float32 ? 4 : 2;
+  char* const memory = static_cast<char*>(workspace);
+  if (pack && alone) {
+    const int64_t parts = std::min<int64_t>(rows, wanted);
+    stream.parallel_for(parts, [&](int64_t part, int worker) {
+      const int64_t begin = part * rows / parts;
+      pack(0, begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
+    });
+  }
   std::vector<int64_t> packed(static_cast<size_t>(stream.threads()), -1);  // the rows each thread holds, as group * row_blocks + block
 
   stream.parallel_for(groups * row_blocks * column_blocks, [&](int64_t task, int worker) {
@@ -122,20 +140,21 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t
     const int64_t column_block = task % column_blocks;
     const int64_t group = row_block / row_blocks;
     const int64_t begin = row_block % row_blocks * rows / row_blocks;
-    const int64_t count = (row_block % row_blocks + 1) * rows / row_blocks - begin;
-    char* const x = static_cast<char*>(workspace) + static_cast<size_t>(worker) * worker_bytes_;
-    if (packed[static_cast<size_t>(worker)] != row_block) {
-      const int64_t row_panels = divide_up(count, functions_.panel_rows);
-      for (int64_t i = 0; i < row_panels; ++i) {
-        const int64_t row = i * count / row_panels;
-        pack(group, begin + row, (i + 1) * count / row_panels - row, x + row * row_bytes_, worker);
-      }
-      packed[static_cast<size_t>(worker)] = row_block;
-    }
     GemmBlock block = first;
-    block.x = x;
-    block.rows = count;
-    block.scratch = x + block_bytes_;
+    block.rows = (row_block % row_blocks + 1) * rows / row_blocks - begin;
+    block.block_bytes = block_bytes();
+    char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
+    block.scratch = own + packed_bytes_;
+    if (pack) {
+      block.x = alone ? memory : own;
+      block.x_pitch = row_bytes_;
+      if (!alone && packed[static_cast<size_t>(worker)] != row_block) {
+        pack(group, begin, block.rows, own, worker);
+        packed[static_cast<size_t>(worker)] = row_block;
+      }
+    } else {
+      block.x = static_cast<const char*>(first.x) + begin * first.x_pitch;
+    }
     block.panel_begin = column_block * panels / column_blocks;
     block.panel_end = (column_block + 1) * panels / column_blocks;
     if (block.residual) block.residual = static_cast<const char*>(first.residual) + begin * first.residual_stride * residual_size;

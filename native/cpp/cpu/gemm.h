@@ -1,5 +1,6 @@
 // Cuts a matrix multiply into blocks for the pool: what `linear`, `matmul` and `patchEmbed` share.
-// A block is some rows of x, packed by the thread that takes it and kept in its cache, against some or all of the weight's panels.
+// A block is some rows of x against some or all of the weight's panels. Rows that are not taken as they lie are packed: few by all threads before
+// the product, many by the thread that takes them.
 #pragma once
 
 #include <functional>
@@ -49,11 +50,12 @@ class Gemm {
   GemmType weight_type() const { return weight_type_; }
   size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_; }
 
-  // Packs rows [row, row + rows) of x's group into a panel.
-  using PackRows = std::function<void(int64_t group, int64_t row, int64_t rows, void* panel, int worker)>;
+  // Packs rows [row, row + rows) of x's group.
+  using PackRows = std::function<void(int64_t group, int64_t row, int64_t rows, void* packed, int worker)>;
 
   // `groups` products of `rows` rows each with one weight. `first` holds weight, epilogue and output of the first group; the output of the
-  // next group starts out_group elements later. The residual is the same for all groups.
+  // next group starts out_group elements later. The residual is the same for all groups. Without `pack` there is one group, whose x and x_pitch
+  // `first` has.
   void run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
            const PackRows& pack) const;
 
@@ -62,9 +64,9 @@ class Gemm {
   int64_t n_, k_;
   GemmType weight_type_;
   int threads_;
-  int64_t row_bytes_;    // of a packed row of x
-  int64_t block_rows_;   // at most
-  size_t block_bytes_, worker_bytes_;  // a packed block; the workspace of one thread
+  int64_t row_bytes_;   // of a packed row of x
+  int64_t block_rows_;  // at most
+  size_t packed_bytes_, worker_bytes_;  // a packed block; the workspace of one thread: that and scratch
 };
 
 }  // namespace chiasma::cpu

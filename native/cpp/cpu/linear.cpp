@@ -41,13 +41,20 @@ GemmBlock block_of(GemmType weight_type, int64_t n, int64_t k) {
   return block;
 }
 
-Gemm::PackRows pack_from(const Gemm& gemm, const TensorView& x, GemmType type) {
-  const char* const data = x.as<const char>();
-  const int64_t stride = x.row_stride, k = x.columns();
-  const auto size = static_cast<int64_t>(core::size_of(x.dtype));
-  return [&gemm, data, stride, k, size, type](int64_t, int64_t row, int64_t rows, void* panel, int) {
-    gemm.functions().pack_rows(data + row * stride * size, type, stride, rows, k, gemm.weight_type(), panel);
-  };
+// `block` against the rows of x, as they lie or packed.
+void run_rows(const Gemm& gemm, const core::Stream& stream, void* workspace, const TensorView& x, GemmType type, GemmBlock& block) {
+  const GemmFunctions& functions = gemm.functions();
+  const int64_t pitch = x.row_stride * static_cast<int64_t>(core::size_of(x.dtype));
+  Gemm::PackRows pack;
+  if (functions.as_is(type, pitch, block.k, block.weight_type)) {
+    block.x = x.data;
+    block.x_pitch = pitch;
+  } else {
+    pack = [&](int64_t, int64_t row, int64_t rows, void* packed, int) {
+      functions.pack_rows(x.as<const char>() + row * pitch, type, x.row_stride, rows, block.k, block.weight_type, packed);
+    };
+  }
+  gemm.run(static_cast<const CpuStream&>(stream), workspace, 1, x.rows(), block, 0, pack);
 }
 
 class LinearKernel final : public core::Kernel {
@@ -70,8 +77,7 @@ class LinearKernel final : public core::Kernel {
     }
     block.out = out.data;
     block.out_stride = out.row_stride;
-    const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
-    gemm_.run(stream, arguments.workspace, 1, x.rows(), block, 0, pack_from(gemm_, x, x_type_));
+    run_rows(gemm_, arguments.stream, arguments.workspace, x, x_type_, block);
   }
 
  private:
@@ -110,7 +116,7 @@ class MatmulKernel final : public core::Kernel {
     const TensorView& out = arguments.outputs[0];
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
     if (a.rows() == 0 || block_.n == 0) return;
-    const int64_t panel = gemm_.functions().panel_columns;
+    const int64_t panel = gemm_.functions().panel_columns(block_.weight_type);
     const auto size = static_cast<int64_t>(core::size_of(b.dtype));
     stream.parallel_for((block_.n + panel - 1) / panel, [&](int64_t task, int) {
       const int64_t begin = task * panel;
@@ -121,7 +127,7 @@ class MatmulKernel final : public core::Kernel {
     block.weight = arguments.workspace;
     block.out = out.data;
     block.out_stride = out.row_stride;
-    gemm_.run(stream, static_cast<char*>(arguments.workspace) + packed_bytes_, 1, a.rows(), block, 0, pack_from(gemm_, a, a_type_));
+    run_rows(gemm_, stream, static_cast<char*>(arguments.workspace) + packed_bytes_, a, a_type_, block);
   }
 
  private:
@@ -168,7 +174,7 @@ void prepare_weight(const core::WeightShape& weight, core::RowReader& reader, vo
   const int64_t n = weight.shape[0], k = weight.shape[1];
   if (n == 0 || k == 0) return;
   const int64_t row_bytes = k * static_cast<int64_t>(sizeof(float));
-  const int64_t panel = simd.gemm->panel_columns;
+  const int64_t panel = simd.gemm->panel_columns(type);
   const int64_t step = std::min(n, std::max<int64_t>(read_bytes / row_bytes / panel, 1) * panel);
   std::vector<float> rows(static_cast<size_t>(step * k));
   for (int64_t begin = 0; begin < n; begin += step) {

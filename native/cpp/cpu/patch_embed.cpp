@@ -61,16 +61,17 @@ class PatchEmbedKernel final : public core::Kernel {
     }
 
     float* const scratch = reinterpret_cast<float*>(static_cast<char*>(arguments.workspace) + gemm_.workspace_bytes());
-    const auto pack = [&](int64_t picture, int64_t row, int64_t rows, void* panel, int worker) {
+    const auto row_bytes = static_cast<int64_t>(gemm_.functions().row_bytes(depth_, gemm_.weight_type()));
+    const auto pack = [&](int64_t picture, int64_t row, int64_t rows, void* packed, int worker) {
       float* const unpacked = scratch + static_cast<size_t>(worker) * (scratch_bytes() / sizeof(float));
       for (int64_t r = 0; r < rows; ++r) {
         if (bytes_) {
-          read_bytes(pixels, picture, row + r, unpacked + r * depth_);
+          read_bytes(pixels, picture, row + r, unpacked);
         } else {
-          read_floats(pixels, picture, row + r, unpacked + r * depth_);
+          read_floats(pixels, picture, row + r, unpacked);
         }
+        gemm_.functions().pack_rows(unpacked, GemmType::float32, depth_, 1, depth_, gemm_.weight_type(), static_cast<char*>(packed) + r * row_bytes);
       }
-      gemm_.functions().pack_rows(unpacked, GemmType::float32, depth_, rows, depth_, gemm_.weight_type(), panel);
     };
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
     gemm_.run(stream, arguments.workspace, pictures, patches_, block, tokens_ * out.row_stride, pack);
@@ -127,7 +128,7 @@ class PatchEmbedKernel final : public core::Kernel {
     }
   }
 
-  size_t scratch_bytes() const { return (static_cast<size_t>(gemm_.functions().panel_rows * depth_) * sizeof(float) + 63) / 64 * 64; }
+  size_t scratch_bytes() const { return (static_cast<size_t>(depth_) * sizeof(float) + 63) / 64 * 64; }
 
   void read_bytes(const TensorView& pixels, int64_t picture, int64_t patch, float* row) const {
     const int64_t height = pixels.shape[1], width = pixels.shape[2];

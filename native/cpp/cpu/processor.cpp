@@ -18,6 +18,8 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -62,8 +64,18 @@ uint64_t saved_state() {
 
 constexpr bool bit(uint32_t value, int n) { return (value >> n) & 1; }
 
+// Linux saves the contents of tiles only for processes that ask.
+bool tiles_allowed() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int request_permission = 0x1023, tile_data = 18;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 struct Features {
-  bool avx2 = false, avx512 = false, avx512_vnni = false, avx512_bf16 = false;
+  bool avx2 = false, avx512 = false, avx512_vnni = false, avx512_bf16 = false, amx = false;
 
   Features() {
     if (max_leaf(0) < 7) return;
@@ -78,6 +90,8 @@ struct Features {
     avx512 = avx2 && zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F DQ BW VL
     avx512_vnni = avx512 && bit(seven.ecx, 11);
     avx512_bf16 = avx512_vnni && seven.eax >= 1 && bit(cpuid(7, 1).eax, 5);
+    const bool tiles = (state & 0x60000) == 0x60000;  // their configuration and their contents
+    amx = avx512_bf16 && tiles && bit(seven.edx, 22) && bit(seven.edx, 24) && bit(seven.edx, 25) && tiles_allowed();
   }
 };
 #endif
@@ -184,9 +198,24 @@ bool processor_runs(Isa isa) {
   if (isa == Isa::avx2) return features.avx2;
   if (isa == Isa::avx512) return features.avx512;
   if (isa == Isa::avx512_vnni) return features.avx512_vnni;
-  return features.avx512_bf16;
+  if (isa == Isa::avx512_bf16) return features.avx512_bf16;
+  return features.amx;
 #else
   return false;
+#endif
+}
+
+int64_t second_cache_bytes() {
+  constexpr int64_t unknown = 1 << 20;
+#if defined(__linux__)
+  // "2048K", of the first processor
+  return static_cast<int64_t>(read_number("/sys/devices/system/cpu/cpu0/cache/index2/size", unknown >> 10)) << 10;
+#elif defined(__APPLE__)
+  int64_t bytes = 0;
+  size_t size = sizeof bytes;
+  return sysctlbyname("hw.l2cachesize", &bytes, &size, nullptr, 0) == 0 && bytes > 0 ? bytes : unknown;
+#else
+  return unknown;
 #endif
 }
 
@@ -249,6 +278,12 @@ int processor_budget() {
   if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) budget = std::min(budget, cores);
 #endif
   return budget;
+}
+
+void advise_huge_pages(void* memory, size_t bytes) noexcept {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: a failure changes nothing
+#endif
 }
 
 MemoryInfo memory_info() {

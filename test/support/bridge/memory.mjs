@@ -63,6 +63,49 @@ const scenes = {
     const results = await Promise.all(runs)
     return { right: results.every(([result], i) => same(result, ramp(256, i))) }
   },
+  /** What the device says it has. */
+  async accounted() {
+    const device = addon.openDevice({ id: 'cpu' })
+    const states = { start: device.memoryUsage() }
+    const weights = await device.loadWeights(Array.from({ length: 32 }, identity)) // 8 MB
+    states.loaded = device.memoryUsage()
+    const program = device.createProgram(slowPlan(3, 8192), weights)
+    await program.run([ramp(8192)], [8192])
+    states.ran = device.memoryUsage()
+    program.dispose()
+    weights.dispose()
+    await device.dispose()
+    states.end = device.memoryUsage()
+    return states
+  },
+  /** Weights let go of, and no call of the collector: it comes by itself only if it is told of memory outside its heap. */
+  async pressure() {
+    const device = addon.openDevice({ id: 'cpu' })
+    const specs = Array(64).fill(identity()) // 16 MB
+    let most = 0
+    for (let i = 0; i < 60; ++i) {
+      await device.loadWeights(specs)
+      await new Promise(setImmediate)
+      most = Math.max(most, device.memoryUsage().weights)
+    }
+    return { most }
+  },
+  /** Many runs at once, of many sizes, again and again: what is kept for their inputs is bounded. */
+  async staged() {
+    const device = addon.openDevice({ id: 'cpu' })
+    const weights = await device.loadWeights([identity()])
+    const program = device.createProgram(slowPlan(1, 4096), weights)
+    const input = ramp(4096)
+    const into = new Float32Array(4096 * 256)
+    const once = async () => {
+      const rows = Array.from({ length: 24 }, (_, i) => 1 + ((i * 997) % 4096))
+      await Promise.all(rows.map((n) => program.run([input.subarray(0, n * 256)], [n], undefined, [into.subarray(0, n * 256)])))
+    }
+    for (let i = 0; i < 6; ++i) await once()
+    const before = await resident()
+    for (let i = 0; i < 12; ++i) await once()
+    return { grown: (await resident()) - before }
+  },
   /** Runs that fail, are cancelled or refused leave nothing behind. */
   async failed() {
     const device = addon.openDevice({ id: 'cpu' })

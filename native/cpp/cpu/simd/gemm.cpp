@@ -3,15 +3,19 @@
 
 #include <float.h>
 
-#if defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16)
+#if defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
 #define CHIASMA_HAS_BYTE_DOT 1  // VPDPBUSD: four products of unsigned and signed bytes
 #endif
+#if defined(CHIASMA_ISA_amx)
+#include "cpu/simd/gemm_amx.h"
+#else
 #include "cpu/simd/gemm_tile.h"
+#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-#if defined(CHIASMA_ISA_avx512_bf16)
+#if defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
 constexpr bool has_dot = true;
 #else
 constexpr bool has_dot = false;
@@ -28,9 +32,26 @@ constexpr int64_t stream_ahead = 1024;  // floats from what a lone row panel rea
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Groups of 4 steps that K takes. With dot products a step is two k.
+// A panel of C, and the words of a row of x that are read at a time.
+struct Geometry {
+  int64_t rows, columns, group;
+};
+constexpr Geometry vector_geometry = {tile_rows, tile_columns, group_steps};
+constexpr Geometry geometry_of(GemmType weight_type) {
+#if defined(CHIASMA_ISA_amx)
+  if (weight_type != GemmType::float32) return {amx_rows, amx_columns, amx_side};
+#endif
+  return vector_geometry;
+}
+int64_t panel_columns(GemmType weight_type) { return geometry_of(weight_type).columns; }
+
+// Groups that K takes. With dot products a word is two k.
 template <bool dot>
 int64_t groups_of(int64_t k, GemmType weight_type) {
+#if defined(CHIASMA_ISA_amx)
+  if (weight_type == GemmType::int8) return round_up(k, 64) / 64;
+  if (weight_type == GemmType::bfloat16) return round_up(k, 32) / 32;
+#endif
   if (weight_type == GemmType::float32) return round_up(k, 4) / 4;
   if (weight_type == GemmType::int8) return has_byte_dot ? round_up(k, 16) / 16 : round_up(k, 16) / 4;
   return dot ? round_up(k, 8) / 8 : round_up(k, 8) / 4;
@@ -38,17 +59,20 @@ int64_t groups_of(int64_t k, GemmType weight_type) {
 
 // Words of one column of a packed panel of W.
 int64_t panel_depth(int64_t k, GemmType type) {
+#if defined(CHIASMA_ISA_amx)
+  if (type != GemmType::float32) return groups_of<true>(k, type) * amx_side;
+#endif
   if (type == GemmType::float32) return round_up(k, 4);
   return type == GemmType::int8 ? round_up(k, 16) / 4 : round_up(k, 8) / 2;
 }
 
 // Behind the panels of an int8 weight: each column's scale, then the sum of each column's bytes.
 constexpr int64_t column_words(GemmType type) { return type == GemmType::int8 ? 2 : 0; }
-// Behind the groups of a row panel for an int8 weight, for each row: its scale, then its zero.
+// Behind the groups of a packed row for an int8 weight: its scale, then its zero.
 constexpr int64_t row_extra(GemmType weight_type) { return weight_type == GemmType::int8 ? 2 : 0; }
 
 size_t weight_bytes(int64_t n, int64_t k, GemmType type) {
-  return static_cast<size_t>(round_up(n, tile_columns)) * static_cast<size_t>(panel_depth(k, type) + column_words(type)) * sizeof(float);
+  return static_cast<size_t>(round_up(n, panel_columns(type))) * static_cast<size_t>(panel_depth(k, type) + column_words(type)) * sizeof(float);
 }
 
 uint32_t float_bits(const float* p) { return bits_of(*p); }
@@ -60,13 +84,14 @@ uint32_t bf16_bits(const Bf16* p) { return p->bits; }
 template <typename T>
 void pack_columns(const T* rows, int64_t stride, int64_t column, int64_t count, int64_t k, GemmType type, uint32_t* panel) {
   const int64_t depth = panel_depth(k, type);
+  const int64_t width = panel_columns(type);
   uint32_t* to = panel + column;
   if (type == GemmType::float32) {
-    for (int64_t i = 0; i < depth; ++i, to += tile_columns) {
+    for (int64_t i = 0; i < depth; ++i, to += width) {
       for (int64_t c = 0; c < count; ++c) to[c] = i < k ? float_bits(rows + c * stride + i) : 0;
     }
   } else {
-    for (int64_t i = 0; i < depth; ++i, to += tile_columns) {
+    for (int64_t i = 0; i < depth; ++i, to += width) {
       for (int64_t c = 0; c < count; ++c) {
         const T* pair = rows + c * stride + 2 * i;
         const uint32_t even = 2 * i < k ? bf16_bits(pair) : 0;
@@ -100,7 +125,7 @@ void pack_byte_column(const T* row, int64_t column, int64_t k, uint32_t* panel, 
   scale = bytes.step;
   sum = 0;
   uint32_t* to = panel + column;
-  for (int64_t i = 0; i < round_up(k, 16); i += 4, to += tile_columns) {
+  for (int64_t i = 0; i < 4 * panel_depth(k, GemmType::int8); i += 4, to += panel_columns(GemmType::int8)) {
     uint32_t word = 0;
     for (int64_t j = i; j < i + 4 && j < k && bytes.inverse > 0; ++j) {
       // Adding 1.5·2²³ rounds to the nearest integer, ties to even.
@@ -116,11 +141,12 @@ void pack_byte_column(const T* row, int64_t column, int64_t k, uint32_t* panel, 
 template <typename T>
 void pack_byte_weight(const T* rows, int64_t stride, int64_t begin, int64_t count, int64_t n, int64_t k, uint32_t* packed) {
   const int64_t depth = panel_depth(k, GemmType::int8);
-  const int64_t columns = round_up(n, tile_columns);
+  const int64_t width = panel_columns(GemmType::int8);
+  const int64_t columns = round_up(n, width);
   uint32_t* const scales = packed + columns * depth;
   uint32_t* const sums = scales + columns;
   for (int64_t row = begin; row < begin + count; ++row) {
-    const int64_t column = row % tile_columns;
+    const int64_t column = row % width;
     float scale;
     int32_t sum;
     pack_byte_column(rows + (row - begin) * stride, column, k, packed + (row - column) * depth, scale, sum);
@@ -129,8 +155,8 @@ void pack_byte_weight(const T* rows, int64_t stride, int64_t begin, int64_t coun
   }
   if (begin + count < n) return;
   for (int64_t row = n; row < columns; ++row) {
-    uint32_t* to = packed + (columns - tile_columns) * depth + row % tile_columns;
-    for (int64_t i = 0; i < depth; ++i) to[i * tile_columns] = 0;
+    uint32_t* to = packed + (columns - width) * depth + row % width;
+    for (int64_t i = 0; i < depth; ++i) to[i * width] = 0;
     scales[row] = sums[row] = 0;
   }
 }
@@ -139,17 +165,18 @@ template <typename T>
 void pack_weight_of(const T* rows, int64_t stride, int64_t begin, int64_t count, int64_t n, int64_t k, GemmType type, uint32_t* packed) {
   if (type == GemmType::int8) return pack_byte_weight(rows, stride, begin, count, n, k, packed);
   const int64_t depth = panel_depth(k, type);
+  const int64_t width = panel_columns(type);
   const int64_t end = begin + count;
   for (int64_t row = begin; row < end;) {
-    const int64_t column = row % tile_columns;
-    const int64_t part = smaller(tile_columns - column, end - row);
+    const int64_t column = row % width;
+    const int64_t part = smaller(width - column, end - row);
     pack_columns(rows + (row - begin) * stride, stride, column, part, k, type, packed + (row - column) * depth);
     row += part;
   }
-  const int64_t used = n % tile_columns;
+  const int64_t used = n % width;
   if (end == n && used > 0) {
     uint32_t* panel = packed + (n - used) * depth;
-    for (int64_t i = 0; i < depth; ++i) memset(panel + i * tile_columns + used, 0, static_cast<size_t>(tile_columns - used) * sizeof(uint32_t));
+    for (int64_t i = 0; i < depth; ++i) memset(panel + i * width + used, 0, static_cast<size_t>(width - used) * sizeof(uint32_t));
   }
 }
 
@@ -163,31 +190,29 @@ void pack_weight(const void* rows, GemmType rows_type, int64_t stride, int64_t b
   }
 }
 
-// Four words at a time from a row of x to its place in the panel, `rows` places apart.
-uint32_t* deal(const uint32_t* words, int64_t groups, int64_t rows, uint32_t* to) {
-  for (int64_t g = 0; g < groups; ++g, to += rows * group_steps) memcpy(to, words + g * group_steps, group_steps * sizeof(uint32_t));
-  return to;
+CHIASMA_INLINE Vec round_to_bf16(Vec value) {
+  Bf16 halves[Vec::lanes];
+  store(halves, value);
+  return load(halves);
 }
 
-// A row of x is turned into words in stretches of so many elements.
-constexpr int64_t stretch = 256;
-
-// `count` elements, at most `stretch`, and zeros up to the next multiple of 8 elements.
+// `count` elements of a row as words, and zeros in the rest of them.
 template <bool dot, typename T>
-void row_words(const T* x, int64_t count, GemmType weight_type, uint32_t* out) {
-  const int64_t end = round_up(count, 8);
-  if (weight_type == GemmType::float32) {
-    for (int64_t i = 0; i < count; ++i) out[i] = float_bits(x + i);
-    for (int64_t i = count; i < end; ++i) out[i] = 0;
-  } else if (dot) {
-    uint16_t halves[stretch];
-    for (int64_t i = 0; i < count; ++i) halves[i] = static_cast<uint16_t>(bf16_bits(x + i));
-    for (int64_t i = count; i < end; ++i) halves[i] = 0;
-    memcpy(out, halves, static_cast<size_t>(end) * sizeof(uint16_t));
-  } else {
-    for (int64_t i = 0; i < count; ++i) out[i] = bf16_bits(x + i) << 16;
-    for (int64_t i = count; i < end; ++i) out[i] = 0;
-  }
+void pack_row(const T* x, int64_t count, int64_t words, GemmType weight_type, uint32_t* out) {
+  const int64_t elements = dot && weight_type == GemmType::bfloat16 ? 2 * words : words;
+  const auto pack = [&](int64_t i, Vec value) {
+    if (weight_type == GemmType::float32) {
+      store(reinterpret_cast<float*>(out) + i, value);
+    } else if constexpr (dot) {
+      store(reinterpret_cast<Bf16*>(out) + i, value);
+    } else {
+      store(reinterpret_cast<float*>(out) + i, round_to_bf16(value));
+    }
+  };
+  int64_t i = 0;
+  for (; i + Vec::lanes <= count; i += Vec::lanes) pack(i, load(x + i));
+  if (i < count) pack(i, load_part(x + i, static_cast<int>(count - i)));
+  for (i = round_up(count, Vec::lanes); i < elements; i += Vec::lanes) pack(i, zero());
 }
 
 struct RowBytes {
@@ -213,72 +238,68 @@ RowBytes measure_row(const T* x, int64_t k) {
 // A vector of a row as what its bytes stand for, before the scale: from −zero to 255 − zero.
 CHIASMA_INLINE Vec byte_steps(Vec value, const RowBytes& row) { return min(round(value * set(row.inverse)), set(255 - row.zero)); }
 
+// The row's words: four bytes each, or with no arithmetic for them a float.
+template <typename T>
+void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, uint32_t* to) {
+  const int64_t elements = has_byte_dot ? 4 * words : words;
+  const auto pack = [&](int64_t i, Vec value) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
-template <typename T>
-void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t rows, uint32_t* to) {
-  static_assert(Vec::lanes == 4 * group_steps, "a vector is a row's part of a group");
-  const auto bytes = [&](Vec value) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((byte_steps(value, row) + set(row.zero)).v)); };
-  int64_t i = 0;
-  for (; i + Vec::lanes <= k; i += Vec::lanes, to += rows * group_steps) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes(load(x + i)));
-  if (i < k) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes(load_part(x + i, static_cast<int>(k - i))));
-}
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((byte_steps(value, row) + set(row.zero)).v));
+    _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<char*>(to) + i), bytes);
 #else
-template <typename T>
-void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t rows, uint32_t* to) {
-  for (int64_t at = 0; at < round_up(k, 16); at += 16) {
-    alignas(64) float steps[16] = {};
-    for (int64_t i = 0; i < 16 && at + i < k; i += Vec::lanes) {
-      const int64_t left = k - at - i;
-      store(steps + i, byte_steps(left < Vec::lanes ? load_part(x + at + i, static_cast<int>(left)) : load(x + at + i), row));
-    }
-    uint32_t words[16];
-    memcpy(words, steps, sizeof words);
-    to = deal(words, 4, rows, to);
-  }
-}
+    store(reinterpret_cast<float*>(to) + i, byte_steps(value, row));
 #endif
-
-template <typename T>
-void pack_byte_rows(const T* x, int64_t stride, int64_t rows, int64_t k, int64_t groups, uint32_t* panel) {
-  uint32_t* extra = panel + rows * groups * group_steps;
-  for (int64_t r = 0; r < rows; ++r) {
-    const RowBytes row = measure_row(x + r * stride, k);
-    pack_byte_row(x + r * stride, k, row, rows, panel + r * group_steps);
-    *extra++ = bits_of(row.scale);
-    *extra++ = static_cast<uint32_t>(static_cast<int32_t>(row.zero));
-  }
+  };
+  int64_t i = 0;
+  for (; i + Vec::lanes <= k; i += Vec::lanes) pack(i, load(x + i));
+  if (i < k) pack(i, load_part(x + i, static_cast<int>(k - i)));
+  for (i = round_up(k, Vec::lanes); i < elements; i += Vec::lanes) pack(i, zero());  // any number: W has zeros there
 }
 
-template <bool dot, typename T>
-void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, uint32_t* panel) {
-  const int64_t group_elements = dot && weight_type == GemmType::bfloat16 ? 8 : 4;
-  const int64_t groups = groups_of<dot>(k, weight_type);
-  if (weight_type == GemmType::int8) return pack_byte_rows(x, stride, rows, k, groups, panel);
-  for (int64_t r = 0; r < rows; ++r) {
-    uint32_t* to = panel + r * group_steps;
-    int64_t left = groups;
-    for (int64_t at = 0; at < k; at += stretch) {
-      uint32_t words[stretch];
-      row_words<dot>(x + r * stride + at, smaller(stretch, k - at), weight_type, words);
-      const int64_t here = smaller(left, stretch / group_elements);
-      to = deal(words, here, rows, to);
-      left -= here;
-    }
-  }
+// Words of a packed row before what row_extra adds.
+template <bool dot>
+int64_t row_words(int64_t k, GemmType weight_type) {
+  return groups_of<dot>(k, weight_type) * geometry_of(weight_type).group;
 }
 
 template <bool dot>
 size_t row_bytes(int64_t k, GemmType weight_type) {
-  return static_cast<size_t>(groups_of<dot>(k, weight_type) * group_steps + row_extra(weight_type)) * sizeof(float);
+  // Vectors are stored whole: a line more where they may reach past the words.
+  const int64_t words = round_up(row_words<dot>(k, weight_type), line_floats) + row_extra(weight_type);
+  return static_cast<size_t>(round_up(words, line_floats) / line_floats | 1) * line_floats * sizeof(float);
+}
+
+// Distances that are multiples of half a page put too many rows on the same sets of the first cache.
+template <bool dot>
+bool as_is(GemmType x_type, int64_t pitch, int64_t k, GemmType weight_type) {
+  if (x_type != weight_type || pitch % 2048 == 0 || pitch % 4 != 0) return false;
+  const int64_t element = weight_type == GemmType::float32 ? 4 : 2;
+  return (weight_type == GemmType::float32 || dot) && row_words<dot>(k, weight_type) * 4 == k * element;
+}
+
+template <bool dot, typename T>
+void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, char* packed) {
+  const int64_t words = row_words<dot>(k, weight_type);
+  const int64_t pitch = static_cast<int64_t>(row_bytes<dot>(k, weight_type));
+  for (int64_t r = 0; r < rows; ++r, x += stride, packed += pitch) {
+    uint32_t* const to = reinterpret_cast<uint32_t*>(packed);
+    if (weight_type != GemmType::int8) {
+      pack_row<dot>(x, k, words, weight_type, to);
+      continue;
+    }
+    const RowBytes row = measure_row(x, k);
+    pack_byte_row(x, k, row, words, to);
+    to[words] = bits_of(row.scale);
+    to[words + 1] = static_cast<uint32_t>(static_cast<int32_t>(row.zero));
+  }
 }
 
 template <bool dot>
-void pack_rows(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* panel) {
-  uint32_t* to = static_cast<uint32_t*>(panel);
+void pack_rows(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* packed) {
   if (x_type == GemmType::float32) {
-    pack_rows_of<dot>(static_cast<const float*>(x), stride, rows, k, weight_type, to);
+    pack_rows_of<dot>(static_cast<const float*>(x), stride, rows, k, weight_type, static_cast<char*>(packed));
   } else {
-    pack_rows_of<dot>(static_cast<const Bf16*>(x), stride, rows, k, weight_type, to);
+    pack_rows_of<dot>(static_cast<const Bf16*>(x), stride, rows, k, weight_type, static_cast<char*>(packed));
   }
 }
 
@@ -309,32 +330,34 @@ CHIASMA_INLINE void store_lanes(T* p, Vec value, int n) {
 struct ByteScales {
   const float* columns;        // of W, by column of C
   const int32_t* column_sums;
-  const uint32_t* rows;        // of the row panel: scale and zero of each
+  const char* rows;            // of the row panel: scale and zero of each, x_pitch apart
 };
 
 // Row r's sums of the columns from `column` on, as float32 before the bias.
 template <bool bytes>
-CHIASMA_INLINE Vec product(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t r, int64_t column) {
+CHIASMA_INLINE Vec product(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t r, int64_t column) {  // sums: of the row
   if constexpr (bytes) {
-    const Vec scale = set(float_of(scales.rows[2 * r])) * load(scales.columns + column);
+    const uint32_t* const row = reinterpret_cast<const uint32_t*>(scales.rows + r * block.x_pitch);
+    const Vec scale = set(float_of(row[0])) * load(scales.columns + column);
 #if defined(CHIASMA_HAS_BYTE_DOT)
-    const __m512i zero = _mm512_set1_epi32(static_cast<int>(scales.rows[2 * r + 1]));
+    const __m512i zero = _mm512_set1_epi32(static_cast<int>(row[1]));
     const __m512i excess = _mm512_mullo_epi32(zero, _mm512_loadu_si512(scales.column_sums + column));
-    return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums + r * tile_columns), excess))} * scale;
+    return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums), excess))} * scale;
 #else
-    return load_packed(sums + r * tile_columns) * scale;
+    return load_packed(sums) * scale;
 #endif
   } else {
-    return load_packed(sums + r * tile_columns) * set(block.scale);
+    return load_packed(sums) * set(block.scale);
   }
 }
 
 template <Activation activation, bool bytes, bool whole>
 CHIASMA_INLINE void finish_vector(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
                                   int n) {
+  const int64_t sums_stride = geometry_of(block.weight_type).columns;
   const Vec bias = block.bias ? load_lanes<whole>(block.bias + column, n) : set(-0.0f);  // adding -0 changes nothing
   for (int64_t r = 0; r < rows; ++r) {
-    Vec value = activate<activation>(product<bytes>(block, scales, sums, r, column) + bias);
+    Vec value = activate<activation>(product<bytes>(block, scales, sums + r * sums_stride, r, column) + bias);
     if (block.residual) {
       const int64_t at = (row + r) * block.residual_stride + column;
       value = value + (block.residual_type == GemmType::float32 ? load_lanes<whole>(static_cast<const float*>(block.residual) + at, n)
@@ -382,6 +405,10 @@ Finish finish_of(Activation activation) {
 template <bool dot>
 Tile tile_of(GemmType weight_type, int64_t rows) {
   if (weight_type == GemmType::float32) return find_tile<Float32Step>(rows);
+#if defined(CHIASMA_ISA_amx)
+  if (weight_type == GemmType::int8) return rows > amx_side ? multiply_amx<true, true> : multiply_amx<true, false>;
+  return rows > amx_side ? multiply_amx<false, true> : multiply_amx<false, false>;
+#endif
 #if defined(CHIASMA_HAS_BYTE_DOT)
   if (weight_type == GemmType::int8) return find_tile<ByteDotStep>(rows);
 #else
@@ -393,83 +420,134 @@ Tile tile_of(GemmType weight_type, int64_t rows) {
   return find_tile<WidenedStep>(rows);
 }
 
-// A panel of W is taken in pieces of so many groups of its depth: one stays in the first-level cache while the row panels pass by it.
-// The sums of their tiles wait in scratch for the next piece.
-constexpr int64_t piece_groups = 48;
-constexpr int64_t tile_size = tile_rows * tile_columns;
-constexpr int64_t wide_size = piece_groups * group_steps * tile_columns;
+// A panel of W is taken in pieces of so many bytes: one stays in the first-level cache while the row panels pass by it. The sums of their tiles wait
+// in scratch for the next piece.
+constexpr int64_t piece_bytes = 36 << 10;
+constexpr int64_t wide_size = piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
 
-size_t scratch_bytes(int64_t rows) {
-  const int64_t row_panels = (rows + tile_rows - 1) / tile_rows;
-  return static_cast<size_t>(wide_size + row_panels * tile_size) * sizeof(float);
+// How a block is cut: its rows into panels, the depth into pieces, the pieces into as many `blocks` as let x's part of one stay in the second-level
+// cache, W's panels into runs for which a block is finished before the next one begins.
+struct Cuts {
+  int64_t groups, row_panels, pieces, blocks, run;
+};
+
+template <bool dot>
+Cuts cuts_of(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
+  const Geometry geometry = geometry_of(type);
+  Cuts cuts;
+  cuts.groups = groups_of<dot>(k, type);
+  cuts.row_panels = (rows + geometry.rows - 1) / geometry.rows;
+  cuts.pieces = cuts.blocks = cuts.run = 1;
+  if (cuts.row_panels <= 1 || cuts.groups == 0) return cuts;  // a single row panel reads W as it lies
+  const int64_t panel_bytes = panel_depth(k, type) * geometry.columns * 4;
+  cuts.pieces = smaller((panel_bytes + piece_bytes - 1) / piece_bytes, cuts.groups);
+  cuts.blocks = smaller((rows * cuts.groups * geometry.group * 4 + block_bytes - 1) / block_bytes, cuts.pieces);
+  cuts.pieces = round_up(cuts.pieces, cuts.blocks);
+  if (cuts.blocks > 1) {
+    const int64_t run = block_bytes / (cuts.row_panels * geometry.rows * geometry.columns * 4);
+    cuts.run = run > 1 ? run : 1;
+  }
+  return cuts;
+}
+
+template <bool dot>
+size_t scratch_bytes(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
+  const Geometry geometry = geometry_of(type);
+  const Cuts cuts = cuts_of<dot>(rows, k, type, block_bytes);
+  return static_cast<size_t>(wide_size + cuts.run * cuts.row_panels * geometry.rows * geometry.columns) * sizeof(float);
 }
 
 template <bool dot>
 void multiply(const GemmBlock& block) {
-  const int64_t groups = groups_of<dot>(block.k, block.weight_type);
+  const Geometry geometry = geometry_of(block.weight_type);
+  const Cuts cuts = cuts_of<dot>(block.rows, block.k, block.weight_type, block.block_bytes);
   const int64_t depth = panel_depth(block.k, block.weight_type);
-  const int64_t words = groups > 0 ? depth / groups : 0;  // of W's panel in a group, for each column
-  const int64_t row_panels = (block.rows + tile_rows - 1) / tile_rows;
-  // A single row panel reads W as it lies.
-  const int64_t pieces = groups > piece_groups && row_panels > 1 ? (groups + piece_groups - 1) / piece_groups : 1;
+  const int64_t words = cuts.groups > 0 ? depth / cuts.groups : 0;  // of W's panel in a group, for each column
   const bool bytes = block.weight_type == GemmType::int8;
   const bool has_arithmetic = bytes ? has_byte_dot : dot || block.weight_type == GemmType::float32;
-  const bool widen = !has_arithmetic && row_panels >= widen_from;
+  const bool widen = !has_arithmetic && cuts.row_panels >= widen_from;
   const Finish finish = bytes ? finish_of<true>(block.activation) : finish_of<false>(block.activation);
-  const int64_t row_words = groups * group_steps + row_extra(block.weight_type);
   ByteScales scales{};
   if (bytes) {
-    scales.columns = static_cast<const float*>(block.weight) + round_up(block.n, tile_columns) * depth;
-    scales.column_sums = reinterpret_cast<const int32_t*>(scales.columns + round_up(block.n, tile_columns));
+    scales.columns = static_cast<const float*>(block.weight) + round_up(block.n, geometry.columns) * depth;
+    scales.column_sums = reinterpret_cast<const int32_t*>(scales.columns + round_up(block.n, geometry.columns));
   }
   float* const wide = static_cast<float*>(block.scratch);
-  float* const all_sums = wide + wide_size;
-  const int64_t group_lines = words * tile_columns / line_floats;  // of a panel of W
+  const int64_t group_lines = words * geometry.columns / line_floats;  // of a panel of W
+  const auto piece_begin = [&](int64_t piece) { return piece * cuts.groups / cuts.pieces; };
+  const auto w_at = [&](int64_t p, int64_t piece) {
+    return static_cast<const float*>(block.weight) + p * depth * geometry.columns + piece_begin(piece) * words * geometry.columns;
+  };
 
-  for (int64_t p = block.panel_begin; p < block.panel_end; ++p) {
-    const float* const panel = static_cast<const float*>(block.weight) + p * depth * tile_columns;
-    const int64_t column = p * tile_columns;
-    const int64_t columns = smaller(tile_columns, block.n - column);
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      const int64_t begin = piece * groups / pieces;
-      const int64_t end = (piece + 1) * groups / pieces;
-      TileWork work;
-      work.w = panel + begin * words * tile_columns;
-      work.groups = end - begin;
-      work.fresh = piece == 0;
-      const float* next = panel + end * words * tile_columns;
-      if (row_panels == 1) {
-        work.ahead_lines = group_lines;
-        next = work.w + stream_ahead;
-      } else {
-        work.ahead_lines = p + 1 == block.panel_end && piece + 1 == pieces ? 0 : (group_lines + row_panels - 1) / row_panels;
-      }
-      if (widen) {
-        bytes ? widen_panel<WidenedByteStep>(work.w, work.groups, wide) : widen_panel<WidenedStep>(work.w, work.groups, wide);
-        work.w = wide;
-      }
-      for (int64_t i = 0; i < row_panels; ++i) {
-        const int64_t row = i * block.rows / row_panels;
-        const int64_t rows = (i + 1) * block.rows / row_panels - row;
-        const float* const x = static_cast<const float*>(block.x) + row * row_words;
-        work.x = x + rows * begin * group_steps;
-        work.sums = all_sums + i * tile_size;
-        work.ahead = next + i * work.groups * work.ahead_lines * line_floats;
-        const Tile tile = widen ? find_tile<Float32Step>(rows) : tile_of<dot>(block.weight_type, rows);
-        tile(work);
-        if (piece + 1 < pieces) continue;
-        scales.rows = reinterpret_cast<const uint32_t*>(x + rows * groups * group_steps);
-        finish(block, scales, work.sums, row, rows, column, columns);
+#if defined(CHIASMA_ISA_amx)
+  // Tiles are the cheaper the fewer rows they have.
+  const bool amx = block.weight_type != GemmType::float32;
+  const auto row_begin = [&](int64_t i) { return amx ? smaller(i * amx_rows, block.rows) : i * block.rows / cuts.row_panels; };
+  int64_t configured = 0;  // rows
+#else
+  const auto row_begin = [&](int64_t i) { return i * block.rows / cuts.row_panels; };
+#endif
+
+  // The tiles of one piece.
+  const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
+    const bool last = piece + 1 == cuts.pieces;
+    TileWork work;
+    work.w = w_at(p, piece);
+    work.groups = piece_begin(piece + 1) - piece_begin(piece);
+    work.fresh = piece == 0;
+    work.x_pitch = block.x_pitch / static_cast<int64_t>(sizeof(float));
+    work.ahead_lines = next ? (group_lines + cuts.row_panels - 1) / cuts.row_panels : 0;
+    if (widen) {
+      bytes ? widen_panel<WidenedByteStep>(work.w, work.groups, wide) : widen_panel<WidenedStep>(work.w, work.groups, wide);
+      work.w = wide;
+    }
+    for (int64_t i = 0; i < cuts.row_panels; ++i, sums += geometry.rows * geometry.columns) {
+      const int64_t row = row_begin(i), rows = row_begin(i + 1) - row;
+      const char* const x = static_cast<const char*>(block.x) + row * block.x_pitch;
+      work.x = reinterpret_cast<const float*>(x) + piece_begin(piece) * geometry.group;
+      work.sums = sums;
+      work.ahead = next + i * work.groups * work.ahead_lines * line_floats;
+#if defined(CHIASMA_ISA_amx)
+      if (amx && rows != configured) amx_configure(configured = rows);
+#endif
+      const Tile tile = widen ? find_tile<Float32Step>(rows) : tile_of<dot>(block.weight_type, rows);
+      tile(work);
+      if (!last) continue;
+      scales.rows = x + cuts.groups * geometry.group * 4;
+      const int64_t column = p * geometry.columns;
+      finish(block, scales, sums, row, rows, column, smaller(geometry.columns, block.n - column));
+    }
+  };
+
+  for (int64_t run = block.panel_begin; run < block.panel_end; run += cuts.run) {
+    const int64_t run_end = smaller(run + cuts.run, block.panel_end);
+    for (int64_t b = 0; b < cuts.blocks; ++b) {
+      const int64_t begin = b * cuts.pieces / cuts.blocks, end = (b + 1) * cuts.pieces / cuts.blocks;
+      for (int64_t p = run; p < run_end; ++p) {
+        float* const sums = wide + wide_size + (p - run) * cuts.row_panels * geometry.rows * geometry.columns;
+        for (int64_t piece = begin; piece < end; ++piece) {
+          // What comes after it: the panel's next piece, the block's in the next panel, the next block's, the next run's.
+          const float* next = w_at(p, piece + 1);
+          if (cuts.row_panels == 1) {
+            next = w_at(p, 0) + stream_ahead;
+          } else if (piece + 1 == end) {
+            next = p + 1 < run_end ? w_at(p + 1, begin) : b + 1 < cuts.blocks ? w_at(run, end) : run_end < block.panel_end ? w_at(run_end, 0) : nullptr;
+          }
+          multiply_piece(p, piece, sums, next);
+        }
       }
     }
   }
+#if defined(CHIASMA_ISA_amx)
+  if (configured > 0) _tile_release();
+#endif
 }
 
 template <bool dot>
 constexpr GemmFunctions functions(const GemmFunctions* widened) {
-  return {tile_rows, tile_columns, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, pack_rows<dot>, scratch_bytes, multiply<dot>};
+  return {panel_columns, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, as_is<dot>, pack_rows<dot>, scratch_bytes<dot>, multiply<dot>};
 }
 
 #if defined(CHIASMA_ISA_avx512_bf16)

@@ -1,7 +1,8 @@
 // Packed-panel matrix multiply, C = act(x·Wᵀ · scale + bias) + residual: the seam between `linear`, `matmul`, `patchEmbed` and the kernels.
-// W [N, K] is packed into panels of `panel_columns` of its rows (columns of C), x [M, K] into panels of at most `panel_rows` rows; K is
-// padded with zeros in both, N in W. Each element of C is one chain of fused multiply-adds over k in ascending order, from 0 to K,
-// whatever the panel it stands in; there is no blocking over K. Products are in the weight's type: x is rounded to it when packed.
+// W [N, K] is packed into panels of `panel_columns` of its rows (columns of C); x [M, K] stays in rows, which are packed only where they are not
+// of the product's type or their places are bad for caches. K is padded with zeros in both, N in W. Each element of C is one chain of additions
+// over k in ascending order, from 0 to K, whatever the panel or block it stands in: where K is cut, the sums so far wait in memory, exact.
+// Products are in the weight's type: x is rounded to it when packed.
 //
 // int8: a row of W is q·s with q in [-127, 127] and one scale s; a row of x, measured when it is packed, is (p − zero)·t with p in [0, 255]
 // and t its range, zero included, over 255. A row of x with a number that is not finite makes a row of NaN.
@@ -19,13 +20,15 @@ enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu,
 // One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of the
 // block's first row and of column 0; strides are in elements.
 struct GemmBlock {
-  const void* x;       // row panels, one after the other: panel i has rows [i * rows / panels, (i + 1) * rows / panels)
-  int64_t rows;        // panels = ceil(rows / panel_rows)
+  const void* x;       // packed rows, or rows that are taken `as_is`
+  int64_t x_pitch;     // bytes from one to the next
+  int64_t rows;
   const void* weight;  // as pack_weight leaves it
   GemmType weight_type;
   int64_t n, k;
   int64_t panel_begin, panel_end;
-  void* scratch;  // scratch_bytes(rows) of it, 64-byte aligned
+  int64_t block_bytes;  // of x and of sums that are to stay in the second-level cache, each
+  void* scratch;        // scratch_bytes(rows, k, weight_type, block_bytes) of it, 64-byte aligned
 
   float scale;
   const float* bias;  // [n] or null
@@ -39,8 +42,7 @@ struct GemmBlock {
 };
 
 struct GemmFunctions {
-  int panel_rows;
-  int panel_columns;
+  int64_t (*panel_columns)(GemmType weight_type);
   bool dot;  // bf16 products by the processor's dot-product instruction, two k a step
   // Where `dot` is set: the same with bf16 widened to float, over the same packed weights. Quicker on processors that start few dot products.
   const GemmFunctions* widened;
@@ -52,13 +54,15 @@ struct GemmFunctions {
   void (*pack_weight)(const void* rows, GemmType rows_type, int64_t stride, int64_t begin, int64_t count, int64_t n, int64_t k, GemmType type,
                       void* packed);
 
-  // Bytes of one packed row of x for a weight of this type; a panel of r rows takes r times that.
+  // Bytes of one packed row of x for a weight of this type: a multiple of 64, odd so that rows fall on different sets of a cache.
   size_t (*row_bytes)(int64_t k, GemmType weight_type);
-  // Packs one panel of `rows` (at most panel_rows) rows of x.
-  void (*pack_rows)(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* panel);
+  // Whether rows of x, `pitch` bytes apart, serve without packing.
+  bool (*as_is)(GemmType x_type, int64_t pitch, int64_t k, GemmType weight_type);
+  // Packs `rows` rows of x, row_bytes of each, 64-byte aligned.
+  void (*pack_rows)(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* packed);
 
   // What a block of so many rows needs beside its operands.
-  size_t (*scratch_bytes)(int64_t rows);
+  size_t (*scratch_bytes)(int64_t rows, int64_t k, GemmType weight_type, int64_t block_bytes);
   void (*multiply)(const GemmBlock& block);
 };
 

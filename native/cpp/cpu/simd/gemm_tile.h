@@ -1,5 +1,5 @@
 // Register tiles: `rows` x `tile_columns` elements of C, held in registers over the whole of K.
-// Packed x, per group of 4 steps: [rows][4] words; packed W, per step: [tile_columns] words. A word is a float, or a pair of bf16 of
+// x: rows of words, of which a group of 4 steps is read at a time; packed W, per step: [tile_columns] words. A word is a float, or a pair of bf16 of
 // consecutive k for the dot-product instruction, or four int8. Elsewhere bf16 and int8 have no arithmetic: x is held as floats and a word
 // of W, with its pair of bf16 or its four int8, serves two or four steps, widened each time. Sums of int8 dot products are integers, kept
 // in the same registers and memory as floats.
@@ -147,6 +147,7 @@ CHIASMA_INLINE void widen_panel(const float* w, int64_t groups, float* out) {
 
 struct TileWork {
   const float* x;
+  int64_t x_pitch;  // floats from one row to the next
   const float* w;
   int64_t groups;
   float* sums;  // [rows, tile_columns], in and out; only out if `fresh`
@@ -157,7 +158,9 @@ struct TileWork {
 
 template <class Step, int rows>
 void multiply_tile(const TileWork& work) {
-  const float* x = work.x;
+  const float* x[rows];
+  CHIASMA_UNROLL
+  for (int r = 0; r < rows; ++r) x[r] = work.x + r * work.x_pitch;
   const float* w = work.w;
   const float* ahead = work.ahead;
   Vec sum[rows][tile_vectors];
@@ -181,11 +184,10 @@ void multiply_tile(const TileWork& work) {
       CHIASMA_UNROLL
       for (int r = 0; r < rows; ++r) {
         CHIASMA_UNROLL
-        for (int v = 0; v < tile_vectors; ++v) sum[r][v] = Step::multiply(x + r * group_steps + step, column[v], sum[r][v]);
+        for (int v = 0; v < tile_vectors; ++v) sum[r][v] = Step::multiply(x[r] + g * group_steps + step, column[v], sum[r][v]);
       }
     }
     for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
-    x += rows * group_steps;
     w += Step::words * tile_columns;
   }
   CHIASMA_UNROLL

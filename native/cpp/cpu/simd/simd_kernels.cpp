@@ -1,7 +1,8 @@
 // The table of one instruction set. Compiled once for each: CHIASMA_ISA is its name and the name of its namespace. A family defines its
 // functions `static` (or in an unnamed namespace) and one table with external linkage in that namespace:
 //   namespace chiasma::cpu::CHIASMA_ISA { extern const GemmFunctions gemm_functions; const GemmFunctions gemm_functions = {...}; }
-// CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512, CHIASMA_ISA_avx512_vnni or CHIASMA_ISA_avx512_bf16 is defined as 1 for #if.
+// CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512, CHIASMA_ISA_avx512_vnni, CHIASMA_ISA_avx512_bf16 or CHIASMA_ISA_amx is defined as 1
+// for #if.
 // A set that adds to another for the matrix multiply alone takes all else from it: CHIASMA_BASE_ISA.
 #include "cpu/simd_kernels.h"
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(CHIASMA_ISA_avx512) || defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16)
+#if defined(CHIASMA_ISA_avx512) || defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
 #define CHIASMA_VEC_512 1
 #elif defined(CHIASMA_ISA_avx2)
 #define CHIASMA_VEC_256 1

@@ -1,0 +1,89 @@
+// Register tiles of AMX: 32 x 32 elements of C as four tiles, two of x and two of W beside them. A group is 16 words of a row of x, 32 bf16 or 64
+// bytes; packed W has for each word of the depth the words of `amx_columns` columns, as for the dot products of vectors (gemm_tile.h).
+// Rows are independent: a panel with fewer of them takes tiles with fewer rows.
+#pragma once
+
+#include "cpu/simd/gemm_tile.h"
+
+namespace chiasma::cpu::CHIASMA_ISA {
+namespace {
+
+constexpr int amx_side = 16;  // rows of a tile, and words of its row
+constexpr int amx_rows = 2 * amx_side, amx_columns = 2 * amx_side;
+constexpr int64_t amx_line = 64;  // bytes of a tile's row
+
+// Tiles 0 to 3: C; 4 and 5: rows of x; 6 and 7: of W.
+struct alignas(64) AmxShape {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t columns[16];  // bytes
+  uint8_t rows[16];
+};
+
+void amx_configure(int64_t rows) {
+  AmxShape shape{};
+  shape.palette = 1;
+  for (int i = 0; i < 8; ++i) shape.columns[i] = amx_line;
+  const int upper = static_cast<int>(rows < amx_side ? rows : amx_side), lower = static_cast<int>(rows) - upper;
+  shape.rows[0] = shape.rows[1] = shape.rows[4] = static_cast<uint8_t>(upper);
+  shape.rows[2] = shape.rows[3] = shape.rows[5] = static_cast<uint8_t>(lower > 0 ? lower : 1);
+  shape.rows[6] = shape.rows[7] = amx_side;
+  __asm__ volatile("" : : "r"(&shape) : "memory");  // GCC 12 does not know that the next instruction reads it
+  _tile_loadconfig(&shape);
+}
+
+template <bool bytes, bool lower>
+CHIASMA_INLINE void amx_group(const char* x, int64_t pitch, const float* w) {
+  constexpr int64_t w_pitch = amx_columns * sizeof(float);
+  _tile_loadd(6, w, w_pitch);
+  _tile_loadd(4, x, pitch);
+  _tile_loadd(7, w + amx_side, w_pitch);
+  if constexpr (bytes) {
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(1, 4, 7);
+  } else {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+  }
+  if constexpr (!lower) return;
+  _tile_loadd(5, x + amx_side * pitch, pitch);
+  if constexpr (bytes) {
+    _tile_dpbusd(2, 5, 6);
+    _tile_dpbusd(3, 5, 7);
+  } else {
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+// As multiply_tile, for a panel of at most 16 rows, or of at most 32 (`lower`), with the tiles configured for it.
+template <bool bytes, bool lower>
+void multiply_amx(const TileWork& work) {
+  constexpr int64_t pitch = amx_columns * sizeof(float);
+  float* const sums = work.sums;
+  if (work.fresh) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (lower) _tile_zero(2);
+    if constexpr (lower) _tile_zero(3);
+  } else {
+    _tile_loadd(0, sums, pitch);
+    _tile_loadd(1, sums + amx_side, pitch);
+    if constexpr (lower) _tile_loadd(2, sums + amx_side * amx_columns, pitch);
+    if constexpr (lower) _tile_loadd(3, sums + amx_side * amx_columns + amx_side, pitch);
+  }
+  const char* x = reinterpret_cast<const char*>(work.x);
+  const int64_t x_pitch = work.x_pitch * static_cast<int64_t>(sizeof(float));
+  const float* w = work.w;
+  const float* ahead = work.ahead;
+  for (int64_t g = 0; g < work.groups; ++g, x += amx_line, w += amx_side * amx_columns) {
+    amx_group<bytes, lower>(x, x_pitch, w);
+    for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
+  }
+  _tile_stored(0, sums, pitch);
+  _tile_stored(1, sums + amx_side, pitch);
+  if constexpr (lower) _tile_stored(2, sums + amx_side * amx_columns, pitch);
+  if constexpr (lower) _tile_stored(3, sums + amx_side * amx_columns + amx_side, pitch);
+}
+
+}  // namespace
+}  // namespace chiasma::cpu::CHIASMA_ISA
