@@ -12,10 +12,11 @@ import { folder, install, measurePeak, prepare } from './peers/setup.mjs'
 import { processStages } from './peers/start.mjs'
 import { takeTurns } from './peers/turns.mjs'
 
-const usage = `npm run bench:peers -- [--shared DIR] [--only NAMES] [--rounds N] [--seconds N] [--quick] [--list]
+const usage = `npm run bench:peers -- [--shared DIR] [--only NAMES] [--rounds N] [--seconds N] [--photos N] [--quick] [--list]
   --only    sections (image, text, folder, start, search) or single stages, with commas between
   --rounds  rounds that the contenders take turns in, default 7
   --seconds that a turn takes about, default 0.6
+  --photos  photos of the run whose memory is measured, default 10000
   --quick   3 rounds of shorter turns on less data, written nowhere
   --list    prints the names of the stages`
 
@@ -24,6 +25,7 @@ const options = {
   only: { type: 'string' },
   rounds: { type: 'string', default: '7' },
   seconds: { type: 'string', default: '0.6' },
+  photos: { type: 'string', default: '10000' },
   quick: { type: 'boolean', default: false },
   list: { type: 'boolean', default: false },
   setup: { type: 'boolean', default: false },
@@ -43,7 +45,7 @@ async function main() {
   const models = prepare(values.shared)
   if (values.setup) return
   const here = await machine()
-  const context = { shared: values.shared, models, data, threads: availableParallelism(), quick: values.quick, amx: here.amx }
+  const context = { shared: values.shared, models, data, threads: availableParallelism(), quick: values.quick, photos: Number(values.photos), amx: here.amx }
   const all = [...stages(context), ...processStages(context)]
   const only = values.only?.split(',')
   const chosen = all.filter(({ name, section }) => !only || only.some(wanted => wanted === section || name.startsWith(wanted)))
