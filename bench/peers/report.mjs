@@ -67,7 +67,9 @@ function overlap(a, b) {
 function peakOf(stage, { dtype, vectors }, peaks) {
   const best = pick => Math.max(...peaks.map(pick).map(value => value ?? 0))
   if (stage.bytes) return best(({ read }) => read[Math.round(stage.bytes / 1e6)])
-  return Math.max(best(peak => peak[dtype]), vectors ? 0 : best(peak => peak[`${dtype}_amx`]))
+  // bf16 may be computed by float32's multiply-adds too, which are twice as many on some processors.
+  const plain = Math.max(best(peak => peak[dtype]), dtype === 'bf16' ? best(peak => peak.f32) : 0)
+  return Math.max(plain, vectors ? 0 : best(peak => peak[`${dtype}_amx`]))
 }
 
 const nameOf = ({ name, dtype }) => `${name} ${dtype}`
