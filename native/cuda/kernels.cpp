@@ -14,6 +14,7 @@ constexpr KernelEntry kernel_table[] = {
     {"linear", make_linear},
     {"matmul", make_matmul},
     {"attention", make_attention},
+    {"patchEmbed", make_patch_embed},
     {"layerNorm", make_layer_norm},
     {"l2Normalize", make_l2_normalize},
     {"softmax", make_softmax},
@@ -29,6 +30,7 @@ constexpr KernelEntry kernel_table[] = {
     {"div", make_binary},
     {"unary", make_unary},
     {"cast", make_cast},
+    {"cosineTopK", make_cosine_top_k},
 };
 
 }  // namespace

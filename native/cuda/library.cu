@@ -110,10 +110,11 @@ const Library library = {
     .unary = on_stream<Unary, launch_unary>,
     .cast = on_stream<Cast, launch_cast>,
     .patchify = on_stream<Patchify, launch_patchify>,
-    .class_tokens = on_stream<ClassTokens, launch_class_tokens>,
     .gemm = on_stream<Gemm, launch_gemm>,
     .quantize = on_stream<Quantize, launch_quantize>,
     .attention = on_stream<Attention, launch_attention>,
+    .top_k = on_stream<TopK, launch_top_k>,
+    .top_k_bytes = top_k_bytes,
 };
 
 }  // namespace
