@@ -45,7 +45,7 @@ export function callsOf(model, batch) {
   const before = patch
     ? [
         {
-          name: 'patches', kernel: 'patchify_kernel', times: 1, flops: 0, bytes: batch * side * side * 3 + rows * inner * 2,
+          name: 'patches', kernel: 'patchify_bytes_kernel', times: 1, flops: 0, bytes: batch * side * side * 3 + rows * inner * 2,
           call: { op: 'patchify', pictures: batch, side, patch, inner },
         },
         gemm('patch projection', 1, { rows, columns: width, inner, depth, out: 'f32', residual: true, period: tokens }),

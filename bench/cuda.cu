@@ -133,8 +133,8 @@ Call call_of(const Case& c, Memory& memory) {
     a.bias = memory.normal<float>(columns());
     a.activated = c.text("activation") != "none";
     if (a.activated) a.activation = activation_of(c.text("activation"));
-    a.residual_period = c.number("period");
-    if (c.number("residual")) a.residual = memory.matrix("f32", std::min(a.residual_period, rows()), columns());
+    a.period = c.number("period");
+    if (c.number("residual")) a.residual = memory.matrix("f32", std::min(a.period, rows()), columns());
     return [a](cudaStream_t stream) { return launch_gemm(a, stream); };
   }
   if (c.op == "attention") {
@@ -154,7 +154,8 @@ Call call_of(const Case& c, Memory& memory) {
     Patchify a{};
     a.pixels = memory.normal<uint8_t>(pictures * side * side * 3);
     a.bytes = true;
-    a.normalised = memory.normal<float>(3 * 256);
+    a.rescale = 1.0 / 255;
+    std::fill_n(a.mean, 3, 0.5f), std::fill_n(a.std, 3, 0.25f);
     a.out = memory.matrix("bf16", pictures * tokens, c.number("inner"));
     a.pictures = pictures, a.height = side, a.width = side, a.side = patch, a.first = 1;
     return [a](cudaStream_t stream) { return launch_patchify(a, stream); };
@@ -196,6 +197,16 @@ Call call_of(const Case& c, Memory& memory) {
     a.columns = columns();
     a.slot = fault_of(memory);
     return [a](cudaStream_t stream) { return launch_pick_token(a, stream); };
+  }
+  if (c.op == "topK") {
+    TopK a{};
+    a.query_count = c.number("queries"), a.rows = rows(), a.columns = columns(), a.k = c.number("k");
+    a.queries = memory.matrix("bf16", a.query_count, columns()), a.corpus = memory.matrix("bf16", rows(), columns());
+    a.scores = static_cast<float*>(memory.bytes(static_cast<size_t>(a.query_count * a.k) * sizeof(float)));
+    a.indices = static_cast<int32_t*>(memory.bytes(static_cast<size_t>(a.query_count * a.k) * sizeof(int32_t)));
+    a.scores_stride = a.indices_stride = a.k;
+    a.workspace = memory.bytes(static_cast<size_t>(top_k_bytes(a)));
+    return [a](cudaStream_t stream) { return launch_top_k(a, stream); };
   }
   throw std::runtime_error("no call " + c.op);
 }

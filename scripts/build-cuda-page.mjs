@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { callsOf, floorOf, models, peak, searches } from '../bench/cuda-cases.mjs'
-import { compileKernels, hot, titleOf } from './cuda-kernels.mjs'
+import { compileKernels, hashOf, hot, titleOf } from './cuda-kernels.mjs'
 import { findToolkit } from './cuda-toolkit.mjs'
 
 const file = join(dirname(dirname(fileURLToPath(import.meta.url))), 'docs/cuda-kernels.md')
@@ -78,7 +78,8 @@ async function page() {
   const halves = kernels.filter(({ name }) => hot[name]).length
   return `# The CUDA kernels in numbers
 
-Written by \`npm run build:cuda-page\` from what nvcc ${toolkit.version} makes of \`native/cuda\`; \`-- --check\` fails where the two differ. Nothing here was measured on a GPU.
+Written by \`npm run build:cuda-page\` from what nvcc ${toolkit.version} makes of \`native/cuda\` (SHA-256 of its sources: ${hashOf(/\.(h|cu|cuh)$/).slice(0, 12)}…);
+\`-- --check\` fails where the two differ. Nothing here was measured on a GPU.
 
 ## What each hot kernel takes
 

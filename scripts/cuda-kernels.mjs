@@ -40,8 +40,8 @@ export const hot = {
     // The epilogue stands there for each 16 rows of a warp: results as float32 in two stores, as bf16 and as f16 in one.
     holds: ([type, shape]) => [type === 'signed char' ? 'IMMA' : 'HMMA', 'LDSM', 'LDGSTS.128', 'LDG.128', ['STG.128', 4 * (shape.match(/\d+/)[0] / 16)]],
     shared: ([, shape]) => {
-      const [rows, columns, down, across] = shape.match(/\d+/g).map(Number)
-      return Math.max(4 * (rows * down + columns * across) * 64, down * across * 16 * (columns + 8) * 4)
+      const [rows, columns, down, across, stages] = shape.match(/\d+/g).map(Number)
+      return Math.max(stages * (rows * down + columns * across) * 64, down * across * 16 * (columns + 8) * 4)
     },
   },
   gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
@@ -52,16 +52,27 @@ export const hot = {
   quantize_kernel: { holds: ([from]) => [...wideAccess([from, 'signed char']), 'STG.64'] },
   gather_kernel: { holds: wideAccess },
   pick_token_kernel: { holds: wideAccess },
+  prefix_kernel: { holds: ([table, from, to]) => wideAccess([from, to]) },
   pool_kernel: { holds: wideAccess },
   binary_kernel: { holds: ([a, b, out]) => wideAccess([a, out]) },
   unary_kernel: { holds: wideAccess },
   cast_kernel: { holds: wideAccess },
-  patchify_kernel: { holds: ([out]) => wideAccess([undefined, out]) },
+  patchify_bytes_kernel: { holds: ([out]) => ['LDG.128', ...wideAccess([undefined, out])], shared: () => 32 * 8 * 32 * 3 },
+  scan_kernel: {
+    holds: () => ['HMMA', 'LDSM', 'LDGSTS.128'],
+    shared: ([type, parts, queries]) => {
+      const stage = 128 * 64 + parts * queries * { bf16: 64, 'signed char': 128, float: 32 }[type]
+      return (stage * 4 <= 72 * 1024 ? 4 : 3) * stage + queries * (32 * 8 + 8 + 8 + 68 * 4 + 4) + 4 * 32 * 8
+    },
+  },
 }
 
 export const plain = {
   attention_float_kernel: 'heads over 128 and mixed types, which no model in half precision has',
-  class_tokens_kernel: 'one row for each picture',
+  patchify_kernel: 'pictures of floats, and patches of more than 32',
+  prepare_queries_kernel: 'once for each query of a search',
+  merge_kernel: 'the lists that a search found, a few kilobytes for each query',
+  finish_kernel: 'the few rows that a search keeps',
   scatter_kernel: 'only in models that pack padded text',
   scatter_check_kernel: 'one index for each thread',
   scatter_sources_kernel: 'one index for each thread',
@@ -186,14 +197,19 @@ async function compileOne(toolkit, source, architecture, state) {
   return kernels
 }
 
+/** SHA-256 of the files of native/cuda with such names, and of the types that they share with the host. */
+export function hashOf(pattern) {
+  const texts = readdirSync(sources).sort().filter((name) => pattern.test(name)).map((name) => readFileSync(join(sources, name), 'utf8'))
+  return createHash('sha256').update(texts.join('\0') + readFileSync(join(root, 'native/cpp/core/dtype.h'), 'utf8')).digest('hex')
+}
+
 /**
  * Compiles every .cu of native/cuda for the architectures; what has not changed since the last time is not compiled again.
  * @returns {Promise<Kernel[]>} Throws with the compiler's words if one does not compile.
  */
 export async function compileKernels(toolkit, wanted) {
   const names = readdirSync(sources).sort()
-  const headers = names.filter((name) => /\.(h|cuh)$/.test(name)).map((name) => readFileSync(join(sources, name), 'utf8'))
-  const state = createHash('sha256').update(headers.join('\0') + readFileSync(join(root, 'native/cpp/core/dtype.h'), 'utf8')).digest('hex')
+  const state = hashOf(/\.(h|cuh)$/)
   const jobs = wanted.flatMap((architecture) => names.filter((name) => name.endsWith('.cu')).map((source) => ({ source, architecture })))
   const results = []
   const work = async () => {

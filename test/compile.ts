@@ -414,3 +414,15 @@ t.test('memory is accounted for', async (t) => {
   t.equal(memoryUsage()['cpu']!.total, before)
   await t.rejects(program.run({ x: random(2, 8) }), { code: 'ERR_DISPOSED' })
 })
+
+t.test('results written into given memory, also of names that share an output', async (t) => {
+  const fn: TracedFunction = ({ x }) => {
+    const y = ops.softmax(x!)
+    return { y, again: y }
+  }
+  using program = compile(fn, { x: { shape: [1, 4], dtype: 'float32' } }, device)
+  const into = { y: new Float32Array(4), again: new Float32Array(4) }
+  await program.run({ x: new Tensor('float32', new Float32Array(4), [1, 4]) }, { into })
+  t.same(into, { y: Array(4).fill(0.25), again: Array(4).fill(0.25) })
+  await t.rejects(program.run({ x: new Tensor('float32', new Float32Array(4), [1, 4]) }, { into: { y: new Float32Array(3) } }), { code: 'ERR_ARGUMENT' })
+})

@@ -128,6 +128,8 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   ],
   pickToken: [ragged({ which: 'first' }), ragged({ which: 'last' })],
   pool: [ragged({ mode: 'mean' }), ragged({ mode: 'max' }), ragged({ mode: 'mean_sqrt_len' })],
+  repeatRows: [rowBatch('sequences', 9, (_, rows) => ({ table: fixed([3, 24]), like: rows(5, 1) }), { length: 1 }, 3)],
+  prependRows: [rowBatch('sequences', 9, (_, rows) => ({ prefix: fixed([3, 24]), x: rows(24, 1) }), { length: 1 }, 4)],
   add: ab(29),
   sub: ab(29),
   mul: ab(29),
@@ -135,7 +137,7 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   unary: (['gelu', 'quick_gelu', 'gelu_tanh', 'silu', 'tanh', 'exp'] as const).flatMap((kind) => x(29, { kind })),
   cast: x(29),
   cosineTopK: [
-    rowBatch('queries', 21, (_, rows) => ({ queries: rows(40, 1), corpus: fixed([333, 40]) }), { k: 9 }),
+    rowBatch('queries', 21, (_, rows) => ({ queries: rows(40, 1), corpus: fixed([333, 40], { float16: false }) }), { k: 9 }),
     rowBatch('queries, int8 corpus', 21, (_, rows) => ({ queries: rows(40, 1), corpus: { shape: [333, 40], dtype: 'int8', fill: (i) => ((i * 37) % 255) - 127 } }), { k: 9 }),
   ],
   reshape: [

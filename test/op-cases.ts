@@ -13,6 +13,8 @@ export interface CaseInput {
   readonly fill?: Fill
   /** Fixed dtype; absent: floats of the variant's type. */
   readonly dtype?: DataType
+  /** The op takes no float16 here: float32 stands in. */
+  readonly float16?: false
   /** A parameter that is loaded as a weight; 'linear' ones have a dtype of their own in each variant. */
   readonly role?: 'plain' | 'linear'
   /** A view: columns from here on of a value this wide. */
@@ -119,6 +121,7 @@ const attention: OpCase[] = [
   { title: 'many keys', inputs: { q: any([2, 64]), k: any([1300, 64]), v: any([1300, 64]) }, attributes: { heads: 1, queryLength: 2, keyLength: 1300 } },
   { title: 'causal past a tile', inputs: { q: any([197, 40]), k: any([197, 40]), v: any([197, 40]) }, attributes: { heads: 1, queryLength: 197, keyLength: 197, causal: true } },
   { title: 'wide heads', inputs: { q: any([9, 128]), k: any([9, 128]), v: any([9, 128]) }, attributes: { heads: 1, queryLength: 9, keyLength: 9 } },
+  { title: 'very wide heads', inputs: { q: any([21, 512]), k: any([38, 512]), v: any([38, 512]) }, attributes: { heads: 2, queryLength: 21, keyLength: 38 } },
   selfAttention('ragged', [5, 1, 17, 2], 2, 16),
   selfAttention('ragged and causal', [5, 1, 17, 33], 2, 8, { causal: true }),
   selfAttention('ragged with empty sequences', [0, 3, 0, 4, 0], 1, 8),
@@ -188,6 +191,8 @@ const patchEmbed: OpCase[] = [
   { title: 'no bias', inputs: { pixels: f32([1, 3, 8, 4]), weight: weight(16, 48) }, attributes: { patch: 4 } },
   { title: 'the rest of the picture is ignored', inputs: { pixels: bytes([2, 9, 11, 3]), weight: weight(8, 48), ...tokens(5, 8) }, attributes: { patch: 4, ...imagenet } },
   { title: 'float pixels, the rest is ignored', inputs: { pixels: f32([2, 3, 7, 5], put({ 30: nan, 4: inf })), weight: weight(8, 27) }, attributes: { patch: 3 } },
+  { title: 'patches of 14, more than a block of them', inputs: { pixels: bytes([2, 28, 140, 3]), weight: weight(9, 588), ...tokens(21, 9) }, attributes: { patch: 14, ...imagenet } },
+  { title: 'large patches', inputs: { pixels: bytes([1, 66, 33, 3]), weight: weight(3, 3267), ...tokens(3, 3) }, attributes: { patch: 33, ...imagenet } },
   { title: 'no pictures', inputs: { pixels: bytes([0, 8, 8, 3]), weight: weight(8, 48), ...tokens(5, 8) }, attributes: { patch: 4 } },
   { title: 'more patches than a tile', inputs: { pixels: bytes([5, 28, 28, 3]), weight: weight(70, 12), ...tokens(197, 70) }, attributes: { patch: 2, ...imagenet } },
   { title: 'NaN pixels stay in their patch', inputs: { pixels: f32([2, 3, 4, 6], put({ 7: nan, 80: inf })), weight: weight(5, 12), ...tokens(7, 5) }, attributes: { patch: 2 } },
@@ -260,21 +265,31 @@ const arithmetic: OpCase[] = [
 
 const unaryKinds = ['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh', 'sigmoid', 'exp', 'neg', 'sqrt', 'abs'] as const
 
+const rows = (shape: readonly number[], fill: Fill = 'normal'): CaseInput => ({ shape, fill, float16: false })
+
 const cosineTopK: OpCase[] = [
-  { title: 'one of one', inputs: { queries: any([1, 1]), corpus: any([1, 1]) }, attributes: { k: 1 } },
-  { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: any([57, 13]) }, attributes: { k: 7 } },
+  { title: 'one of one', inputs: { queries: any([1, 1]), corpus: rows([1, 1]) }, attributes: { k: 1 } },
+  { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: rows([57, 13]) }, attributes: { k: 7 } },
   { title: 'float32 corpus', inputs: { queries: any([3, 40]), corpus: f32([600, 40]) }, attributes: { k: 10 } },
   { title: 'int8 corpus', inputs: { queries: any([3, 33]), corpus: { shape: [70, 33], dtype: 'int8', fill: (i) => ((i * 37) % 255) - 127 } }, attributes: { k: 5 } },
-  { title: 'norms given', inputs: { queries: any([4, 16]), corpus: any([30, 16]), inverseNorms: f32([30], (i) => 0.1 + (i % 7) / 9) }, attributes: { k: 4 } },
-  { title: 'k exceeds the corpus', inputs: { queries: any([2, 8]), corpus: any([3, 8]) }, attributes: { k: 6 } },
-  { title: 'an empty corpus', inputs: { queries: any([2, 8]), corpus: any([0, 8]) }, attributes: { k: 3 } },
-  { title: 'no queries', inputs: { queries: any([0, 8]), corpus: any([5, 8]) }, attributes: { k: 2 } },
-  { title: 'ties go to the lower index', inputs: { queries: any([2, 4], [1, 0, 0, 0, 0, 1, 0, 0]), corpus: any([40, 4], (i) => (i % 4 === (i >> 2) % 2 ? 1 : 0)) }, attributes: { k: 25 } },
-  { title: 'zero rows score 0', inputs: { queries: any([2, 4], [0, 0, 0, 0, 1, 2, 3, 4]), corpus: any([5, 4], (i) => (i >> 2 === 2 ? 0 : wave(i))) }, attributes: { k: 5 } },
-  { title: 'NaN comes last', inputs: { queries: any([2, 4], put({ 5: nan })), corpus: any([9, 4], put({ 9: nan, 21: inf })) }, attributes: { k: 9 } },
-  { title: 'a large corpus', inputs: { queries: any([2, 24]), corpus: any([5000, 24]) }, attributes: { k: 100 } },
-  { title: 'many queries', inputs: { queries: any([70, 24]), corpus: any([300, 24]) }, attributes: { k: 3 } },
-  { title: 'long rows', inputs: { queries: any([2, 3001]), corpus: any([40, 3001]) }, attributes: { k: 3 } },
+  { title: 'norms given', inputs: { queries: any([4, 16]), corpus: rows([30, 16]), inverseNorms: f32([30], (i) => 0.1 + (i % 7) / 9) }, attributes: { k: 4 } },
+  { title: 'k exceeds the corpus', inputs: { queries: any([2, 8]), corpus: rows([3, 8]) }, attributes: { k: 6 } },
+  { title: 'an empty corpus', inputs: { queries: any([2, 8]), corpus: rows([0, 8]) }, attributes: { k: 3 } },
+  { title: 'no queries', inputs: { queries: any([0, 8]), corpus: rows([5, 8]) }, attributes: { k: 2 } },
+  { title: 'ties go to the lower index', inputs: { queries: any([2, 4], [1, 0, 0, 0, 0, 1, 0, 0]), corpus: rows([40, 4], (i) => (i % 4 === (i >> 2) % 2 ? 1 : 0)) }, attributes: { k: 25 } },
+  { title: 'zero rows score 0', inputs: { queries: any([2, 4], [0, 0, 0, 0, 1, 2, 3, 4]), corpus: rows([5, 4], (i) => (i >> 2 === 2 ? 0 : wave(i))) }, attributes: { k: 5 } },
+  { title: 'NaN comes last', inputs: { queries: any([2, 4], put({ 5: nan })), corpus: rows([9, 4], put({ 9: nan, 21: inf })) }, attributes: { k: 9 } },
+  { title: 'a large corpus', inputs: { queries: any([2, 24]), corpus: rows([5000, 24]) }, attributes: { k: 100 } },
+  { title: 'many queries', inputs: { queries: any([70, 24]), corpus: rows([300, 24]) }, attributes: { k: 3 } },
+  { title: 'long rows', inputs: { queries: any([2, 3001]), corpus: rows([40, 3001]) }, attributes: { k: 3 } },
+  { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: rows([900, 16]) }, attributes: { k: 700 } },
+  { title: 'many queries, int8 corpus', inputs: { queries: any([40, 32]), corpus: { shape: [200, 32], dtype: 'int8', fill: (i) => ((i * 37 + (i >> 5)) % 255) - 127 } }, attributes: { k: 20 } },
+  { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: { ...view([50, 12], 3, 21), float16: false } }, attributes: { k: 6 } },
+  {
+    title: 'infinity with norms given',
+    inputs: { queries: any([2, 4]), corpus: f32([30, 4], put({ 25: inf, 50: -inf, 70: nan })), inverseNorms: f32([30], (i) => 0.2 + (i % 5) / 7) },
+    attributes: { k: 30 },
+  },
 ]
 
 export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
@@ -306,6 +321,25 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
   ],
   pickToken: [...pickCases({ which: 'first' }), ...pickCases({ which: 'last' })],
   pool: [...pickCases({ mode: 'mean' }), ...pickCases({ mode: 'max' }), ...pickCases({ mode: 'mean_sqrt_len' })],
+  repeatRows: [
+    { title: 'one row, one sequence', inputs: { table: any([1, 1]), like: any([1, 1]) }, attributes: { length: 1 } },
+    { title: 'odd sizes', inputs: { table: any([3, 13]), like: any([10, 2]) }, attributes: { length: 2 } },
+    { title: 'ragged sequences, one empty', inputs: { table: any([3, 13]), like: any([9, 2]), cuSeqlens: ints([0, 4, 4, 9]) } },
+    { title: 'no sequences', inputs: { table: any([3, 13]), like: any([0, 2]) }, attributes: { length: 4 } },
+    { title: 'no rows', inputs: { table: any([0, 13]), like: any([4, 2]) }, attributes: { length: 2 } },
+    { title: 'large rows', inputs: { table: any([2, 5003]), like: any([3, 1]) }, attributes: { length: 1 } },
+    { title: 'a view of columns', inputs: { table: view([3, 13], 2, 20), like: view([4, 3], 1, 9) }, attributes: { length: 2 } },
+    { title: 'NaN and infinity', inputs: { table: any([1, 3], [nan, inf, -inf]), like: any([2, 1], [nan, 1]) }, attributes: { length: 1 } },
+  ],
+  prependRows: [
+    { title: 'one to one', inputs: { prefix: any([1, 1]), x: any([1, 1]) }, attributes: { length: 1 } },
+    { title: 'odd sizes', inputs: { prefix: any([3, 13]), x: any([10, 13]) }, attributes: { length: 2 } },
+    { title: 'no sequences', inputs: { prefix: any([3, 13]), x: any([0, 13]) }, attributes: { length: 4 } },
+    { title: 'no prefix', inputs: { prefix: any([0, 13]), x: any([4, 13]) }, attributes: { length: 2 } },
+    { title: 'large rows', inputs: { prefix: any([2, 5003]), x: any([3, 5003]) }, attributes: { length: 3 } },
+    { title: 'views of columns', inputs: { prefix: view([3, 13], 2, 20), x: view([4, 13], 1, 19) }, attributes: { length: 2 } },
+    { title: 'NaN and infinity', inputs: { prefix: any([1, 3], [nan, inf, -inf]), x: any([2, 3], [1, nan, 2, inf, 3, -inf]) }, attributes: { length: 1 } },
+  ],
   add: arithmetic,
   sub: arithmetic,
   mul: arithmetic,
@@ -361,6 +395,8 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   scatter: exact,
   pickToken: exact,
   pool: rounding,
+  repeatRows: exact,
+  prependRows: exact,
   l2Normalize: rounding,
   softmax: rounding,
   add: exact,

@@ -58,7 +58,8 @@ function valuesOf(fill: Fill, size: number, seed: number): Float64Array {
 }
 
 export function dtypeOf(input: CaseInput, variant: Variant): DataType {
-  return input.dtype ?? (input.role === 'linear' ? variant.weight : variant.input)
+  const float = variant.input === 'float16' && input.float16 === false ? 'float32' : variant.input
+  return input.dtype ?? (input.role === 'linear' ? variant.weight : float)
 }
 
 /** The input as the reference sees it: rounded to its dtype. An int8 weight is made from floats, by the reference as by the device. */

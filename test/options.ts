@@ -144,7 +144,7 @@ t.test('what is embedded, classified and compared', async (t) => {
     await t.rejects(embedder.embedImages(pictures, options), { name: 'ArgumentError', field: 'options' })
   }
   for (const k of [0, -1, 1.5, NaN, '3', undefined, Infinity] as number[]) await t.rejects(ops.cosineTopK(zeros(1, 2), zeros(1, 2), k), { name: 'ArgumentError', field: 'k' })
-  await t.rejects(ops.cosineTopK(zeros(3, 2), zeros(1, 2), Number.MAX_SAFE_INTEGER), { name: 'OutOfMemoryError' })
+  await t.rejects(ops.cosineTopK(zeros(3, 2), zeros(1, 2), 2 ** 40), { name: 'OutOfMemoryError' })
   for (const tensor of [undefined, null, 5, [1, 2], { type: 'float32' }, { type: 'float32', data: new Float32Array(2), dims: [3] }, { type: 'float32', data: [1, 2], dims: [1, 2] }] as unknown as Tensor[]) {
     await t.rejects(ops.cosineSimilarity(tensor, zeros(1, 2)), { name: 'ArgumentError' })
     await t.rejects(index.add(tensor), { name: 'ArgumentError' })

@@ -567,7 +567,7 @@ declare class Model {
     /** Which part gives each output. */
     private resolve;
     private noOutput;
-    /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
+    /** scale · images · textsᵀ + bias, its transpose, and its sigmoids. Texts are padded to a few counts, so that plans are few. */
     private logits;
     private logitsProgram;
     private makeImageEncoder;

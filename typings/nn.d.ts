@@ -18,7 +18,7 @@ interface ParameterOptions {
     dtype?: DataType;
     /** The parameter is a part of the stored tensor, or has its dimensions in another order. */
     view?: StoredView;
-    /** The parameter is computed from these tensors, named below this scope; `name` is what messages call it. */
+    /** The parameter is computed from these tensors, which have their full names; `name` is what messages call it. */
     derived?: Derived;
     /** A factor for each row, multiplied in while loading. */
     rowScale?: Derived;
@@ -59,17 +59,30 @@ interface LinearOptions {
     residual?: Value | undefined;
     dtype?: FloatType;
 }
+interface LinearParameters {
+    bias?: boolean | undefined;
+    /**
+     * Of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and projections of pooled
+     * tokens cost little and are not worth int8's error.
+     */
+    dtype?: ProductType | undefined;
+    /** The layer is rows `begin` … of stored ones with `rows` outputs: queries, keys and values in one tensor. */
+    part?: {
+        begin: number;
+        rows: number;
+    } | undefined;
+    /** Checkpoint names below the scope; default 'weight' and 'bias'. */
+    names?: {
+        weight: string;
+        bias: string;
+    } | undefined;
+    /** Full name of a vector [out] that every output is multiplied by: LayerScale (Touvron et al., arXiv:2103.17239), folded. */
+    outputScale?: string | undefined;
+}
 declare class Linear {
     readonly weight: Parameter;
-    readonly bias: Parameter | undefined;
-    /**
-     * @param options.dtype of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and
-     *   projections of pooled tokens cost little and are not worth int8's error.
-     */
-    constructor(scope: Scope, inputs: number, outputs: number, options?: {
-        bias?: boolean;
-        dtype?: ProductType;
-    });
+    readonly bias?: Parameter;
+    constructor(scope: Scope, inputs: number, outputs: number, options?: LinearParameters);
     /** x: [..., in] -> [..., out] */
     forward(x: Value, options?: LinearOptions): Value;
 }
@@ -95,15 +108,26 @@ interface Sequences {
 interface AttentionOptions {
     width: number;
     heads: number;
-    /** Checkpoint names below the scope. */
-    names: {
+    /** Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. */
+    names: ({
         query: string;
         key: string;
         value: string;
+    } | {
+        fused: string;
+        fusedNames?: {
+            weight: string;
+            bias: string;
+        };
+    }) & {
         out: string;
     };
     /** Whether the query, key and value projections have biases. Default true. */
     qkvBias?: boolean;
+    /** Whether the output projection has a bias. Default true. */
+    outBias?: boolean;
+    /** Full name of the LayerScale of its output. */
+    outputScale?: string | undefined;
     causal?: boolean;
 }
 declare class Attention {
@@ -124,6 +148,29 @@ declare class Attention {
     private mixApart;
 }
 
+interface AttentionPoolOptions {
+    width: number;
+    heads: number;
+    /** Learned queries. Default 1. */
+    queries?: number;
+    /** Checkpoint names below the scope; `attention` is a torch.nn.MultiheadAttention. */
+    names: {
+        queries: string;
+        attention: string;
+    };
+}
+declare class AttentionPool {
+    private readonly options;
+    private readonly queries;
+    private readonly query;
+    private readonly key;
+    private readonly value;
+    private readonly out;
+    constructor(scope: Scope, options: AttentionPoolOptions);
+    /** x: [T, C] -> float32 [S·queries, C] */
+    forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
+}
+
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
@@ -136,18 +183,31 @@ interface MlpOptions {
     width: number;
     hidden: number;
     activation: Activation;
-    /** Checkpoint names below the scope. */
+    /** Checkpoint names below the scope. `fused`: the gate and what it multiplies are one layer, in this order. */
     names: {
         in: string;
         out: string;
+    } | {
+        gate: string;
+        up: string;
+        out: string;
+    } | {
+        fused: string;
+        out: string;
     };
+    /** Whether the layers have biases. Default true. */
+    mlpBias?: boolean | undefined;
+    /** Full name of the LayerScale of its output. */
+    outputScale?: string | undefined;
 }
 declare class Mlp {
     readonly in: Linear;
+    /** What the activated `in` is multiplied by. */
+    readonly up?: Linear;
     readonly out: Linear;
     private readonly activation;
     private readonly dtype;
-    constructor(scope: Scope, { width, hidden, activation, names }: MlpOptions);
+    constructor(scope: Scope, { width, hidden, activation, names, mlpBias: bias, outputScale }: MlpOptions);
     /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
     forward(x: Value, residual?: Value): Value;
 }
@@ -190,8 +250,32 @@ declare class PatchEmbed {
     readonly positions: Parameter | undefined;
     readonly patch: number;
     constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
-    /** pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C] */
-    forward(pixels: Value, scale: PixelScale): Value;
+    /**
+     * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
+     * @param positions float32 [tokens, C], in the table's place
+     */
+    forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
+}
+
+interface Grid {
+    readonly height: number;
+    readonly width: number;
+}
+interface GridPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** Whether shrinking averages over all it leaves out, as Pillow does. Default false. */
+    antialias?: boolean;
+}
+declare class GridPositions {
+    private readonly options;
+    private readonly table;
+    private readonly transposed;
+    constructor(scope: Scope, name: string, options: GridPositionsOptions);
+    /** float32 [height·width, C], row by row. */
+    forward(to: Grid): Value;
 }
 
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
@@ -206,6 +290,8 @@ interface BlockOptions {
     eps: number;
     causal?: boolean;
     qkvBias?: boolean;
+    /** Names of the LayerScale of the attention and of the MLP. */
+    layerScale?: readonly [string, string];
     /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. */
     names: {
         attention: AttentionOptions['names'];
@@ -227,5 +313,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: ScoreBias): Value[];
 
-export { Attention, Embedding, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
-export type { Activation, AttentionOptions, BlockOptions, ComputeType, LinearOptions, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
+export type { Activation, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };

@@ -69,6 +69,7 @@ interface StoredView {
 }
 /** A tensor computed on the host from others of the checkpoint when the model is loaded: for small ones. */
 interface Derived {
+    /** By their names in the checkpoint. */
     readonly from: readonly {
         readonly name: string;
         readonly shape: Shape;

@@ -4,12 +4,12 @@ import type { Command } from 'commander'
 import { ArgumentError, UnsupportedError } from '../core/errors.js'
 import { Embedder } from '../embed/embedder.js'
 import { type Classification, classifyImages } from '../embed/classify.js'
-import { print, say } from './console.js'
+import { print, sayOfItem } from './console.js'
 import { imagePaths } from './inputs.js'
-import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
+import { type ModelOptions, labelList, loadOptions, positiveInteger, withModel } from './options.js'
 
 interface ClassifyOptions extends ModelOptions {
-  labels?: string
+  labels?: string[]
   template?: string
   topK: number
   batchSize: number
@@ -19,7 +19,7 @@ interface ClassifyOptions extends ModelOptions {
 export function define(command: Command): void {
   withModel(command)
     .argument('<paths...>', 'image files, folders or glob patterns')
-    .option('--labels <a,b,c>', 'labels in words, separated by commas')
+    .option('--labels <a,b,c>', 'labels in words, separated by commas', labelList)
     .option('--template <text>', 'the sentence a label is put into, at {}')
     .option('-k, --top-k <n>', 'labels to list for an image', positiveInteger, 5)
     .option('--batch-size <n>', 'images given to the model at once', positiveInteger, 32)
@@ -28,8 +28,7 @@ export function define(command: Command): void {
 }
 
 async function run(given: string[], options: ClassifyOptions): Promise<void> {
-  const labels = options.labels?.split(',').map((label) => label.trim()).filter(Boolean)
-  if (labels && !labels.length) throw new ArgumentError('--labels names no label', { code: 'ERR_USAGE' })
+  const { labels } = options
   const paths = await imagePaths(given)
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   if (!labels && !embedder.model.classifier) {
@@ -42,7 +41,7 @@ async function run(given: string[], options: ClassifyOptions): Promise<void> {
     const item = paths[index]!
     if (error) {
       failed++
-      say(`skipped ${item}: ${error.message}`)
+      sayOfItem(item, error)
     } else if (options.json) {
       results.push({ item, labels: found })
     } else {

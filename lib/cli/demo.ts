@@ -7,16 +7,16 @@ import { Tensor } from '../core/tensor.js'
 import { classifyImages } from '../embed/classify.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import * as ops from '../ops/host.js'
-import { print, say } from './console.js'
+import { print, say, sayOfItem } from './console.js'
 import { imagePaths, readTexts } from './inputs.js'
-import { type ModelOptions, loadOptions, withModel } from './options.js'
+import { type ModelOptions, labelList, loadOptions, withModel } from './options.js'
 import { Progress } from './progress.js'
 
 interface DemoOptions extends ModelOptions {
   images?: string
   texts?: string
   query?: string
-  labels?: string
+  labels?: string[]
 }
 
 export function define(command: Command): void {
@@ -24,7 +24,7 @@ export function define(command: Command): void {
     .option('--images <folder>', 'a folder of images')
     .option('--texts <file>', 'texts, one a line, or .jsonl')
     .option('--query <item>', 'the image or text whose nearest are listed; default: one in the middle')
-    .option('--labels <a,b,c>', 'classify the images into these words (dual encoders)')
+    .option('--labels <a,b,c>', 'classify the images into these words (dual encoders)', labelList)
     .action(run)
 }
 
@@ -39,7 +39,7 @@ async function run(options: DemoOptions): Promise<void> {
 
 async function tourImages(embedder: Embedder, paths: string[], options: DemoOptions): Promise<void> {
   const { kept, rows } = await embedAll(embedder, paths, (image) => ({ image }), 'images')
-  const labels = options.labels?.split(',').map((label) => label.trim())
+  const { labels } = options
   if (labels || embedder.model.classifier) {
     const shown = kept.filter((_, i) => i % Math.ceil(kept.length / 8) === 0)
     await print('\nclassified:')
@@ -86,7 +86,7 @@ async function embedAll<T extends string>(
     } else {
       for await (const { index, embedding, error } of embedder.embedStream(items.map(toItem))) {
         if (error) {
-          say(`skipped ${items[index]}: ${error.message}`)
+          sayOfItem(items[index]!, error)
           continue
         }
         data.set(embedding, kept.length * embedder.dimensions)

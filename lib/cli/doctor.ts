@@ -1,9 +1,8 @@
 // chiasma doctor: what this machine offers, and why a device is not used.
 
 import type { Command } from 'commander'
-import { readFile } from 'node:fs/promises'
 import { listDevices } from '../core/device.js'
-import { print } from './console.js'
+import { packageVersion, print } from './console.js'
 
 export function define(command: Command): void {
   command
@@ -13,7 +12,7 @@ export function define(command: Command): void {
 
 async function run({ json }: { json?: boolean }): Promise<void> {
   const devices = await listDevices()
-  const version = await packageVersion()
+  const version = packageVersion()
   const { platform, arch, version: node } = process
   if (json) {
     await print(JSON.stringify({ chiasma: version, node, platform, arch, devices }, undefined, 2))
@@ -33,8 +32,4 @@ async function run({ json }: { json?: boolean }): Promise<void> {
 
 function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`
-}
-
-async function packageVersion(): Promise<string> {
-  return JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')).version
 }

@@ -1,14 +1,14 @@
 // chiasma embed: images or texts to a file of embeddings, resumable.
 
 import { type Command, Option } from 'commander'
-import { readFile } from 'node:fs/promises'
-import { createHash } from 'node:crypto'
-import { join } from 'node:path'
+import { constants } from 'node:os'
+import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError } from '../core/errors.js'
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
-import { print, say } from './console.js'
+import { hashModel } from '../io/model-folders.js'
+import { packageVersion, print, say, sayOfItem } from './console.js'
 import { fileMark, imagePaths, readTexts } from './inputs.js'
 import { Journal, type JournalEntry } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
@@ -56,57 +56,94 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   say(`${options.model} on ${embedder.device} in ${embedder.dtype}, ${embedder.dimensions} dimensions`)
   const journal = await Journal.open(options.out, await identityOf(embedder, options), embedder.dimensions, (entry, index) => fits(entry, items[index]))
+  if (journal.differs.length) say(`starting anew: what ${options.out}.part held was made with another ${journal.differs.join(', ')}`)
   const resumed = journal.entries.length
   if (resumed) say(`going on after ${resumed} of ${items.length} items`)
 
   const started = performance.now()
-  let skipped = journal.entries.filter(({ error }) => error !== undefined).length
-  const progress = new Progress(options.texts ? 'texts' : 'images', items.length, resumed)
+  const stop = new StopSignals()
   try {
-    const rest = items.slice(resumed)
-    const stream = embedder.embedStream(
-      rest.map(({ value }) => value),
-      { batchSize: options.batchSize, normalize: options.normalize, promptName: options.promptName, onTimings: options.timings ? sayTimings : undefined },
-    )
-    let pending: { entry: JournalEntry; row?: Float32Array }[] = []
-    for await (const { index, embedding, error } of stream) {
-      const item = rest[index]!
-      if (error && !(error instanceof ChiasmaError)) throw error
-      const mark = await item.mark()
-      if (error) {
-        skipped++
-        say(`skipped ${item.name}: ${error.message}`)
-        pending.push({ entry: { item: item.name, mark, error: error.message } })
-      } else {
-        pending.push({ entry: { item: item.name, mark }, row: embedding })
-      }
-      if (pending.length === (options.batchSize ?? journalled) || index === rest.length - 1) {
-        await journal.append(pending)
-        pending = []
-        progress.update(resumed + index + 1)
-      }
-    }
+    await embedRest(embedder, items, journal, options, stop.signal)
+    if (!journal.rows && items.length) throw new ArgumentError(`none of the ${items.length} items could be embedded`)
+    stop.signal.throwIfAborted()
+    await writeEmbeddings(options.out, journal.source({ model: options.model, dtype: embedder.dtype, normalized: String(options.normalize) }))
   } catch (error) {
-    await journal.close()
+    if (!journal.rows) await journal.remove()
+    else await journal.close()
+    if (journal.rows) say(`${journal.entries.length} of ${items.length} items are kept in ${options.out}.part; the same command goes on from there`)
+    if (stop.signal.aborted) return stop.end()
     throw error
-  } finally {
-    progress.stop()
   }
-
-  if (!journal.rows && items.length) {
-    await journal.remove()
-    throw new ArgumentError(`none of the ${items.length} items could be embedded`)
-  }
+  stop.forget()
   const rows = journal.rows
-  await writeEmbeddings(options.out, journal.source({ model: options.model, dtype: embedder.dtype, normalized: String(options.normalize) }))
   await journal.remove()
   const seconds = (performance.now() - started) / 1000
   const rate = (items.length - resumed) / seconds
+  const skipped = journal.entries.length - rows
   say(`${options.out}: ${rows} embeddings of ${embedder.dimensions} dimensions${skipped ? `, ${skipped} items skipped` : ''}; ${rate.toFixed(1)} a second`)
   if (options.json) {
     await print(JSON.stringify({ out: options.out, embedded: rows, skipped, dimensions: embedder.dimensions, seconds, device: embedder.device, dtype: embedder.dtype }))
   }
 }
+
+/** Embeds what the journal does not have yet. What is finished is in the journal, however this ends. */
+async function embedRest(embedder: Embedder, items: readonly Item[], journal: Journal, options: EmbedOptions, signal: AbortSignal): Promise<void> {
+  const first = journal.entries.length
+  const rest = items.slice(first)
+  const progress = new Progress(options.texts ? 'texts' : 'images', items.length, first)
+  const pending: { entry: JournalEntry; row?: Float32Array }[] = []
+  const write = async () => {
+    const ready = pending.splice(0)
+    if (ready.length) await journal.append(ready)
+    progress.update(journal.entries.length)
+  }
+  const { batchSize, normalize, promptName } = options
+  const streamOptions = { batchSize, normalize, promptName, signal, onTimings: options.timings ? sayTimings : undefined }
+  try {
+    for await (const { index, embedding, error } of embedder.embedStream(rest.map(({ value }) => value), streamOptions)) {
+      const item = rest[index]!
+      if (error && !(error instanceof ChiasmaError)) throw error
+      const entry = { item: item.name, mark: await item.mark() }
+      if (error) sayOfItem(item.name, error)
+      pending.push(error ? { entry: { ...entry, error: error.message } } : { entry, row: embedding })
+      if (pending.length >= Math.min(batchSize ?? journalled, journalled)) await write()
+    }
+    await write()
+  } catch (error) {
+    if (signal.aborted) await write()
+    throw error
+  } finally {
+    progress.stop()
+  }
+}
+
+/** SIGINT and SIGTERM: the first asks for an orderly end, the next one ends the process at once. */
+class StopSignals {
+  readonly #controller = new AbortController()
+  readonly signal = this.#controller.signal
+  #caught: NodeJS.Signals | undefined
+  readonly #listener = (name: NodeJS.Signals) => {
+    this.#caught = name
+    this.forget()
+    this.#controller.abort()
+  }
+
+  constructor() {
+    for (const name of stopSignals) process.on(name, this.#listener)
+  }
+
+  forget(): void {
+    for (const name of stopSignals) process.off(name, this.#listener)
+  }
+
+  /** Ends the process as the signal would have done, so that whoever started it knows. */
+  end(): void {
+    process.exitCode = 128 + constants.signals[this.#caught!] // should something else in the process listen for it
+    process.kill(process.pid, this.#caught)
+  }
+}
+
+const stopSignals: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM']
 
 function sayTimings({ total, ...stages }: EmbedTimings): void {
   const shares = Object.entries(stages).map(([stage, seconds]) => `${stage} ${Math.round((100 * seconds) / total)}%`)
@@ -126,15 +163,14 @@ async function fits(entry: JournalEntry, item: Item | undefined): Promise<boolea
 }
 
 /** What decides the numbers beside the items. */
-async function identityOf(embedder: Embedder, options: EmbedOptions): Promise<Record<string, unknown>> {
-  const config = await readFile(join(embedder.model.folder, 'config.json'))
+async function identityOf(embedder: Embedder, { normalize, promptName }: EmbedOptions): Promise<Record<string, unknown>> {
+  const info = (await listDevices()).find(({ id }) => id === embedder.device)
   return {
-    model: options.model,
-    revision: options.revision,
-    config: createHash('sha256').update(config).digest('hex').slice(0, 16),
-    device: embedder.device,
+    version: packageVersion(),
+    model: await hashModel(embedder.model.folder),
+    device: info?.kind === 'cpu' ? `cpu ${info.isa?.at(-1)}` : `${info?.kind} ${info?.name}`,
     dtype: embedder.dtype,
-    normalize: options.normalize,
-    promptName: options.promptName,
+    normalize,
+    promptName: promptName ?? null,
   }
 }

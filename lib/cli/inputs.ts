@@ -1,37 +1,65 @@
 // What a command works on: image files named one by one, by folder or by pattern, and texts from a file.
 
-import { createReadStream } from 'node:fs'
-import { lstat, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { createReadStream, type Dirent } from 'node:fs'
+import { lstat, readdir, realpath, stat } from 'node:fs/promises'
+import { isAbsolute, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError } from '../core/errors.js'
+import { say } from './console.js'
 
 const imageExtensions = ['jpg', 'jpeg', 'jfif', 'png', 'webp', 'gif', 'avif', 'tif', 'tiff']
+const isImageName = new RegExp(`\\.(${imageExtensions.join('|')})$`, 'i')
 
 /**
- * The images that paths, folders (searched whole) and glob patterns name; those of one folder or pattern in order of their paths.
- * @throws ArgumentError for a path that is not there and a pattern that matches nothing.
+ * The images that paths, folders (searched whole, links followed, hidden files left out) and glob patterns name; those of one folder or
+ * pattern in order of their paths.
+ * @throws ArgumentError for a path that is not there and a folder or pattern without images.
  */
 export async function imagePaths(given: readonly string[]): Promise<string[]> {
   const paths: string[] = []
-  const { glob } = await import('tinyglobby')
   for (const name of given) {
     const stats = await stat(name).catch(() => undefined)
     if (stats?.isDirectory()) {
-      const pattern = `**/*.{${imageExtensions.join(',')}}`
-      const found = await glob(pattern, { cwd: name, caseSensitiveMatch: false, dot: false, expandDirectories: false })
+      const found: string[] = []
+      await findImages(name, [], found)
       if (!found.length) throw new ArgumentError(`${name}: no image in this folder (looked for ${imageExtensions.join(', ')})`, { file: name })
-      paths.push(...found.sort().map((path) => join(name, path)))
+      for (const path of found.sort()) paths.push(path)
     } else if (stats || !/[*?[{!(]/.test(name)) {
       if (!stats && !(await lstat(name).catch(() => undefined))) throw new ArgumentError(`${name}: no such file or folder`, { file: name })
       paths.push(name)
     } else {
-      const found = await glob(name, { expandDirectories: false })
+      const { glob } = await import('tinyglobby')
+      // Names come out as they go in, relative or absolute.
+      const found = await glob(name, { expandDirectories: false, absolute: isAbsolute(name) })
       if (!found.length) throw new ArgumentError(`${name}: no file matches this pattern`, { file: name })
-      paths.push(...found.sort())
+      for (const path of found.sort()) paths.push(path)
     }
   }
   return paths
+}
+
+/** Puts the images below `folder` into `found`, also links that lead nowhere: their turn will say so. `above`: folders that it is in. */
+async function findImages(folder: string, above: readonly string[], found: string[]): Promise<void> {
+  let entries: Dirent[]
+  try {
+    entries = await readdir(folder, { withFileTypes: true })
+  } catch (error) {
+    if (!above.length) throw new ArgumentError(`${folder} cannot be read: ${(error as Error).message}`, { file: folder, cause: error })
+    say(`skipped ${folder}: ${(error as Error).message}`)
+    return
+  }
+  const real = await realpath(folder)
+  for (const entry of entries) {
+    if (entry.name.startsWith('.')) continue
+    const path = join(folder, entry.name)
+    const target = entry.isSymbolicLink() ? await stat(path).catch(() => undefined) : entry
+    if (target?.isDirectory()) {
+      // A link to a folder that it is in would go round for ever.
+      if (!entry.isSymbolicLink() || ![...above, real].includes(await realpath(path))) await findImages(path, [...above, real], found)
+    } else if ((!target || target.isFile()) && isImageName.test(entry.name)) {
+      found.push(path)
+    }
+  }
 }
 
 /** A mark that changes when the file does. */

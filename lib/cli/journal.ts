@@ -1,10 +1,12 @@
 // The journal of an embedding run, so that an interrupted one (SIGKILL too) goes on where it stopped: FILE.part holds the rows, raw
 // float32, and FILE.part.jsonl one line an item, after a first line that says what made them. A line is written after its row,
 // so whatever both files agree on is complete; anything beyond that, and anything that no longer fits the run, is cut off.
+// FILE.part.lock names the process that writes, so that two runs do not mix their rows.
 
-import { type FileHandle, open, readFile, rm } from 'node:fs/promises'
-import { CheckpointError } from '../core/errors.js'
+import { type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { ArgumentError, CheckpointError } from '../core/errors.js'
 import type { EmbeddingSource, RowBlock } from '../io/embeddings.js'
+import { writeError } from '../io/entry.js'
 
 /** What a line says: the item, a mark of its contents (size and time), and the error if it has no row. */
 export interface JournalEntry {
@@ -16,6 +18,8 @@ export interface JournalEntry {
 export class Journal {
   /** What the journal holds, in order. */
   readonly entries: JournalEntry[] = []
+  /** What differs from the run that left a journal here, which was dropped for that: 'model', 'dtype', … */
+  readonly differs: readonly string[]
   #rows = 0
   #lineBytes = 0
   readonly #rowsFile: FileHandle
@@ -26,14 +30,18 @@ export class Journal {
     readonly dimensions: number,
     rowsFile: FileHandle,
     linesFile: FileHandle,
+    differs: readonly string[],
   ) {
+    this.differs = differs
     this.#rowsFile = rowsFile
     this.#linesFile = linesFile
   }
 
   /**
    * Opens the journal beside `file`, keeping what an earlier run with the same `identity` left.
+   * @param identity all that decides the numbers beside the items
    * @param fits whether entry `i` of the earlier run is still item `i` of this one; the first that is not ends what is kept
+   * @throws CheckpointError where the system refuses (a full disk), ArgumentError while another process writes there
    */
   static async open(
     file: string,
@@ -42,12 +50,29 @@ export class Journal {
     fits: (entry: JournalEntry, index: number) => boolean | Promise<boolean>,
   ): Promise<Journal> {
     const [rowsPath, linesPath] = [`${file}.part`, `${file}.part.jsonl`]
-    const head = `${JSON.stringify({ ...identity, dimensions })}\n`
+    await lock(file)
+    try {
+      return await Journal.#read(file, { rowsPath, linesPath }, { ...identity, dimensions }, fits)
+    } catch (cause) {
+      await rm(lockOf(file), { force: true })
+      throw writeError(`${file}.part`, cause)
+    }
+  }
+
+  static async #read(
+    file: string,
+    { rowsPath, linesPath }: { rowsPath: string; linesPath: string },
+    identity: Readonly<Record<string, unknown>> & { dimensions: number },
+    fits: (entry: JournalEntry, index: number) => boolean | Promise<boolean>,
+  ): Promise<Journal> {
+    const { dimensions } = identity
+    const head = `${JSON.stringify(identity)}\n`
     let text = await readFile(linesPath, 'utf8').catch(() => '')
+    const differs = text && !text.startsWith(head) ? differences(text, identity) : []
     if (!text.startsWith(head)) text = ''
-    const rowsFile = await open(rowsPath, text ? 'r+' : 'w+')
+    const rowsFile = await open(rowsPath, text ? 'r+' : 'w+').catch(() => open(rowsPath, 'w+'))
     const linesFile = await open(linesPath, text ? 'r+' : 'w+')
-    const journal = new Journal(file, dimensions, rowsFile, linesFile)
+    const journal = new Journal(file, dimensions, rowsFile, linesFile, differs)
     const rowBytes = dimensions * 4
     let rows = 0
     let kept = head
@@ -77,11 +102,18 @@ export class Journal {
     return this.#rows
   }
 
-  /** Appends entries with their rows (none for an entry with an error). */
+  /**
+   * Appends entries with their rows (none for an entry with an error).
+   * @throws CheckpointError where the system refuses (a full disk); what was there before is as it was
+   */
   async append(added: readonly { entry: JournalEntry; row?: Float32Array }[]): Promise<void> {
     const rows = added.flatMap(({ row }) => (row ? [Buffer.from(row.buffer, row.byteOffset, row.byteLength)] : []))
-    await writeAll(this.#rowsFile, Buffer.concat(rows), this.#rows * this.dimensions * 4)
-    await this.#writeLines(added.map(({ entry }) => `${JSON.stringify(entry)}\n`).join(''))
+    try {
+      await writeAll(this.#rowsFile, Buffer.concat(rows), this.#rows * this.dimensions * 4)
+      await this.#writeLines(added.map(({ entry }) => `${JSON.stringify(entry)}\n`).join(''))
+    } catch (cause) {
+      throw writeError(`${this.file}.part`, cause)
+    }
     this.#rows += rows.length
     for (const { entry } of added) this.entries.push(entry)
   }
@@ -108,13 +140,20 @@ export class Journal {
     }
   }
 
+  /** Closes the files and leaves them for a later run; an empty journal goes. */
   async close(): Promise<void> {
+    if (!this.entries.length) return this.remove()
+    await this.#end()
+  }
+
+  async #end(): Promise<void> {
     await Promise.all([this.#rowsFile.close(), this.#linesFile.close()])
+    await rm(lockOf(this.file), { force: true })
   }
 
   /** Deletes the journal's files; the run is complete. */
   async remove(): Promise<void> {
-    await this.close()
+    await this.#end()
     await Promise.all([rm(`${this.file}.part`, { force: true }), rm(`${this.file}.part.jsonl`, { force: true })])
   }
 }
@@ -127,10 +166,59 @@ async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): 
 }
 
 function parseEntry(line: string): JournalEntry | undefined {
+  const entry = parseJson(line) as JournalEntry | null | undefined
+  return typeof entry?.item === 'string' ? entry : undefined
+}
+
+function parseJson(text: string): unknown {
   try {
-    const entry = JSON.parse(line)
-    return typeof entry?.item === 'string' ? entry : undefined
+    return JSON.parse(text)
   } catch {
     return undefined
   }
+}
+
+/** The fields in which the head of an earlier journal is another. */
+function differences(text: string, identity: Readonly<Record<string, unknown>>): string[] {
+  const earlier = (parseJson(text.slice(0, text.indexOf('\n'))) ?? {}) as Record<string, unknown>
+  return Object.keys(identity).filter((name) => earlier[name] !== identity[name])
+}
+
+const lockOf = (file: string) => `${file}.part.lock`
+
+/** Makes the lock ours, unless the process that made it is still there. */
+async function lock(file: string): Promise<void> {
+  const own = `${process.pid} ${await startOf(process.pid)}`
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await writeFile(lockOf(file), own, { flag: 'wx' })
+      return
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') {
+        await rm(lockOf(file), { force: true }) // it may be there, and empty
+        throw writeError(`${file}.part`, cause)
+      }
+      if (attempt === 3) throw writeError(lockOf(file), cause)
+    }
+    const [pid = 0, start] = (await readFile(lockOf(file), 'utf8').catch(() => '')).split(' ')
+    if (Number(pid) > 0 && isAlive(Number(pid)) && (await startOf(Number(pid))) === start) {
+      throw new ArgumentError(`another run (process ${pid}) is writing ${file}; wait for its end, or give another --out`, { file })
+    }
+    await rm(lockOf(file), { force: true })
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+/** When a process began, where the system says so: numbers of processes come back. */
+async function startOf(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? ''
 }

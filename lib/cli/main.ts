@@ -2,10 +2,9 @@
 // The command line. Results on stdout, messages on stderr; exit code 0 on success, 2 on wrong usage, 1 on any other failure. Only the command
 // that is asked for is loaded, so that help and `doctor` answer at once.
 
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { ChiasmaError } from '../core/errors.js'
-import { endQuietlyWhenStdoutCloses, say } from './console.js'
+import { packageVersion, say, stopStatus, watchOutput } from './console.js'
 
 const commands: Readonly<Record<string, { description: string; load: () => Promise<{ define(command: Command): void }> }>> = {
   embed: {
@@ -28,6 +27,10 @@ const commands: Readonly<Record<string, { description: string; load: () => Promi
     description: 'write the safetensors of a checkpoint in .bin or .pt files; nothing in them is executed',
     load: () => import('./convert.js'),
   },
+  bench: {
+    description: "measure this machine: arithmetic, memory, the kernels of a transformer, and a model's images or texts a second",
+    load: () => import('./bench.js'),
+  },
   demo: {
     description: 'embed a folder of images or a file of texts, list the nearest of one of them, and say how fast it was',
     load: () => import('./demo.js'),
@@ -35,10 +38,9 @@ const commands: Readonly<Record<string, { description: string; load: () => Promi
 }
 
 async function run(args: readonly string[]): Promise<void> {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
   const program = new Command('chiasma')
     .description('Embeds images and texts with Hugging Face checkpoints.')
-    .version(version)
+    .version(packageVersion())
     .exitOverride()
     .showHelpAfterError('(add --help for the options)')
   for (const [name, { description, load }] of Object.entries(commands)) {
@@ -49,8 +51,9 @@ async function run(args: readonly string[]): Promise<void> {
   await program.parseAsync(args, { from: 'user' })
 }
 
-endQuietlyWhenStdoutCloses()
+watchOutput()
 run(process.argv.slice(2)).catch((error: unknown) => {
+  stopStatus()
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else if (error instanceof ChiasmaError) {

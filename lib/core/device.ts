@@ -244,15 +244,20 @@ export function sharedDevice(options: DeviceOptions): Promise<Device> {
   return device
 }
 
+/** Whether it names a dtype, on some device. @internal */
+export const isDTypeName = (name: string) => Object.hasOwn(dtypeAliases, name)
+/** Whether it names a device, be it there or not. @internal */
+export const isDeviceName = (name: string) => /^(auto|cpu|gpu|cuda(-sim)?(:\d+)?)$/.test(name)
+
 function parseDType(dtype: string): KnownDType {
-  const known = Object.hasOwn(dtypeAliases, dtype) ? dtypeAliases[dtype] : undefined
+  const known = isDTypeName(dtype) ? dtypeAliases[dtype] : undefined
   if (!known) throw new ArgumentError(`[device] dtype is '${dtype}'; expected 'auto', 'f32', 'bf16', 'f16' or 'int8'`, { field: 'dtype' })
   return known
 }
 
 function choose(wanted: string, devices: readonly DeviceInfo[]): DeviceInfo {
   const id = wanted === 'gpu' ? 'cuda' : wanted
-  if (typeof id !== 'string' || !/^(auto|cpu|cuda(-sim)?(:\d+)?)$/.test(id)) {
+  if (typeof id !== 'string' || !isDeviceName(id)) {
     throw new ArgumentError(`[device] device is '${wanted}'; expected 'auto', 'cpu', 'cuda' or 'cuda:N'`, { field: 'device' })
   }
   const fits = ({ id: its, kind }: DeviceInfo) => its === id || (!id.includes(':') && kind === id)

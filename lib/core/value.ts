@@ -55,6 +55,7 @@ export interface StoredView {
 
 /** A tensor computed on the host from others of the checkpoint when the model is loaded: for small ones. */
 export interface Derived {
+  /** By their names in the checkpoint. */
   readonly from: readonly { readonly name: string; readonly shape: Shape }[]
   /** The stored numbers, row-major, in the order of `from`, to those of the parameter. */
   compute(tensors: readonly Float32Array[]): Float32Array

@@ -1,12 +1,12 @@
 // A checkpoint of any readable kind as one safetensors file. Types are kept, also those that nothing here computes with; tied tensors are
 // written once each, as the format knows no sharing. Configuration and tokenizer files go along, and module folders of sentence-transformers.
 
-import { copyFile, mkdir, readdir, realpath, stat } from 'node:fs/promises'
+import { copyFile, mkdir, realpath, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
-import { chooseWeights, isWeights, openCheckpoint } from './checkpoint.js'
-import { type TensorEntry, isFile, tensorBytes } from './entry.js'
-import { moduleFolders } from './hub-files.js'
+import { openCheckpoint } from './checkpoint.js'
+import { type TensorEntry, tensorBytes, writeError } from './entry.js'
+import { modelFolders } from './model-folders.js'
 import { type SafetensorsType, type TensorStream, bytesOf, isSafetensorsType, writeSafetensors } from './safetensors.js'
 
 /** safetensors' names of the PyTorch types that we do not read. */
@@ -14,8 +14,6 @@ const TORCH_TYPES: Readonly<Record<string, SafetensorsType>> = {
   'torch.float64': 'F64', 'torch.int16': 'I16', 'torch.uint16': 'U16', 'torch.uint32': 'U32', 'torch.uint64': 'U64', 'torch.complex64': 'C64',
   'torch.float8_e4m3fn': 'F8_E4M3', 'torch.float8_e5m2': 'F8_E5M2', 'torch.float8_e4m3fnuz': 'F8_E4M3FNUZ', 'torch.float8_e5m2fnuz': 'F8_E5M2FNUZ', 'torch.float8_e8m0fnu': 'F8_E8M0',
 }
-/** Files beside the weights that belong to the model. */
-const isCompanion = (name: string) => !name.startsWith('.') && (/\.(json|txt|md|model|jinja)$/.test(name) || /^(LICENSE|NOTICE)/.test(name)) && !name.endsWith('.index.json')
 
 export interface ConvertOptions {
   /** Replace files that are there; otherwise that is an error, and nothing is written. */
@@ -30,11 +28,12 @@ export interface ConvertOptions {
  * The memory it takes does not grow with the model: tensors are copied in pieces (one that is not contiguous is held whole meanwhile).
  *
  * @returns the files written
- * @throws CheckpointError: a broken checkpoint, a type that safetensors does not have, files in the way
+ * @throws CheckpointError: a broken checkpoint, a type that safetensors does not have, files in the way, a full disk. Files that were not there
+ *   before are removed then.
  */
 export async function convertCheckpoint(source: string, destination: string, options: ConvertOptions = {}): Promise<string[]> {
   const { signal, overwrite = false } = options
-  const folders = await sourceFolders(source)
+  const folders = await modelFolders(source)
   const weights: { file: string; streams: TensorStream[] }[] = []
   const copies: { from: string; to: string }[] = []
   for (const folder of folders) {
@@ -54,43 +53,27 @@ export async function convertCheckpoint(source: string, destination: string, opt
 
   const total = weights.flatMap(({ streams }) => streams).reduce((sum, stream) => sum + sizeOfStream(stream), 0)
   let before = 0
-  for (const { file, streams } of weights) {
-    await mkdirFor(file)
-    const onProgress = (done: number) => options.onProgress?.(before + done, total)
-    await writeSafetensors(file, streams, { format: 'pt' }, { signal, onProgress })
-    before += streams.reduce((sum, stream) => sum + sizeOfStream(stream), 0)
-  }
-  for (const { from, to } of moved) {
-    await mkdirFor(to)
-    await copyFile(from, to)
+  const made: string[] = []
+  try {
+    for (const { file, streams } of weights) {
+      made.push(...(await makeFolderOf(file)))
+      const onProgress = (done: number) => options.onProgress?.(before + done, total)
+      await writeSafetensors(file, streams, { format: 'pt' }, { signal, onProgress })
+      if (!overwrite) made.push(file)
+      before += streams.reduce((sum, stream) => sum + sizeOfStream(stream), 0)
+    }
+    for (const { from, to } of moved) {
+      made.push(...(await makeFolderOf(to)))
+      if (!overwrite) made.push(to)
+      await copyFile(from, to).catch((cause: unknown) => {
+        throw writeError(to, cause)
+      })
+    }
+  } catch (error) {
+    for (const path of made.reverse()) await rm(path, { recursive: true, force: true })
+    throw error
   }
   return written
-}
-
-interface SourceFolder {
-  /** Relative to the source: '' or a module's folder. */
-  name: string
-  path: string
-  /** The folder itself or a weight file in it, where there are weights. */
-  weights?: string
-  companions: string[]
-}
-
-async function sourceFolders(source: string): Promise<SourceFolder[]> {
-  if (await isFile(source)) return [{ name: '', path: dirname(source), weights: source, companions: [] }]
-  const modules = join(source, 'modules.json')
-  const names = [...new Set(['', ...((await isFile(modules)) ? await moduleFolders(modules) : [])])]
-  return Promise.all(
-    names.map(async name => {
-      const path = join(source, name)
-      const files = await readdir(path).catch((cause: NodeJS.ErrnoException) => {
-        if (name !== '' && cause.code === 'ENOENT') return [] // a module without settings, which git does not keep an empty folder for
-        throw new CheckpointError(`${path} cannot be read: ${cause.message}`, { file: path, cause })
-      })
-      const { weights, index } = chooseWeights(files.filter(file => isWeights(file) || file.endsWith('.index.json')), path)
-      return { name, path, weights: weights !== undefined ? join(path, weights) : index !== undefined ? join(path, index) : undefined, companions: files.filter(isCompanion) }
-    }),
-  )
 }
 
 function toStreams(source: string, entries: readonly TensorEntry[], signal?: AbortSignal): TensorStream[] {
@@ -117,8 +100,11 @@ async function filter<T>(items: readonly T[], test: (item: T) => Promise<boolean
 
 const real = (path: string) => realpath(path).catch(() => path)
 
-async function mkdirFor(file: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true }).catch((cause: Error) => {
-    throw new CheckpointError(`${dirname(file)} cannot be made: ${cause.message}`, { file: dirname(file), cause })
+/** Makes the folder that `file` is to be in; returns what was not there before, if anything. */
+async function makeFolderOf(file: string): Promise<string[]> {
+  const folder = dirname(file)
+  const first = await mkdir(folder, { recursive: true }).catch((cause: Error) => {
+    throw new CheckpointError(`${folder} cannot be made: ${cause.message}`, { file: folder, cause })
   })
+  return first === undefined ? [] : [first]
 }

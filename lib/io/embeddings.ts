@@ -8,8 +8,8 @@ import { extname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import { readExactly, withFile } from './entry.js'
-import { readTensors, writeAtomically, writeSafetensors } from './safetensors.js'
+import { readExactly, withFile, writeError } from './entry.js'
+import { readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
 
 /** A block of consecutive rows: `rows` is float32 [items.length, dimensions]. */
 export interface RowBlock {
@@ -162,7 +162,7 @@ const formats: Readonly<Record<string, Format>> = {
     load: parquetWriter,
     async write(file, source) {
       const { ParquetWriter, fileWriter } = await parquetWriter()
-      const temporary = `${file}.${process.pid}.tmp`
+      const temporary = temporaryName(file)
       try {
         const writer = new ParquetWriter({
           writer: fileWriter(temporary),
@@ -187,6 +187,8 @@ const formats: Readonly<Record<string, Format>> = {
         }
         await writer.finish()
         await rename(temporary, file)
+      } catch (cause) {
+        throw writeError(file, cause)
       } finally {
         await rm(temporary, { force: true })
       }

@@ -186,6 +186,13 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).code === 'string' && 'syscall' in error
 }
 
+/** A CheckpointError that says why `file` cannot be written; what is no error of the system comes back as it is. */
+export function writeError(file: string, cause: unknown): unknown {
+  if (!isSystemError(cause)) return cause
+  const reason = cause.code === 'ENOSPC' ? 'its disk is full' : cause.code === 'EDQUOT' ? 'the quota of its disk is used up' : cause.message
+  return new CheckpointError(`${file} cannot be written: ${reason}`, { file, cause })
+}
+
 /** A CheckpointError that says what the system refused. */
 export function readError(file: string, cause: unknown): CheckpointError {
   const code = (cause as NodeJS.ErrnoException).code

@@ -8,7 +8,7 @@ import type { DataType } from '../core/dtype.js'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import { type TensorEntry, readExactly, readTensor, withFile } from './entry.js'
+import { type TensorEntry, readExactly, readTensor, withFile, writeError } from './entry.js'
 import { parseJsonObject } from './json.js'
 
 /** Header lengths above this are refused, as the format's own library does. */
@@ -228,7 +228,7 @@ function makeHeader(streams: readonly TensorStream[], metadata: Readonly<Record<
  * file that was there before is untouched.
  */
 export async function writeAtomically(file: string, fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
-  const temporary = `${file}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`
+  const temporary = temporaryName(file)
   try {
     const handle = await open(temporary, 'wx')
     try {
@@ -243,9 +243,13 @@ export async function writeAtomically(file: string, fill: (write: (bytes: Uint8A
     await syncFolder(dirname(file))
   } catch (cause) {
     await rm(temporary, { force: true })
-    if (cause instanceof Error && 'syscall' in cause) throw new CheckpointError(`${file} cannot be written: ${cause.message}`, { file, cause })
-    throw cause
+    throw writeError(file, cause)
   }
+}
+
+/** A name beside `file` for what is to become it. */
+export function temporaryName(file: string): string {
+  return `${file}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`
 }
 
 /** Makes a rename last through a power cut, where the system offers it. */

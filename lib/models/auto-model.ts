@@ -4,16 +4,18 @@
 import { join } from 'node:path'
 import { compile } from '../core/compile.js'
 import { Device, type Weights } from '../core/device.js'
-import { UnsupportedError } from '../core/errors.js'
+import { type CheckpointError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { parameter } from '../core/value.js'
+import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
-import { type PixelScale, Scope } from '../nn/index.js'
+import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
-import type { Config } from './config.js'
+import { configFromOpenAI, hasOpenAINames, withHuggingFaceNames } from './clip-openai.js'
+import type { Config, ConfigFile } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { buildArchitecture } from './registry.js'
@@ -78,11 +80,11 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
   try {
     const modules = await readSentenceModules(folder)
     const encoderFolder = modules?.encoder ?? folder
-    const file = join(encoderFolder, 'config.json')
-    const config = { json: Object.freeze(await readJsonObject(file)), file }
-    const checkpoint = await openCheckpoint(encoderFolder, { signal })
+    const { config, checkpoint } = await openModel(encoderFolder, signal)
     const built = await build(config, checkpoint, modules, device)
     const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
+    const { images } = built.architecture
+    const scale = images && (await readPixelScale(encoderFolder, modelKind(config.json)))
     const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
     const loading = device.loadWeights(sources, { signal })
     const others = meanwhile(built.architecture)
@@ -94,8 +96,9 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
       weights,
       architecture: built.architecture,
       folder,
-      scale: built.architecture.images && (await readPixelScale(encoderFolder, modelKind(config.json))),
-      logitScale: await readLogitScale(built.architecture, device, weights),
+      scale,
+      imageSize: images?.anySize && scale && !(scale instanceof Error) ? outputSize(scale) : undefined,
+      ...(await readLogitScale(built.architecture, device, weights)),
       unusedTensors: matched.flatMap(({ unused }) => unused),
       file: encoderFolder,
     })
@@ -105,6 +108,27 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
     await device.dispose()
     throw error
   }
+}
+
+/** config.json and the weights; of a CLIP with OpenAI's names as if it had Hugging Face's, with no config.json if need be. */
+async function openModel(folder: string, signal: AbortSignal | undefined): Promise<{ config: ConfigFile; checkpoint: Checkpoint }> {
+  const file = join(folder, 'config.json')
+  const given = await readJsonObject(file).catch((error: CheckpointError) => error)
+  if (given instanceof Error && !isMissing(given)) throw given
+  const json = given instanceof Error ? {} : given
+  const checkpoint = await openCheckpoint(folder, { signal }).catch(error => {
+    throw given instanceof Error ? given : error
+  })
+  const named = json['model_type'] != null || Array.isArray(json['architectures'])
+  if (named || !hasOpenAINames(checkpoint)) {
+    if (given instanceof Error) throw given
+    return { config: { json: Object.freeze(json), file }, checkpoint }
+  }
+  return { config: { json: Object.freeze(configFromOpenAI(checkpoint, json)), file }, checkpoint: withHuggingFaceNames(checkpoint) }
+}
+
+function isMissing({ cause }: Error): boolean {
+  return (cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {
@@ -120,7 +144,7 @@ async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint
  * How uint8 pixels become numbers: what the folder's processor says, or the class's defaults where there is none. A processor that is not
  * supported leaves float32 pixels, which the caller makes.
  */
-async function readPixelScale(folder: string, modelType: string): Promise<PixelScale | UnsupportedError> {
+async function readPixelScale(folder: string, modelType: string): Promise<ImageRules | UnsupportedError> {
   try {
     return (await findImageRules(folder)) ?? defaultImageRules(modelType)
   } catch (error) {
@@ -129,14 +153,21 @@ async function readPixelScale(folder: string, modelType: string): Promise<PixelS
   }
 }
 
+/** Of the pictures that a processor makes; undefined if it is not one for all. */
+function outputSize({ crop, resize }: ImageRules): { height: number; width: number } | undefined {
+  if (crop) return { height: crop.height, width: crop.width }
+  return resize?.kind === 'fixed' ? { height: resize.height, width: resize.width } : undefined
+}
+
 /** model_type, or the class that stands for it: 'clip…', 'vit…'. */
 function modelKind({ model_type: type, architectures }: Config): string {
   return String(type ?? (architectures as string[])[0]).toLowerCase()
 }
 
-/** The factor of image-text cosines. */
-async function readLogitScale({ logitScale }: Architecture, device: Device, weights: Weights): Promise<number | undefined> {
-  if (!logitScale) return undefined
-  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp') }), {}, device, weights)
-  return (await program.run({})).scale!.data[0] as number
+/** The factor of image-text cosines, and what is added to it. */
+async function readLogitScale({ logitScale, logitBias }: Architecture, device: Device, weights: Weights): Promise<{ logitScale: number | undefined; logitBias: number | undefined }> {
+  if (!logitScale) return { logitScale: undefined, logitBias: undefined }
+  using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp'), ...(logitBias && { minusBias: unary(parameter(logitBias), 'neg') }) }), {}, device, weights)
+  const { scale, minusBias } = await program.run({})
+  return { logitScale: scale!.data[0] as number, logitBias: minusBias && -(minusBias.data[0] as number) }
 }

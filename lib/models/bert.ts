@@ -43,7 +43,7 @@ export class BertEncoder implements TextTower {
   readonly maxLength: number
   readonly takesPositionIds: boolean
   readonly distanceRow?: (distance: number) => number
-  readonly readsFirst = ['pooler_output']
+  readonly readsFirst: readonly string[] = ['pooler_output']
   private readonly words: Embedding
   private readonly places: Embedding
   private readonly types?: Embedding
@@ -134,8 +134,8 @@ const schema = v.object({
 export type BertConfig = v.InferOutput<typeof schema>
 
 /** Reads the fields that BERT and RoBERTa share. */
-export function readBertConfig(file: ConfigFile): BertConfig {
-  const config = readConfig(schema, file)
+export function readBertConfig(file: ConfigFile, section?: string): BertConfig {
+  const config = readConfig(schema, file, section)
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
   if (config.position_embedding_type !== 'absolute') {
     throw new UnsupportedError(`${file.file}: position_embedding_type '${config.position_embedding_type}' is not supported; only 'absolute' is`, {

@@ -91,7 +91,7 @@ function makeLayers(scope: Scope, config: TowerConfig<typeof visionSchema | type
 }
 
 /** Where a tower stands: in a CLIPModel its outputs are prefixed and its embedding is normalised; alone, neither. */
-interface Place {
+export interface Place {
   joint: boolean
   /** Width of the projection; 0: there is none. */
   projection: number
@@ -212,7 +212,8 @@ function projected(name: string, tokens: Record<string, Value>, pooled: Value, p
 const VISION_DEFAULTS: TowerSizes = { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 }
 const TEXT_DEFAULTS: TowerSizes = { hidden_size: 512, intermediate_size: 2048, num_attention_heads: 8 }
 
-function buildVision(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): ImageTower {
+/** CLIP's picture tower, also of its relatives. @param section of config.json that describes it; undefined: all of it */
+export function buildClipVision(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): ImageTower {
   const config = readTower(visionSchema, file, section, VISION_DEFAULTS)
   return new ClipVision(scope, config, squarePatch(file.file, config.patch_size, config.image_size), place)
 }
@@ -228,7 +229,7 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
   if (alone) {
     const section = (name: string) => (file.json['model_type'] === 'clip' ? name : undefined)
     const place = { joint: false, projection: alone[2] ? projection_dim : 0 }
-    if (alone[1] === 'Vision') return { images: buildVision(file, scope, section('vision_config'), place) }
+    if (alone[1] === 'Vision') return { images: buildClipVision(file, scope, section('vision_config'), place) }
     return { texts: buildText(file, scope, section('text_config'), place) }
   }
   if (architecture !== 'CLIPModel') {
@@ -236,7 +237,7 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
   }
   const place = { joint: true, projection: projection_dim }
   return {
-    images: buildVision(file, scope, 'vision_config', place),
+    images: buildClipVision(file, scope, 'vision_config', place),
     texts: buildText(file, scope, 'text_config', place),
     logitScale: scope.parameter('logit_scale', []),
   }

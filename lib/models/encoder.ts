@@ -27,6 +27,8 @@ interface Tower {
 
 export interface ImageTower extends Tower {
   readonly imageSize: { readonly height: number; readonly width: number }
+  /** Whether pictures of other sizes are taken, too; those that are embedded have the size that the processor makes. */
+  readonly anySize?: boolean
   /** pixels: uint8 [B, H, W, 3] or float32 [B, 3, H, W] */
   trace(pixels: Value, scale: PixelScale): Traced
 }
@@ -69,6 +71,8 @@ export interface TextTower extends Tower {
    * of the table of biases.
    */
   distanceRow?(distance: number): number
+  /** Texts that are embedded are filled with this token to this many tokens, which count like others: SigLIP was trained so. */
+  readonly pad?: { readonly id: number; readonly length: number } | undefined
   /** Whether `places` are read. */
   readonly readsPlaces?: boolean
   /** Outputs read from the first column, masked or not. */
@@ -92,6 +96,8 @@ export interface Architecture {
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
+  readonly logitBias?: Parameter
   /** Of a sentence-transformers folder. */
   readonly sentence?: SentenceSettings
   /** Names of the classes of `logits`. */

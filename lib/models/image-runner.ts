@@ -15,6 +15,8 @@ const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 /** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
 export type Pixels = Tensor & { readonly type: 'uint8' | 'float32' }
 
+type Size = ImageTower['imageSize']
+
 export class ImageRunner implements Part {
   readonly inputs = ['pixel_values']
   readonly required = this.inputs
@@ -27,8 +29,10 @@ export class ImageRunner implements Part {
     private readonly programs: Programs,
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError,
+    /** Of the pictures that are embedded. */
+    readonly size: Size = tower.imageSize,
   ) {
-    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: this.spec('float32', 1) }, programs.device)
+    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, tower.imageSize) }, programs.device)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -38,12 +42,12 @@ export class ImageRunner implements Part {
     return (want, signal) => this.run(pixels, want, signal)
   }
 
-  /** @throws DTypeError, ShapeError unless `tensor` holds pictures of the tower's size. */
+  /** @throws DTypeError, ShapeError unless `tensor` holds pictures of a size that the tower takes. */
   private read(tensor: Tensor): Pixels {
     const { type, dims } = tensor
     if (type !== 'uint8' && type !== 'float32') throw new DTypeError(`[forward] pixel_values is ${type}; expected uint8 or float32`, { field: 'pixel_values' })
     if (type === 'uint8' && this.scale instanceof Error) throw this.scale
-    const expected = this.spec(type, dims[0] ?? 0).shape
+    const expected = spec(type, dims[0] ?? 0, this.sizeOf(tensor)).shape
     if (dims.length !== 4 || expected.some((dim, i) => dim !== dims[i])) {
       const sizes = expected.slice(1).join(', ')
       throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected [n, ${sizes}]`, { field: 'pixel_values', shapes: [dims] })
@@ -59,9 +63,11 @@ export class ImageRunner implements Part {
   private async run(tensor: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
     const { type, data } = tensor
     const count = tensor.dims[0]!
-    const kinds = want.map(name => this.kinds.get(name)!)
+    const size = this.sizeOf(tensor)
+    const all = sameSize(size, this.tower.imageSize) ? this.kinds : outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) }, this.programs.device)
+    const kinds = want.map(name => all.get(name)!)
     const results = kinds.map(({ rows, width }) => unwritten('float32', [count, rows, width], 'forward'))
-    const pixels = this.tower.imageSize.height * this.tower.imageSize.width * 3
+    const pixels = size.height * size.width * 3
     const bytesIn = pixels * data.BYTES_PER_ELEMENT
     const bytesOut = 4 * kinds.reduce((sum, { rows, width }) => sum + rows * width, 0)
     let most = Math.max(1, Math.min(MAX_IMAGES, Math.floor(PIECE_BYTES / Math.max(bytesIn, bytesOut))))
@@ -72,13 +78,13 @@ export class ImageRunner implements Part {
       const images = Math.min(most, count - from)
       first += images
       const run = async (from: number, images: number) => {
-        const some = partOf(tensor, from * pixels, this.spec(type, images).shape, '[forward] pixel_values')
+        const some = partOf(tensor, from * pixels, spec(type, images, size).shape, '[forward] pixel_values')
         if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
         const into = Object.fromEntries(want.map((name, i) => {
           const each = kinds[i]!.rows * kinds[i]!.width
           return [name, results[i]!.subarray(from * each, (from + images) * each)]
         }))
-        await this.runSome(type, some, want, into, signal)
+        await this.runSome(type, some, size, want, into, signal)
       }
       return inHalves(from, images, run).then(ran => {
         if (ran < images) most = Math.min(most, ran)
@@ -92,6 +98,7 @@ export class ImageRunner implements Part {
   private async runSome(
     type: Pixels['type'],
     pixels: Tensor,
+    size: Size,
     want: readonly string[],
     into: Record<string, Float32Array>,
     signal: AbortSignal | undefined,
@@ -99,9 +106,9 @@ export class ImageRunner implements Part {
     const capacity = bucket(pixels.dims[0]!)
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
     const program = this.programs.get(
-      JSON.stringify(['images', type, capacity, want]),
+      JSON.stringify(['images', type, capacity, size, want]),
       ({ pixels }) => pick(this.trace(pixels!)),
-      { pixels: this.spec(type, capacity) },
+      { pixels: spec(type, capacity, size) },
     )
     await program.run({ pixels }, { signal, into })
   }
@@ -111,10 +118,19 @@ export class ImageRunner implements Part {
     return namedValues(this.tower.trace(pixels, scale), this.tower.prefix)
   }
 
-  private spec(type: Pixels['type'], count: number): ValueType {
-    const { height, width } = this.tower.imageSize
-    return { shape: type === 'uint8' ? [count, height, width, 3] : [count, 3, height, width], dtype: type, extent: { name: 'images', per: 1 } }
+  private sizeOf({ type, dims }: Tensor): Size {
+    if (!this.tower.anySize || dims.length !== 4) return this.tower.imageSize
+    const [height, width] = (type === 'uint8' ? dims.slice(1, 3) : dims.slice(2)) as [number, number]
+    return { height, width }
   }
+}
+
+function spec(type: Pixels['type'], count: number, { height, width }: Size): ValueType {
+  return { shape: type === 'uint8' ? [count, height, width, 3] : [count, 3, height, width], dtype: type, extent: { name: 'images', per: 1 } }
+}
+
+function sameSize(a: Size, b: Size): boolean {
+  return a.height === b.height && a.width === b.width
 }
 
 function checkFinite(data: Float32Array, pixels: number, first: number): void {

@@ -63,8 +63,11 @@ export interface ModelParts {
   readonly architecture: Architecture
   /** How uint8 pixels become numbers, or why they cannot. */
   readonly scale: PixelScale | UnsupportedError | undefined
-  /** The factor of image-text cosines. */
+  /** Of pictures that are embedded; default the architecture's own. */
+  readonly imageSize?: ImageEncoder['size'] | undefined
+  /** The factor of image-text cosines, and what is added to the product. */
   readonly logitScale: number | undefined
+  readonly logitBias: number | undefined
   /** Where everything of the model is. */
   readonly folder: string
   readonly unusedTensors: readonly string[]
@@ -72,6 +75,7 @@ export interface ModelParts {
 }
 
 const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
+const SIGMOIDS = 'probs_sigmoid'
 /** Rows and columns of logits in one run. */
 const LOGITS_BLOCK = 512
 
@@ -123,7 +127,7 @@ export class Model {
     this.logitScale = parts.logitScale
     this.programs = new Programs(device, weights)
     if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
-    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!)
+    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     this.runners = [this.images, this.texts].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
@@ -196,7 +200,8 @@ export class Model {
 
   /** Which part gives each output. */
   private resolve(present: ReadonlyMap<Part, Prepared>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
-    const joint = this.logitScale !== undefined ? JOINT_OUTPUTS : []
+    const { logitBias } = this.parts
+    const joint = this.logitScale === undefined ? [] : logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS]
     const bothTowers = [this.images, this.texts].filter(part => part !== undefined)
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
     const wanted: Wanted = { parts: new Map([...present.keys()].map(part => [part, []])), joint: [] }
@@ -235,12 +240,13 @@ export class Model {
     return new ArgumentError(`[forward] there is no output '${name}'; expected ${known.join(', ')}`, { field: name })
   }
 
-  /** scale · images · textsᵀ, and its transpose. Texts are padded to a few counts, so that plans are few. */
+  /** scale · images · textsᵀ + bias, its transpose, and its sigmoids. Texts are padded to a few counts, so that plans are few. */
   private async logits(images: Tensor, texts: Tensor, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
     const [rows, width] = images.dims as [number, number]
     const columns = texts.dims[0]!
     const perImage = new Float32Array(rows * columns)
     const perText = new Float32Array(rows * columns)
+    const { logitBias: bias = 0 } = this.parts
     for (let c = 0; c < columns; c += LOGITS_BLOCK) {
       const textCount = Math.min(LOGITS_BLOCK, columns - c)
       const padded = new Float32Array(bucket(textCount) * width)
@@ -252,14 +258,18 @@ export class Model {
         const { logits } = await this.logitsProgram(bucket(imageCount), bucket(textCount), width).run({ images: a, texts: b }, { signal })
         for (let i = 0; i < imageCount; i++) {
           for (let j = 0; j < textCount; j++) {
-            const value = logits!.data[i * bucket(textCount) + j] as number
+            const value = (logits!.data[i * bucket(textCount) + j] as number) + bias
             perImage[(r + i) * columns + c + j] = value
             perText[(c + j) * rows + r + i] = value
           }
         }
       }
     }
-    return { logits_per_image: new Tensor('float32', perImage, [rows, columns]), logits_per_text: new Tensor('float32', perText, [columns, rows]) }
+    return {
+      logits_per_image: new Tensor('float32', perImage, [rows, columns]),
+      logits_per_text: new Tensor('float32', perText, [columns, rows]),
+      [SIGMOIDS]: new Tensor('float32', perImage.map(logit => 1 / (1 + Math.exp(-logit))), [rows, columns]),
+    }
   }
 
   private logitsProgram(images: number, texts: number, width: number): Program {
@@ -275,7 +285,7 @@ export class Model {
 
   private makeImageEncoder(runner: ImageRunner): ImageEncoder {
     return {
-      size: runner.tower.imageSize,
+      size: runner.size,
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
     }
@@ -287,7 +297,7 @@ export class Model {
 
   private async fromPixels(runner: ImageRunner, name: string, pixels: Uint8Array, count: number, signal?: AbortSignal): Promise<Float32Array> {
     this.checkAlive()
-    const { height, width } = runner.tower.imageSize
+    const { height, width } = runner.size
     const results = await runner.prepare({ pixel_values: new Tensor('uint8', pixels, [count, height, width, 3]) })([name], signal)
     return results[name]!.data as Float32Array
   }
@@ -298,13 +308,13 @@ export class Model {
     const { sentence } = this.parts.architecture
     const read = (ids: Int32Array, index: number, unpooled: number) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
-      const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : ids
+      const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : padded(ids, tower.pad)
       if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
       const wrong = cut.findIndex(id => id < 0 || id >= tower.vocabulary)
       if (wrong >= 0) {
         throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(ids).subarray(0, cut.length), unpooled }
+      return { ids: cut, positions: tower.positionIds(tower.pad ? cut : ids).subarray(0, cut.length), unpooled }
     }
     return {
       dimensions: width,
@@ -324,4 +334,12 @@ export class Model {
       },
     }
   }
+}
+
+/** ids filled up to the length that the tower wants. */
+function padded(ids: Int32Array, pad: { id: number; length: number } | undefined): Int32Array {
+  if (!pad || ids.length >= pad.length) return ids
+  const filled = new Int32Array(pad.length).fill(pad.id)
+  filled.set(ids)
+  return filled
 }

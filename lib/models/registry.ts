@@ -3,11 +3,16 @@
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Scope } from '../nn/index.js'
 import { buildBert } from './bert.js'
+import { buildBlip } from './blip.js'
+import { buildChineseClip } from './chinese-clip.js'
 import { buildClip } from './clip.js'
 import type { ConfigFile } from './config.js'
+import { buildDinov2 } from './dinov2.js'
 import { buildDistilBert } from './distilbert.js'
+import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildMpnet } from './mpnet.js'
+import { buildSiglip } from './siglip.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
 
@@ -23,6 +28,17 @@ const entries: Readonly<Record<string, Entry>> = {
   clip: { build: buildClip, classes: 'CLIP', usual: 'CLIPModel' },
   clip_vision_model: { build: buildClip, classes: 'CLIPVision', usual: 'CLIPVisionModel' },
   clip_text_model: { build: buildClip, classes: 'CLIPText', usual: 'CLIPTextModel' },
+  chinese_clip: { build: buildChineseClip, classes: 'ChineseCLIP', usual: 'ChineseCLIPModel' },
+  siglip: { build: buildSiglip, classes: 'Siglip', usual: 'SiglipModel' },
+  siglip_vision_model: { build: buildSiglip, classes: 'SiglipVision', usual: 'SiglipVisionModel' },
+  siglip_text_model: { build: buildSiglip, classes: 'SiglipText', usual: 'SiglipTextModel' },
+  blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
+  'vision-text-dual-encoder': {
+    build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
+    ...{ classes: 'VisionTextDualEncoder', usual: 'VisionTextDualEncoderModel' },
+  },
+  dinov2: { build: buildDinov2, classes: 'Dinov2', usual: 'Dinov2Model' },
+  dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },

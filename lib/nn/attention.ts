@@ -29,10 +29,14 @@ export interface Sequences {
 export interface AttentionOptions {
   width: number
   heads: number
-  /** Checkpoint names below the scope. */
-  names: { query: string; key: string; value: string; out: string }
+  /** Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. */
+  names: ({ query: string; key: string; value: string } | { fused: string; fusedNames?: { weight: string; bias: string } }) & { out: string }
   /** Whether the query, key and value projections have biases. Default true. */
   qkvBias?: boolean
+  /** Whether the output projection has a bias. Default true. */
+  outBias?: boolean
+  /** Full name of the LayerScale of its output. */
+  outputScale?: string | undefined
   causal?: boolean
 }
 
@@ -50,12 +54,16 @@ export class Attention {
     scope: Scope,
     private readonly options: AttentionOptions,
   ) {
-    const { width, names, qkvBias: bias = true } = options
+    const { width, names, qkvBias: bias = true, outBias, outputScale } = options
     const dtype = scope.productType
-    this.query = new Linear(scope.at(names.query), width, width, { bias, dtype })
-    this.key = new Linear(scope.at(names.key), width, width, { bias, dtype })
-    this.value = new Linear(scope.at(names.value), width, width, { bias, dtype })
-    this.out = new Linear(scope.at(names.out), width, width, { dtype })
+    const inputs = (name: 'query' | 'key' | 'value', i: number) =>
+      'fused' in names
+        ? new Linear(scope.at(names.fused), width, width, { bias, dtype, part: { begin: i * width, rows: 3 * width }, names: names.fusedNames })
+        : new Linear(scope.at(names[name]), width, width, { bias, dtype })
+    this.query = inputs('query', 0)
+    this.key = inputs('key', 1)
+    this.value = inputs('value', 2)
+    this.out = new Linear(scope.at(names.out), width, width, { bias: outBias, dtype, outputScale })
     this.dtype = scope.computeType
     this.scale = (width / options.heads) ** -0.5
   }

@@ -14,17 +14,38 @@ export interface LinearOptions {
   dtype?: FloatType
 }
 
+export interface LinearParameters {
+  bias?: boolean | undefined
+  /**
+   * Of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and projections of pooled
+   * tokens cost little and are not worth int8's error.
+   */
+  dtype?: ProductType | undefined
+  /** The layer is rows `begin` … of stored ones with `rows` outputs: queries, keys and values in one tensor. */
+  part?: { begin: number; rows: number } | undefined
+  /** Checkpoint names below the scope; default 'weight' and 'bias'. */
+  names?: { weight: string; bias: string } | undefined
+  /** Full name of a vector [out] that every output is multiplied by: LayerScale (Touvron et al., arXiv:2103.17239), folded. */
+  outputScale?: string | undefined
+}
+
 export class Linear {
   readonly weight: Parameter
-  readonly bias: Parameter | undefined
+  readonly bias?: Parameter
 
-  /**
-   * @param options.dtype of the weight; default the compute type. Layers in transformer blocks have the scope's product type: heads and
-   *   projections of pooled tokens cost little and are not worth int8's error.
-   */
-  constructor(scope: Scope, inputs: number, outputs: number, options: { bias?: boolean; dtype?: ProductType } = {}) {
-    this.weight = scope.parameter('weight', [outputs, inputs], { role: 'linear', dtype: options.dtype ?? scope.computeType })
-    this.bias = options.bias === false ? undefined : scope.parameter('bias', [outputs])
+  constructor(scope: Scope, inputs: number, outputs: number, options: LinearParameters = {}) {
+    const { part, names = { weight: 'weight', bias: 'bias' }, dtype = scope.computeType, outputScale } = options
+    const view = (...more: number[]) => part && { view: { shape: [part.rows, ...more], begin: part.begin } }
+    const factors = outputScale === undefined ? undefined : { name: outputScale, shape: [outputs] }
+    this.weight = scope.parameter(names.weight, [outputs, inputs], {
+      ...{ role: 'linear', dtype, ...view(inputs) },
+      ...(factors && { rowScale: { from: [factors], compute: ([scale]) => scale! } }),
+    })
+    if (options.bias === false) return
+    this.bias = scope.parameter(names.bias, [outputs], {
+      ...view(),
+      ...(factors && { rowScale: { from: [factors], compute: ([scale]) => scale! } }),
+    })
   }
 
   /** x: [..., in] -> [..., out] */

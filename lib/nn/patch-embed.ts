@@ -38,12 +38,15 @@ export class PatchEmbed {
     this.positions = names.positions === undefined ? undefined : scope.parameter(names.positions, [tokens, width])
   }
 
-  /** pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C] */
-  forward(pixels: Value, scale: PixelScale): Value {
+  /**
+   * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
+   * @param positions float32 [tokens, C], in the table's place
+   */
+  forward(pixels: Value, scale: PixelScale, positions = this.positions && parameter(this.positions)): Value {
     return patchEmbed(pixels, parameter(this.weight), {
       bias: this.bias && parameter(this.bias),
       classToken: this.classToken && parameter(this.classToken),
-      positionEmbedding: this.positions && parameter(this.positions),
+      positionEmbedding: positions,
       patch: this.patch,
       rescale: scale.rescale,
       mean: scale.mean,

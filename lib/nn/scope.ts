@@ -23,7 +23,7 @@ export interface ParameterOptions {
   dtype?: DataType
   /** The parameter is a part of the stored tensor, or has its dimensions in another order. */
   view?: StoredView
-  /** The parameter is computed from these tensors, named below this scope; `name` is what messages call it. */
+  /** The parameter is computed from these tensors, which have their full names; `name` is what messages call it. */
   derived?: Derived
   /** A factor for each row, multiplied in while loading. */
   rowScale?: Derived
@@ -77,7 +77,6 @@ export class Scope {
     const dtype = options.dtype ?? (role === 'linear' ? this.computeType : 'float32')
     const full = this.nameOf(name)
     const { view, derived, rowScale } = options
-    const below = (given: Derived): Derived => ({ from: given.from.map(({ name, shape }) => ({ name: this.nameOf(name), shape })), compute: given.compute })
     const key = `${full} ${role} ${dtype}${view ? ` ${view.begin ?? 0} ${view.order ?? ''}` : ''}${derived ? ' derived' : ''}${rowScale ? ' scaled' : ''}`
     const known = this.collected.get(key)
     if (known) {
@@ -87,8 +86,8 @@ export class Scope {
     const made: Parameter = {
       ...{ name: full, shape: [...shape], dtype, role },
       ...(view && { view }),
-      ...(derived && { derived: below(derived) }),
-      ...(rowScale && { rowScale: below(rowScale) }),
+      ...(derived && { derived }),
+      ...(rowScale && { rowScale }),
     }
     this.collected.set(key, made)
     return made

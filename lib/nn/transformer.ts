@@ -17,6 +17,8 @@ export interface BlockOptions {
   eps: number
   causal?: boolean
   qkvBias?: boolean
+  /** Names of the LayerScale of the attention and of the MLP. */
+  layerScale?: readonly [string, string]
   /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. */
   names: { attention: AttentionOptions['names']; norm1: string; mlp: MlpOptions['names']; norm2: string }
 }
@@ -31,10 +33,10 @@ export class TransformerBlock {
     scope: Scope,
     private readonly options: BlockOptions,
   ) {
-    const { width, eps, names } = options
-    this.attention = new Attention(scope, { ...options, names: names.attention })
+    const { width, eps, names, layerScale } = options
+    this.attention = new Attention(scope, { ...options, names: names.attention, outputScale: layerScale && scope.nameOf(layerScale[0]) })
     this.norm1 = new LayerNorm(scope.at(names.norm1), width, eps)
-    this.mlp = new Mlp(scope, { ...options, names: names.mlp })
+    this.mlp = new Mlp(scope, { ...options, names: names.mlp, outputScale: layerScale && scope.nameOf(layerScale[1]) })
     this.norm2 = new LayerNorm(scope.at(names.norm2), width, eps)
   }
 

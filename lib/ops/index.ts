@@ -5,7 +5,7 @@ import { addOp, castOp, divOp, mulOp, subOp, unaryOp } from './elementwise.js'
 import { linearOp, matmulOp } from './linear.js'
 import { l2NormalizeOp, layerNormOp, softmaxOp } from './norm.js'
 import { patchEmbedOp } from './patch-embed.js'
-import { gatherOp, pickTokenOp, poolOp, scatterOp } from './rows.js'
+import { gatherOp, pickTokenOp, poolOp, prependRowsOp, repeatRowsOp, scatterOp } from './rows.js'
 import { cosineTopKOp } from './search.js'
 import { columnsOp, reshapeOp } from './view.js'
 
@@ -19,6 +19,8 @@ export const opTable = {
   scatter: scatterOp,
   pickToken: pickTokenOp,
   pool: poolOp,
+  repeatRows: repeatRowsOp,
+  prependRows: prependRowsOp,
   l2Normalize: l2NormalizeOp,
   softmax: softmaxOp,
   add: addOp,
@@ -39,6 +41,6 @@ export { add, cast, div, type ElementwiseOptions, mul, sub, unary, type UnaryKin
 export { type Activation, activations, linear, matmul } from './linear.js'
 export { l2Normalize, layerNorm, softmax } from './norm.js'
 export { patchEmbed, type PatchEmbedOptions } from './patch-embed.js'
-export { gather, pickToken, pool, scatter, type SequenceOptions } from './rows.js'
+export { gather, pickToken, pool, prependRows, repeatRows, scatter, type SequenceOptions } from './rows.js'
 export { cosineTopK } from './search.js'
 export { columns, reshape } from './view.js'

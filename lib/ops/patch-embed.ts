@@ -7,7 +7,6 @@ import type { Value } from '../core/value.js'
 
 export const patchEmbedOp = defineOp({
   name: 'patchEmbed',
-  cuda: false,
   inputs: ['pixels', 'weight', 'bias?', 'classToken?', 'positionEmbedding?'],
   packed: 'weight',
   attributes: {

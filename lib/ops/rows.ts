@@ -1,4 +1,4 @@
-// Ops that take, place or summarise whole rows of packed tokens [T, C]: gather, scatter, pickToken, pool.
+// Ops that take, place or summarise whole rows of packed tokens [T, C]: gather, scatter, pickToken, pool, repeatRows, prependRows.
 
 import type { DataType } from '../core/dtype.js'
 import { attribute, describe, defineOp } from '../core/op.js'
@@ -115,4 +115,58 @@ export const poolOp = defineOp({
 export function pool(x: Value, options: SequenceOptions & { mode: 'mean' | 'max' | 'mean_sqrt_len' }): Value {
   const { cuSeqlens, ...attributes } = options
   return poolOp.one(pool, { x, cuSeqlens }, attributes)
+}
+
+export const repeatRowsOp = defineOp({
+  name: 'repeatRows',
+  inputs: ['table', 'like', 'cuSeqlens?'],
+  attributes: { length: attribute.integer(0, 0), dtype: attribute.outputType() },
+  infer({ table, like, cuSeqlens }, { length, dtype }, check) {
+    check.float('table', 'like')
+    check.rank('table', 2, '[L, C]')
+    check.fixed('table')
+    check.rank('like', 2, '[T, C]')
+    const sequences = sequencesOf(check, { name: 'like', value: like }, { name: 'cuSeqlens', value: cuSeqlens }, { field: 'length', value: length })
+    const rows = table.shape[0]!
+    return { shape: [sequences.count * rows, table.shape[1]!], dtype, extent: sequences.extent && { ...sequences.extent, per: sequences.extent.per * rows } }
+  },
+})
+
+/**
+ * The rows of `table` once for each sequence of `like`, [S·L, C]: learned queries, say.
+ *
+ * @param table float [L, C]
+ * @param like float [T, …], of which only the number of sequences is read: that of cuSeqlens, or T / length
+ * @throws ShapeError, DTypeError, ArgumentError
+ */
+export function repeatRows(table: Value, like: Value, options: SequenceOptions): Value {
+  const { cuSeqlens, ...attributes } = options
+  return repeatRowsOp.one(repeatRows, { table, like, cuSeqlens }, attributes)
+}
+
+export const prependRowsOp = defineOp({
+  name: 'prependRows',
+  inputs: ['prefix', 'x'],
+  attributes: { length: attribute.integer(0, 0), dtype: attribute.outputType() },
+  infer({ prefix, x }, { length, dtype }, check) {
+    check.float('prefix', 'x')
+    check.rank('prefix', 2, '[P, C]')
+    check.fixed('prefix')
+    check.rank('x', 2, '[T, C]')
+    check.shape(prefix.shape[1] === x.shape[1], ['prefix', 'x'], `prefix to be [P, ${x.shape[1]}]`)
+    const { count, extent } = sequencesOf(check, { name: 'x', value: x }, { name: 'cuSeqlens', value: undefined }, { field: 'length', value: length })
+    const rows = prefix.shape[0]! + length
+    return { shape: [count * rows, x.shape[1]!], dtype, extent: extent && { ...extent, per: extent.per * rows } }
+  },
+})
+
+/**
+ * The rows of `prefix` before those of each sequence of `x`, [S·(P + length), C]: register tokens, say.
+ *
+ * @param prefix float [P, C], the same for all
+ * @param x float [S·length, C]
+ * @throws ShapeError, DTypeError, ArgumentError
+ */
+export function prependRows(prefix: Value, x: Value, options: { length: number; dtype?: DataType | undefined }): Value {
+  return prependRowsOp.one(prependRows, { prefix, x }, options)
 }

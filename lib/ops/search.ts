@@ -5,7 +5,6 @@ import type { Value } from '../core/value.js'
 
 export const cosineTopKOp = defineOp({
   name: 'cosineTopK',
-  cuda: false,
   inputs: ['queries', 'corpus', 'inverseNorms?'],
   attributes: { k: attribute.integer(1) },
   infer({ queries, corpus, inverseNorms }, { k }, check) {

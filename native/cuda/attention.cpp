@@ -1,76 +1,43 @@
 // attention: softmax(q·kᵀ·scale + bias)·v by sequence and head. Lengths are on the device, so that wrong ones are found by the kernel.
-#include <cmath>
-
-#include "core/checked.h"
+#include "core/op_specs.h"
 #include "cuda/kernels.h"
 
 namespace chiasma::cuda {
 
 namespace {
 
-using core::DType;
-using core::ErrorCode;
-using core::Operands;
+using core::AttentionSpec;
 using core::TensorView;
-
-enum Input { q_input, k_input, v_input, lengths_q_input, lengths_k_input, bias_input };
 
 class AttentionKernel final : public CudaKernel {
  public:
   AttentionKernel(const core::KernelSpec& spec, CudaDevice& device)
-      : CudaKernel(device, spec), faults_(device, [this](int64_t position, int32_t value) { return explain(position, value); }) {
-    const Operands operands(spec, {"q", "k", "v", "cuSeqlensQ?", "cuSeqlensK?", "relativeBias?"});
-    const core::Attributes& attributes = spec.attributes;
-    attributes.expect_only({"heads", "scale", "causal", "queryLength", "keyLength", "dtype"});
-    heads_ = attributes.integer("heads");
-    scale_ = static_cast<float>(attributes.number("scale"));
-    causal_ = attributes.boolean("causal", false);
-    if (heads_ < 1) operands.refuse(ErrorCode::argument, "heads is " + std::to_string(heads_) + "; expected at least 1");
-    if (!std::isfinite(scale_)) operands.refuse(ErrorCode::argument, "scale is not finite in float32");
-    const TensorView& q = operands.input(q_input);
-    for (const size_t i : {q_input, k_input, v_input}) {
-      operands.floats(i);
-      operands.rank(i, 2, "[rows, heads · head size]");
-    }
-    const int64_t columns = q.shape[1];
-    if (columns < 1 || columns % heads_ != 0) operands.refuse_shape(q_input, "a multiple of " + std::to_string(heads_) + " columns, one share for each head");
-    const std::vector<int64_t> keys = {operands.input(k_input).shape[0], columns};
-    for (const size_t i : {k_input, v_input}) {
-      if (operands.input(i).shape[0] != keys[0] || operands.input(i).shape[1] != columns) operands.refuse_shape(i, core::text_of(keys));
-    }
-    operands.result({q.shape[0], columns});
-    head_size_ = columns / heads_;
-    if (head_size_ > max_head_size) {
-      operands.refuse(ErrorCode::unsupported, "heads are " + std::to_string(head_size_) + " wide; on CUDA expected at most " + std::to_string(max_head_size));
-    }
-    query_length_ = core::check_sequences(operands, spec, lengths_q_input, q_input, "queryLength");
-    key_length_ = core::check_sequences(operands, spec, lengths_k_input, k_input, "keyLength");
-    operands.dtype(bias_input, {DType::float32});
-    const TensorView& bias = operands.input(bias_input);
-    if (bias.present() && (bias.rank != 2 || bias.shape[0] % 2 != 1 || bias.shape[1] != heads_)) {
-      operands.refuse_shape(bias_input, "[2L − 1, " + std::to_string(heads_) + "]");
+      : CudaKernel(device, spec), spec_(spec), faults_(device, [this](int64_t position, int32_t value) { return explain(position, value); }) {
+    if (spec_.head_size > max_head_size) {
+      throw core::Error(core::ErrorCode::unsupported, "[attention] heads are " + std::to_string(spec_.head_size) + " wide; on CUDA expected at most " +
+                                                          std::to_string(max_head_size));
     }
   }
 
   void run(const core::KernelArguments& arguments) override {
     const auto inputs = arguments.inputs;
-    const TensorView& q = inputs[q_input];
-    const TensorView& bias = inputs[bias_input];
+    const TensorView& q = inputs[AttentionSpec::q];
+    const TensorView& bias = inputs[AttentionSpec::bias];
     const TensorView& out = arguments.outputs[0];
     Attention attention{};
     attention.q = rows_of(q);
-    attention.k = rows_of(inputs[k_input]);
-    attention.v = rows_of(inputs[v_input]);
+    attention.k = rows_of(inputs[AttentionSpec::k]);
+    attention.v = rows_of(inputs[AttentionSpec::v]);
     attention.out = rows_of(out);
-    attention.queries = sequences_of(inputs[lengths_q_input], query_length_, q.rows());
-    attention.keys = sequences_of(inputs[lengths_k_input], key_length_, inputs[k_input].rows());
+    attention.queries = sequences_of(inputs[AttentionSpec::lengths_q], spec_.query_length, q.rows());
+    attention.keys = sequences_of(inputs[AttentionSpec::lengths_k], spec_.key_length, inputs[AttentionSpec::k].rows());
     core::check_run(q.rows() == out.rows(), op(), "q and the output have different counts");
-    core::check_run(inputs[k_input].rows() == inputs[v_input].rows(), op(), "k and v have different counts");
+    core::check_run(inputs[AttentionSpec::k].rows() == inputs[AttentionSpec::v].rows(), op(), "k and v have different counts");
     core::check_run(attention.queries.count == attention.keys.count, op(), "q and k have different numbers of sequences");
-    attention.heads = heads_;
-    attention.head_size = head_size_;
-    attention.scale = scale_;
-    attention.causal = causal_;
+    attention.heads = spec_.heads;
+    attention.head_size = spec_.head_size;
+    attention.scale = spec_.scale;
+    attention.causal = spec_.causal;
     if (bias.present()) {
       attention.bias = bias.as<const float>();
       attention.bias_stride = bias.row_stride;
@@ -93,10 +60,8 @@ class AttentionKernel final : public CudaKernel {
            (position == 0 ? "0" : std::string("at least what is before it, and at most the rows of ") + (keys ? "k" : "q"));
   }
 
-  int64_t heads_ = 1, head_size_ = 1, query_length_ = 0, key_length_ = 0;
+  AttentionSpec spec_;
   int64_t longest_ = 0;  // of the latest run
-  float scale_ = 1;
-  bool causal_ = false;
   FaultReporter faults_;
 };
 

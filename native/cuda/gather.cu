@@ -1,4 +1,4 @@
-// gather, scatter, pickToken: a warp moves each row, converted on the way if the types differ. Indices and lengths are checked where they are
+// gather, scatter, pickToken, prefixes: a warp moves each row, converted on the way if the types differ. Indices and lengths are checked where they are
 // used; a row that a wrong one would name becomes zeros, and the fault is reported.
 #include "cuda/kernels.cuh"
 #include "cuda/rows.cuh"
@@ -69,6 +69,18 @@ __global__ void __launch_bounds__(row_threads) pick_token_kernel(PickToken a, bo
   move_row<In, Out>(a.x, from, a.out, s, a.columns, in_vectors, out_vectors);
 }
 
+template <class Table, class In, class Out>
+__global__ void __launch_bounds__(row_threads) prefix_kernel(Prefix a, bool table_vectors, bool x_vectors, bool out_vectors) {
+  const int64_t row = row_of_warp();
+  if (row >= a.rows) return;
+  const int64_t s = row / (a.head + a.length), i = row % (a.head + a.length);
+  if (i < a.head) {
+    move_row<Table, Out>(a.table, i, a.out, row, a.columns, table_vectors, out_vectors);
+  } else {
+    move_row<In, Out>(a.x, s * a.length + i - a.head, a.out, row, a.columns, x_vectors, out_vectors);
+  }
+}
+
 }  // namespace
 
 cudaError_t launch_gather(const Gather& a, cudaStream_t stream) {
@@ -94,6 +106,20 @@ cudaError_t launch_scatter(const Scatter& a, cudaStream_t stream) {
       using In = decltype(in);
       using Out = decltype(out);
       return LAUNCH((scatter_kernel<In, Out>), grid_of_rows(a.out_rows), row_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    });
+  });
+}
+
+cudaError_t launch_prefix(const Prefix& a, cudaStream_t stream) {
+  return with_float(a.table.type, [&](auto table) {
+    return with_float(a.x.type, [&](auto in) {
+      return with_float(a.out.type, [&](auto out) {
+        using Table = decltype(table);
+        using In = decltype(in);
+        using Out = decltype(out);
+        return LAUNCH((prefix_kernel<Table, In, Out>), grid_of_rows(a.rows), row_threads, 0, stream, a, aligned<Table>(a.table), aligned<In>(a.x),
+                      aligned<Out>(a.out));
+      });
     });
   });
 }

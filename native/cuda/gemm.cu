@@ -1,6 +1,6 @@
 // gemm: out = activation(x · weightᵀ · scale + bias) + residual. M rows of x, N of the weight, K columns of both.
 //
-// Tensor cores (bf16, f16, int8): a block computes a tile of the result; slices of 64 bytes of K run through a ring of four stages in shared memory, filled by
+// Tensor cores (bf16, f16, int8): a block computes a tile of the result; slices of 64 bytes of K run through a ring of three or four stages in shared memory, filled by
 // cp.async and read by ldmatrix, the next k-step's fragments while the current one multiplies. Neighbouring blocks share rows of x or of the weight, which L2
 // then holds. The epilogue goes through shared memory, so that bias, residual and result move by 16 bytes.
 // float32: the same ring, products in float32 by the ordinary cores, since 1e-4 is beyond what one TF32 product keeps.
@@ -18,7 +18,6 @@ namespace {
 
 constexpr int slice_units = 4;  // of K, in a stage
 constexpr int slice_bytes = slice_units * unit_bytes;
-constexpr int stages = 4;
 constexpr int raster_rows = 8;  // tiles of M that neighbouring blocks go through together
 using Slice = Tile<slice_units>;
 
@@ -86,11 +85,13 @@ __device__ __forceinline__ void scale_bytes(const Gemm& a, const int (&from)[pie
 
 // From sums to results: `count` neighbours of one row.
 __device__ __forceinline__ void finish(const Gemm& a, float (&sums)[piece_size], int64_t row, int64_t column, int count, const Vectors& vectors) {
+  const int64_t in_period = row < a.period ? row : static_cast<int64_t>(static_cast<uint32_t>(row) % static_cast<uint32_t>(a.period));
+  const bool first = a.first && in_period == 0;
 #pragma unroll
-  for (int i = 0; i < piece_size; ++i) sums[i] *= a.scale;
-  if (a.bias) {
+  for (int i = 0; i < piece_size; ++i) sums[i] = first ? 0.0f : sums[i] * a.scale;
+  if (const float* const from = first ? a.first : a.bias) {
     float bias[piece_size];
-    load_piece(bias, a.bias + column, count, vectors.bias);
+    load_piece(bias, from + column, count, vectors.bias);
 #pragma unroll
     for (int i = 0; i < piece_size; ++i) sums[i] += bias[i];
   }
@@ -99,7 +100,7 @@ __device__ __forceinline__ void finish(const Gemm& a, float (&sums)[piece_size],
     with_type(a.residual.type, [&](auto type) {
       using T = decltype(type);
       float residual[piece_size];
-      load_piece(residual, static_cast<const T*>(a.residual.data) + row % a.residual_period * a.residual.stride + column, count, vectors.residual);
+      load_piece(residual, static_cast<const T*>(a.residual.data) + in_period * a.residual.stride + column, count, vectors.residual);
 #pragma unroll
       for (int i = 0; i < piece_size; ++i) sums[i] += residual[i];
     });
@@ -131,23 +132,25 @@ struct Math<int8_t> {
   using Four = int4;
 };
 
-// WarpRows × WarpColumns of the result for each warp, WarpsDown × WarpsAcross warps.
-template <int WarpRows_, int WarpColumns_, int WarpsDown_, int WarpsAcross_>
+// WarpRows × WarpColumns of the result for each warp, WarpsDown × WarpsAcross warps, a ring of `stages`.
+template <int WarpRows_, int WarpColumns_, int WarpsDown_, int WarpsAcross_, int Stages = 4>
 struct Shape {
-  static constexpr int WarpRows = WarpRows_, WarpColumns = WarpColumns_, WarpsDown = WarpsDown_, WarpsAcross = WarpsAcross_;
+  static constexpr int WarpRows = WarpRows_, WarpColumns = WarpColumns_, WarpsDown = WarpsDown_, WarpsAcross = WarpsAcross_, stages = Stages;
   static constexpr int rows = WarpRows * WarpsDown, columns = WarpColumns * WarpsAcross;
   static constexpr int threads = WarpsDown * WarpsAcross * warp_size;
+  static constexpr int blocks = WarpRows >= 64 ? 2 : 4;  // of a multiprocessor, at least: what registers are dealt out for
   static constexpr int stage_bytes = (rows + columns) * slice_bytes;
   static constexpr int slab_stride = WarpColumns + 8;  // floats: neighbouring rows start in different banks
   static constexpr int slab_bytes = WarpsDown * WarpsAcross * 16 * slab_stride * 4;
   static constexpr int shared_bytes = stages * stage_bytes > slab_bytes ? stages * stage_bytes : slab_bytes;
 };
 using Large = Shape<64, 64, 2, 2>;
+using LargeThree = Shape<64, 64, 2, 2, 3>;
 using Middle = Shape<32, 32, 2, 2>;
 using Small = Shape<16, 16, 1, 4>;
 
 template <class T, class S>
-__global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors vectors) {
+__global__ void __launch_bounds__(S::threads, S::blocks) gemm_mma_kernel(Gemm a, Vectors vectors) {
   using Sum = typename Math<T>::Sum;
   using Two = typename Math<T>::Two;
   using Four = typename Math<T>::Four;
@@ -164,7 +167,7 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
   const int slices = static_cast<int>(ceil_div(bytes, slice_bytes));
   const auto start_stage = [&](int slice) {
     if (slice < slices) {
-      const uint32_t stage = ring + static_cast<uint32_t>(slice % stages * S::stage_bytes);
+      const uint32_t stage = ring + static_cast<uint32_t>(slice % S::stages * S::stage_bytes);
       const int64_t byte = static_cast<int64_t>(slice) * slice_bytes;
       start_slice<S::rows, S::threads>(stage, x, a.x.stride * static_cast<int64_t>(sizeof(T)), tile.row, a.rows, byte, bytes);
       start_slice<S::columns, S::threads>(stage + S::rows * slice_bytes, weight, a.weight.stride * static_cast<int64_t>(sizeof(T)), tile.column, a.columns,
@@ -173,7 +176,7 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
     ptx::cp_async_commit();  // an empty group too: waiting counts groups
   };
 #pragma unroll
-  for (int slice = 0; slice < stages - 1; ++slice) start_stage(slice);
+  for (int slice = 0; slice < S::stages - 1; ++slice) start_stage(slice);
 
   Sum sums[row_blocks][column_blocks][4];
 #pragma unroll
@@ -188,7 +191,7 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
   ptx::poison(a_part);
   ptx::poison(b_part);
   const auto load_step = [&](int slice, int step) {
-    const uint32_t stage = ring + static_cast<uint32_t>(slice % stages * S::stage_bytes);
+    const uint32_t stage = ring + static_cast<uint32_t>(slice % S::stages * S::stage_bytes);
 #pragma unroll
     for (int i = 0; i < row_blocks; ++i) Slice::load_a(a_part[step][i], stage, warp_row + i * 16, step * 2, lane);
 #pragma unroll
@@ -198,10 +201,10 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
   };
 
   for (int slice = 0; slice < slices; ++slice) {
-    ptx::cp_async_wait<stages - 2>();
+    ptx::cp_async_wait<S::stages - 2>();
     __syncthreads();  // this slice has landed for all, and all are done with the one whose stage is filled next
     load_step(slice, 0);
-    start_stage(slice + stages - 1);
+    start_stage(slice + S::stages - 1);
     load_step(slice, 1);
     ptx::mma<Math<T>::product>(sums, a_part[0], b_part[0]);
     ptx::mma<Math<T>::product>(sums, a_part[1], b_part[1]);
@@ -243,7 +246,7 @@ __global__ void __launch_bounds__(S::threads) gemm_mma_kernel(Gemm a, Vectors ve
 }
 
 // 64 × 64 of the result by 64 threads, 8 × 8 each: rows y + 8i and columns 8x + j of the tile.
-constexpr int float_tile = 64, float_threads = 64;
+constexpr int float_tile = 64, float_threads = 64, stages = 4;
 
 __global__ void __launch_bounds__(float_threads) gemm_float_kernel(Gemm a, Vectors vectors) {
   constexpr int stage_bytes = 2 * float_tile * slice_bytes;
@@ -312,7 +315,7 @@ int64_t tiles(const Gemm& a) {
 
 Vectors vectors_of(const Gemm& a) {
   Vectors vectors{};
-  vectors.bias = reinterpret_cast<uintptr_t>(a.bias) % 16 == 0;
+  vectors.bias = (reinterpret_cast<uintptr_t>(a.bias) | reinterpret_cast<uintptr_t>(a.first)) % 16 == 0;
   const auto check = [](const Rows& rows) { return rows.type == DType::float32 ? aligned<float>(rows) : aligned<bf16>(rows); };
   vectors.residual = check(a.residual);
   vectors.out = check(a.out);
@@ -331,6 +334,8 @@ cudaError_t launch_mma(const Gemm& a, GemmTile tile, cudaStream_t stream) {
   switch (tile) {
     case GemmTile::large:
       return launch_shape<T, Large>(a, stream);
+    case GemmTile::large_three:
+      return launch_shape<T, LargeThree>(a, stream);
     case GemmTile::middle:
       return launch_shape<T, Middle>(a, stream);
     case GemmTile::small:
@@ -340,8 +345,8 @@ cudaError_t launch_mma(const Gemm& a, GemmTile tile, cudaStream_t stream) {
 }
 
 // Large tiles need the fewest loads; smaller ones where the large ones would leave multiprocessors idle.
-GemmTile choose_tile(const Gemm& a, int multiprocessors) {
-  if (tiles<Large::rows, Large::columns>(a) >= multiprocessors) return GemmTile::large;
+GemmTile choose_tile(const Gemm& a, int multiprocessors, int shared_bytes) {
+  if (tiles<Large::rows, Large::columns>(a) >= multiprocessors) return shared_bytes < 2 * Large::shared_bytes ? GemmTile::large_three : GemmTile::large;
   if (a.rows <= Small::rows || tiles<Middle::rows, Middle::columns>(a) * 4 < multiprocessors) return GemmTile::small;
   return GemmTile::middle;
 }
@@ -353,7 +358,7 @@ cudaError_t launch_gemm_tile(const Gemm& a, GemmTile tile, cudaStream_t stream) 
   const auto misaligned = [](const Rows& rows) {
     return reinterpret_cast<uintptr_t>(rows.data) % unit_bytes != 0 || rows.stride * static_cast<int64_t>(core::size_of(rows.type)) % unit_bytes != 0;
   };
-  if (a.x.type != a.weight.type || misaligned(a.x) || misaligned(a.weight)) return cudaErrorInvalidValue;
+  if (a.rows > 0x7fffffff || a.period < 1 || a.x.type != a.weight.type || misaligned(a.x) || misaligned(a.weight)) return cudaErrorInvalidValue;
   switch (a.x.type) {
     case DType::bfloat16:
       return launch_mma<bf16>(a, tile, stream);
@@ -372,10 +377,11 @@ cudaError_t launch_gemm_tile(const Gemm& a, GemmTile tile, cudaStream_t stream) 
 }
 
 cudaError_t launch_gemm(const Gemm& a, cudaStream_t stream) {
-  int device = 0, multiprocessors = 0;
+  int device = 0, multiprocessors = 0, shared_bytes = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  return error == cudaSuccess ? launch_gemm_tile(a, choose_tile(a, multiprocessors), stream) : error;
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return error == cudaSuccess ? launch_gemm_tile(a, choose_tile(a, multiprocessors, shared_bytes), stream) : error;
 }
 
 }  // namespace chiasma::cuda

@@ -14,6 +14,7 @@ constexpr KernelEntry kernel_table[] = {
     {"linear", make_linear},
     {"matmul", make_matmul},
     {"attention", make_attention},
+    {"patchEmbed", make_patch_embed},
     {"layerNorm", make_layer_norm},
     {"l2Normalize", make_l2_normalize},
     {"softmax", make_softmax},
@@ -21,12 +22,15 @@ constexpr KernelEntry kernel_table[] = {
     {"scatter", make_scatter},
     {"pickToken", make_pick_token},
     {"pool", make_pool},
+    {"repeatRows", make_repeat_rows},
+    {"prependRows", make_prepend_rows},
     {"add", make_binary},
     {"sub", make_binary},
     {"mul", make_binary},
     {"div", make_binary},
     {"unary", make_unary},
     {"cast", make_cast},
+    {"cosineTopK", make_cosine_top_k},
 };
 
 }  // namespace

@@ -12,14 +12,16 @@ cudaError_t launch_softmax(const Softmax& arguments, cudaStream_t stream);
 cudaError_t launch_gather(const Gather& arguments, cudaStream_t stream);
 cudaError_t launch_scatter(const Scatter& arguments, cudaStream_t stream);
 cudaError_t launch_pick_token(const PickToken& arguments, cudaStream_t stream);
+cudaError_t launch_prefix(const Prefix& arguments, cudaStream_t stream);
 cudaError_t launch_pool(const Pool& arguments, cudaStream_t stream);
 cudaError_t launch_binary(const Binary& arguments, cudaStream_t stream);
 cudaError_t launch_unary(const Unary& arguments, cudaStream_t stream);
 cudaError_t launch_cast(const Cast& arguments, cudaStream_t stream);
 cudaError_t launch_patchify(const Patchify& arguments, cudaStream_t stream);
-cudaError_t launch_class_tokens(const ClassTokens& arguments, cudaStream_t stream);
 cudaError_t launch_gemm(const Gemm& arguments, cudaStream_t stream);
 cudaError_t launch_quantize(const Quantize& arguments, cudaStream_t stream);
 cudaError_t launch_attention(const Attention& arguments, cudaStream_t stream);
+cudaError_t launch_top_k(const TopK& arguments, cudaStream_t stream);
+int64_t top_k_bytes(const TopK& arguments);
 
 }  // namespace chiasma::cuda

@@ -20,16 +20,20 @@ KernelFactory find_kernel(std::string_view op);
 std::unique_ptr<core::Kernel> make_linear(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_matmul(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_patch_embed(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_scatter(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_pick_token(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_pool(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_binary(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_unary(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_cast(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_cosine_top_k(const core::KernelSpec& spec, CudaDevice& device);
 
 // --- What factories share ---
 

@@ -104,15 +104,17 @@ const Library library = {
     .gather = on_stream<Gather, launch_gather>,
     .scatter = on_stream<Scatter, launch_scatter>,
     .pick_token = on_stream<PickToken, launch_pick_token>,
+    .prefix = on_stream<Prefix, launch_prefix>,
     .pool = on_stream<Pool, launch_pool>,
     .binary = on_stream<Binary, launch_binary>,
     .unary = on_stream<Unary, launch_unary>,
     .cast = on_stream<Cast, launch_cast>,
     .patchify = on_stream<Patchify, launch_patchify>,
-    .class_tokens = on_stream<ClassTokens, launch_class_tokens>,
     .gemm = on_stream<Gemm, launch_gemm>,
     .quantize = on_stream<Quantize, launch_quantize>,
     .attention = on_stream<Attention, launch_attention>,
+    .top_k = on_stream<TopK, launch_top_k>,
+    .top_k_bytes = top_k_bytes,
 };
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 3;
+constexpr uint32_t library_version = 4;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -97,6 +97,12 @@ struct PickToken {
   FaultSlot slot;
 };
 
+// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0.
+struct Prefix {
+  Rows table, x, out;
+  int64_t head, length, rows, columns;
+};
+
 // --- pool ---
 
 enum class PoolMode : int32_t { mean, max, mean_sqrt_len };
@@ -138,21 +144,14 @@ struct Cast {
 // --- patch embedding ---
 
 // Each patch of side² pixels becomes a row [3·side·side] of `out`, zeros from there to out.stride, in the order channel, y, x; `first` rows of
-// zeros stand before each picture's patches (its class token's place).
+// zeros stand before each picture's patches (its class token's place). A byte becomes (byte · rescale − mean) / std. Rows of out begin at multiples of 16 bytes.
 struct Patchify {
   const void* pixels;
-  bool bytes;               // uint8 [pictures, height, width, 3], else float32 [pictures, 3, height, width]
-  const float* normalised;  // [3, 256]: the value of each byte
+  bool bytes;  // uint8 [pictures, height, width, 3], else float32 [pictures, 3, height, width]
+  double rescale;
+  float mean[3], std[3];
   Rows out;
   int64_t pictures, height, width, side, first;
-};
-
-// out[picture · tokens] = token + position row 0, for each picture.
-struct ClassTokens {
-  const float* token;
-  const float* position;  // or null
-  Rows out;
-  int64_t pictures, tokens, columns;
 };
 
 // --- gemm ---
@@ -173,7 +172,8 @@ struct Gemm {
   bool activated;
   UnaryKind activation;
   Rows residual;  // data is null where there is none
-  int64_t residual_period;  // row r of the result takes row r % residual_period
+  int64_t period;      // row r of the result takes the residual's row r % period
+  const float* first;  // [columns], or null: each period's first row is this and the residual, and no product
 };
 
 // Rows of x as bytes: 256 steps from a row's least to its largest number, zero among them; out[i] + offset is the number of steps.
@@ -201,6 +201,20 @@ struct Attention {
 };
 constexpr int64_t attention_keys = int64_t{1} << 29, attention_bias = int64_t{1} << 30;
 constexpr int64_t max_head_size = 256;
+
+// --- search ---
+
+// The k rows of the corpus with the greatest cosine to each query: scores and indices [query_count, k], best first.
+struct TopK {
+  Rows queries, corpus;  // a float type [query_count, columns]; float32, bf16 or int8 [rows, columns]
+  int64_t query_count, rows, columns, k;
+  const float* inverse_norms;  // [rows]: 1 / ‖row‖; null: computed
+  float* scores;
+  int64_t scores_stride;
+  int32_t* indices;
+  int64_t indices_stride;
+  void* workspace;  // top_k_bytes of it
+};
 
 // --- The table ---
 
@@ -244,15 +258,17 @@ struct Library {
   int (*gather)(const Gather& arguments, StreamHandle stream);
   int (*scatter)(const Scatter& arguments, StreamHandle stream);
   int (*pick_token)(const PickToken& arguments, StreamHandle stream);
+  int (*prefix)(const Prefix& arguments, StreamHandle stream);
   int (*pool)(const Pool& arguments, StreamHandle stream);
   int (*binary)(const Binary& arguments, StreamHandle stream);
   int (*unary)(const Unary& arguments, StreamHandle stream);
   int (*cast)(const Cast& arguments, StreamHandle stream);
   int (*patchify)(const Patchify& arguments, StreamHandle stream);
-  int (*class_tokens)(const ClassTokens& arguments, StreamHandle stream);
   int (*gemm)(const Gemm& arguments, StreamHandle stream);
   int (*quantize)(const Quantize& arguments, StreamHandle stream);
   int (*attention)(const Attention& arguments, StreamHandle stream);
+  int (*top_k)(const TopK& arguments, StreamHandle stream);
+  int64_t (*top_k_bytes)(const TopK& arguments);  // enough for fewer queries and rows as well; reads no pointer
 };
 
 constexpr int error_memory = 2;       // cudaErrorMemoryAllocation

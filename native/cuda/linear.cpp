@@ -3,13 +3,14 @@
 #include <cfloat>
 #include <cmath>
 
+#include "core/op_specs.h"
 #include "cuda/gemm.h"
 
 namespace chiasma::cuda {
 
 using core::DType;
-using core::ErrorCode;
-using core::Operands;
+using core::LinearSpec;
+using core::MatmulSpec;
 using core::TensorView;
 
 namespace {
@@ -27,36 +28,14 @@ char* at(void* memory, size_t offset) { return static_cast<char*>(memory) + offs
 
 class LinearKernel final : public CudaKernel {
  public:
-  LinearKernel(const core::KernelSpec& spec, CudaDevice& device) : CudaKernel(device, spec) {
-    const Operands operands(spec, {"x", "weight*", "bias?", "residual?"});
-    const TensorView& x = operands.input(0);
-    const TensorView& weight = operands.input(1);
-    operands.floats(0);
-    operands.weight(1);
-    columns_ = weight.shape[0];
-    inner_ = weight.shape[1];
-    if (x.rank < 1 || x.columns() != inner_) operands.refuse_shape(0, "[..., " + std::to_string(inner_) + "]");
-    operands.row(2, columns_);
-    if (operands.input(3).present()) {
-      operands.floats(3);
-      const TensorView& residual = operands.input(3);
-      if (residual.columns() != columns_ || residual.rows() != x.rows()) {
-        operands.refuse_shape(3, std::to_string(x.rows()) + " rows of " + std::to_string(columns_));
-      }
-    }
-    operands.result_rows(x.rows(), columns_);
-    const int activation = core::parse_choice(spec, "activation", {"gelu", "quick_gelu", "gelu_tanh", "relu", "silu", "tanh", "none"});
-    activated_ = activation < 6;
-    if (activated_) activation_ = static_cast<UnaryKind>(activation);
-    spec.attributes.expect_only({"activation", "dtype"});
-    int8_ = weight.dtype == DType::int8;
+  LinearKernel(const core::KernelSpec& spec, CudaDevice& device)
+      : CudaKernel(device, spec), spec_(spec), int8_(spec.inputs[LinearSpec::weight].dtype == DType::int8) {
     if (int8_) {
-      rows_ = x.rows();
-      scales_ = round_up(static_cast<size_t>(rows_ * linear_stride(inner_)));
-      offsets_ = scales_ + round_up(static_cast<size_t>(rows_) * sizeof(float));
-      workspace_ = offsets_ + static_cast<size_t>(rows_) * sizeof(int32_t);
+      scales_ = round_up(static_cast<size_t>(spec_.rows * linear_stride(spec_.inner)));
+      offsets_ = scales_ + round_up(static_cast<size_t>(spec_.rows) * sizeof(float));
+      workspace_ = offsets_ + static_cast<size_t>(spec_.rows) * sizeof(int32_t);
     } else {
-      operand_ = GemmOperand(x, weight.dtype);
+      operand_ = GemmOperand(spec.inputs[LinearSpec::x], spec.inputs[LinearSpec::weight].dtype);
       workspace_ = operand_.workspace_bytes();
     }
   }
@@ -64,70 +43,54 @@ class LinearKernel final : public CudaKernel {
   size_t workspace_bytes() const override { return workspace_; }
 
   void run(const core::KernelArguments& arguments) override {
-    const TensorView& x = arguments.inputs[0];
-    const TensorView& weight = arguments.inputs[1];
-    const TensorView& residual = arguments.inputs[3];
+    const TensorView& x = arguments.inputs[LinearSpec::x];
+    const TensorView& weight = arguments.inputs[LinearSpec::weight];
+    const TensorView& residual = arguments.inputs[LinearSpec::residual];
     const TensorView& out = arguments.outputs[0];
-    core::check_run(x.rows() == out.rows(), op(), "x and the output have different counts");
-    if (x.rows() == 0 || columns_ == 0) return;
+    core::check_run(x.rows() == out.rows() && x.rows() <= spec_.rows, op(), "x and the output have different counts");
+    if (x.rows() == 0 || spec_.columns == 0) return;
+    const int64_t stride = linear_stride(spec_.inner);
     Gemm gemm{};
-    gemm.weight = {weight.data, linear_stride(inner_), weight.dtype};
+    gemm.weight = {weight.data, stride, weight.dtype};
     gemm.out = rows_of(out);
     gemm.rows = x.rows();
-    gemm.columns = columns_;
-    gemm.inner = inner_;
+    gemm.columns = spec_.columns;
+    gemm.inner = spec_.inner;
     gemm.scale = 1;
-    gemm.bias = floats_or_null(arguments.inputs[2]);
-    gemm.activated = activated_;
-    gemm.activation = activation_;
-    gemm.residual_period = x.rows();
+    gemm.bias = floats_or_null(arguments.inputs[LinearSpec::bias]);
+    gemm.activated = spec_.activation > 0;
+    if (gemm.activated) gemm.activation = static_cast<UnaryKind>(spec_.activation - 1);
+    gemm.period = x.rows();
     if (residual.present()) gemm.residual = rows_of(residual);
     if (int8_) {
-      core::check_run(x.rows() <= rows_, op(), "x has more rows than the kernel was made for");
-      const Int8Layout layout(columns_, inner_);
-      gemm.x = {arguments.workspace, linear_stride(inner_), DType::int8};
+      const Int8Layout layout(spec_.columns, spec_.inner);
       auto* const scales = reinterpret_cast<float*>(at(arguments.workspace, scales_));
       auto* const offsets = reinterpret_cast<int32_t*>(at(arguments.workspace, offsets_));
+      gemm.x = {arguments.workspace, stride, DType::int8};
       gemm.x_scales = scales;
       gemm.x_offsets = offsets;
       gemm.weight_scales = reinterpret_cast<const float*>(at(weight.data, layout.scales));
       gemm.weight_sums = reinterpret_cast<const int32_t*>(at(weight.data, layout.sums));
-      launch(library().quantize, {rows_of(x), gemm.x, x.rows(), inner_, scales, offsets}, arguments);
+      launch(library().quantize, {rows_of(x), gemm.x, x.rows(), spec_.inner, scales, offsets}, arguments);
     } else {
       const GemmOperand::Ready ready = operand_.ready(x, arguments.workspace);
       gemm.x = ready.rows;
-      if (ready.copied) launch(library().cast, {rows_of(x), gemm.x, x.rows(), inner_}, arguments);
+      if (ready.copied) launch(library().cast, {rows_of(x), gemm.x, x.rows(), spec_.inner}, arguments);
     }
     launch(library().gemm, gemm, arguments);
   }
 
  private:
-  int64_t columns_ = 0, inner_ = 0, rows_ = 0;
-  bool activated_ = false, int8_ = false;
-  UnaryKind activation_ = UnaryKind::gelu;
+  LinearSpec spec_;
+  bool int8_;
   GemmOperand operand_;
   size_t scales_ = 0, offsets_ = 0, workspace_ = 0;
 };
 
 class MatmulKernel final : public CudaKernel {
  public:
-  MatmulKernel(const core::KernelSpec& spec, CudaDevice& device) : CudaKernel(device, spec) {
-    const Operands operands(spec, {"a", "b"});
-    const TensorView& a = operands.input(0);
-    const TensorView& b = operands.input(1);
-    operands.floats(0);
-    operands.floats(1);
-    operands.rank(0, 2, "[M, K]");
-    operands.rank(1, 2, "[N, K]");
-    if (a.shape[1] != b.shape[1]) operands.refuse_shape(0, "[M, " + std::to_string(b.shape[1]) + "]");
-    operands.result_rows(a.rows(), b.rows());
-    scale_ = static_cast<float>(spec.attributes.number("scale"));
-    spec.attributes.expect_only({"scale", "dtype"});
-    // As precise as the more precise of the two.
-    type_ = a.dtype == b.dtype ? a.dtype : DType::float32;
-    a_ = GemmOperand(a, type_);
-    b_ = GemmOperand(b, type_);
-  }
+  MatmulKernel(const core::KernelSpec& spec, CudaDevice& device)
+      : CudaKernel(device, spec), spec_(spec), a_(spec.inputs[MatmulSpec::a], spec_.product), b_(spec.inputs[MatmulSpec::b], spec_.product) {}
 
   size_t workspace_bytes() const override { return a_.workspace_bytes() + b_.workspace_bytes(); }
 
@@ -147,14 +110,13 @@ class MatmulKernel final : public CudaKernel {
     gemm.rows = out.rows();
     gemm.columns = out.columns();
     gemm.inner = a.columns();
-    gemm.scale = scale_;
-    gemm.residual_period = out.rows();
+    gemm.scale = spec_.scale;
+    gemm.period = out.rows();
     launch(library().gemm, gemm, arguments);
   }
 
  private:
-  DType type_ = DType::float32;
-  float scale_ = 1;
+  MatmulSpec spec_;
   GemmOperand a_, b_;
 };
 

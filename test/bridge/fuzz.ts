@@ -104,7 +104,7 @@ function inputsFor(plan: WirePlan, recorded: readonly ArrayBufferView[]): Uint8A
   })
 }
 
-t.test('spoilt plans', async (t) => {
+t.test('spoilt plans', { timeout: (seconds + 60) * 1000 }, async (t) => {
   const device = await Device.open({ device: 'cpu', dtype: 'f32' })
   t.teardown(() => device.dispose())
   const recorded = await record(device)

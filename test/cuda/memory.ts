@@ -6,8 +6,10 @@ import { Device, listDevices, memoryUsage } from '../../lib/core/device.js'
 import { OutOfMemoryError } from '../../lib/core/errors.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import type { Parameter } from '../../lib/core/value.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
 import { inHalves } from '../../lib/models/programs.js'
 import { softmax, unary } from '../../lib/ops/index.js'
+import { fixture } from '../support/models.js'
 import { noSimulator, simulate } from '../support/simulator.js'
 
 const memory = 4 << 20
@@ -95,6 +97,21 @@ t.test('on the simulator', { skip: noSimulator }, async t => {
     t.ok(tight.most < 64 && tight.most >= 25, `${tight.most} rows at once`)
     t.equal(roomy.most, 100)
     t.same(Buffer.from(tight.result.buffer).equals(Buffer.from(roomy.result.buffer)), true)
+    held.dispose()
+  })
+
+  await t.test('a model embeds many texts in what memory there is', async t => {
+    await using occupied = await open()
+    await using model = await AutoModel.fromPretrained(fixture('minilm-st'), { device: 'cuda-sim', dtype: 'bf16' })
+    const encoder = model.textEncoder!
+    const texts = Array.from({ length: 40 }, (_, s) => Int32Array.from({ length: 1 + (s % 7) }, (_, i) => 3 + ((i * 5 + s * 3) % 40)))
+    const roomy = await encoder.encode(texts)
+    const { arena } = memoryUsage()['cuda-sim:0']!
+    await using tight = await AutoModel.fromPretrained(fixture('minilm-st'), { device: 'cuda-sim', dtype: 'bf16' })
+    const taken = memoryUsage()['cuda-sim:0']!.total
+    const held = await occupy(occupied, memory - taken - Math.floor(arena / 2))
+    t.same(await tight.textEncoder!.encode(texts), roomy)
+    t.ok(memoryUsage()['cuda-sim:0']!.arena <= 1.5 * arena, 'in smaller batches')
     held.dispose()
   })
 })

@@ -100,12 +100,11 @@ t.test('parts of tensors, and what is computed from them', async t => {
   const key = scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 2 } })
   const projected = scope.parameter('proj', [3, 2], { role: 'linear', view: { shape: [2, 3], order: [1, 0] } })
   const scale = {
-    from: [{ name: 'weight', shape: [2] }, { name: 'var', shape: [2] }],
+    from: ['bn.weight', 'bn.var'].map(name => ({ name, shape: [2] })),
     compute: ([weight, variance]: readonly Float32Array[]) => weight!.map((w, i) => w / Math.sqrt(variance![i]!)),
   }
   const folded = scope.at('bn').parameter('folded', [2], { derived: scale })
-  const inBn = { from: scale.from.map(({ name, shape }) => ({ name: `bn.${name}`, shape })), compute: scale.compute }
-  const kernel = scope.parameter('kernel', [2, 6], { role: 'linear', view: { shape: [2, 3, 1, 2], order: [0, 2, 3, 1] }, rowScale: inBn })
+  const kernel = scope.parameter('kernel', [2, 6], { role: 'linear', view: { shape: [2, 3, 1, 2], order: [0, 2, 3, 1] }, rowScale: scale })
   t.not(scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 4 } }), key, 'other rows are another parameter')
   t.equal(scope.parameter('qkv', [2, 2], { view: { shape: [6, 2], begin: 2 } }), key)
 

@@ -61,8 +61,8 @@ t.test('plain CMake needs no Node', async (t) => {
 
 t.test("the compiler's words are understood", (t) => {
   t.strictSame(
-    parseName('void chiasma::cuda::(anonymous namespace)::gemm_mma_kernel<signed char, chiasma::cuda::(anonymous namespace)::Shape<64, 64, 2, 2> >(chiasma::cuda::Gemm, int)'),
-    { name: 'gemm_mma_kernel', arguments: ['signed char', 'Shape<64, 64, 2, 2>'] },
+    parseName('void chiasma::cuda::(anonymous namespace)::gemm_mma_kernel<signed char, chiasma::cuda::(anonymous namespace)::Shape<64, 64, 2, 2, 4> >(chiasma::cuda::Gemm, int)'),
+    { name: 'gemm_mma_kernel', arguments: ['signed char', 'Shape<64, 64, 2, 2, 4>'] },
   )
   t.strictSame(parseName('chiasma::cuda::(anonymous namespace)::scatter_check_kernel(chiasma::cuda::Scatter)'), { name: 'scatter_check_kernel', arguments: [] })
   const words = [
@@ -93,7 +93,7 @@ t.test("the compiler's words are understood", (t) => {
 
 t.test('the gates catch what they are for', (t) => {
   const all = { 'HMMA.16816.F32.BF16': 9, 'IMMA.16832.S8.S8': 9, 'LDSM.16.M88.4': 9, 'LDGSTS.E.BYPASS.128.ZFILL': 9, 'LDG.E.128.CONSTANT': 99, 'STG.E.128': 99, 'STG.E.64': 9 }
-  const shapes: Record<string, string[]> = { gemm_mma_kernel: ['bf16', 'Shape<64, 64, 2, 2>'], attention_mma_kernel: ['bf16', '64'], attention_float_kernel: ['1'] }
+  const shapes: Record<string, string[]> = { gemm_mma_kernel: ['bf16', 'Shape<64, 64, 2, 2, 4>'], attention_mma_kernel: ['bf16', '64'], attention_float_kernel: ['1'] }
   const kernels = [...Object.keys(hot), ...Object.keys(plain)].map(
     (name): Kernel => ({
       name, arguments: shapes[name] ?? ['float', 'bf16'], source: 'a.cu', architecture: 'sm_80', registers: 64, stack: 0, spills: 0, staticShared: 0, threads: 128, counts: name in hot ? all : {},
@@ -106,11 +106,11 @@ t.test('the gates catch what they are for', (t) => {
     t.match(found[0], pattern)
   }
   t.strictSame(complaints(kernels), [])
-  only(changed('gemm_mma_kernel', { spills: 8 }), /gemm_mma_kernel<bf16, Shape<64, 64, 2, 2>> spills 8 bytes/)
+  only(changed('gemm_mma_kernel', { spills: 8 }), /gemm_mma_kernel<bf16, Shape<64, 64, 2, 2, 4>> spills 8 bytes/)
   only(changed('layer_norm_kernel', { stack: 16 }), /stack frame of 16/)
   only(changed('attention_mma_kernel', { counts: { ...all, 'LDL.64': 2 } }), /local memory: 2 × LDL.64/)
   only(changed('gemm_mma_kernel', { counts: without(/HMMA/) }), /0 × HMMA/)
-  only(changed('gemm_mma_kernel', { arguments: ['signed char', 'Shape<16, 16, 1, 4>'], counts: without(/IMMA/) }), /0 × IMMA/)
+  only(changed('gemm_mma_kernel', { arguments: ['signed char', 'Shape<16, 16, 1, 4, 4>'], counts: without(/IMMA/) }), /0 × IMMA/)
   only(changed('attention_mma_kernel', { counts: without(/LDSM/) }), /0 × LDSM/)
   only(changed('gemm_mma_kernel', { counts: { ...without(/STG.E.128/), 'STG.E.128': 15, 'STG.E': 64 } }), /15 × STG.128; expected 16/)
   only(changed('softmax_kernel', { counts: { ...without(/LDG/), 'LDG.E.64': 9 } }), /0 × LDG.128; expected 2/)

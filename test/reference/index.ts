@@ -6,7 +6,7 @@ import { attention } from './attention.js'
 import { add, cast, div, mul, sub, unary } from './elementwise.js'
 import { linear, matmul, patchEmbed } from './linear.js'
 import { l2Normalize, layerNorm, softmax } from './norm.js'
-import { gather, pickToken, pool, scatter } from './rows.js'
+import { gather, pickToken, pool, prependRows, repeatRows, scatter } from './rows.js'
 import { cosineTopK } from './search.js'
 
 const reshape: Reference = ([x], { shape }) => [{ ...x!, shape }]
@@ -24,6 +24,8 @@ export const references: Readonly<Record<OpName, Reference>> = {
   scatter,
   pickToken,
   pool,
+  repeatRows,
+  prependRows,
   l2Normalize,
   softmax,
   add,

@@ -32,3 +32,14 @@ export const pool: Reference = ([x, cuSeqlens], { mode, length }) => {
   )
   return [fromRows([pooled.length, columnsOf(x!)], pooled)]
 }
+
+export const repeatRows: Reference = ([table, like, cuSeqlens], { length }) => {
+  const count = sequences(cuSeqlens, length, like!.shape[0]!).length
+  return [fromRows([count * table!.shape[0]!, columnsOf(table!)], Array.from({ length: count }, () => rowsOf(table!)).flat())]
+}
+
+export const prependRows: Reference = ([prefix, x], { length }) => {
+  const sequences = x!.shape[0]! / length
+  const rows = Array.from({ length: sequences }, (_, s) => [...rowsOf(prefix!), ...rowsOf(x!).slice(s * length, (s + 1) * length)]).flat()
+  return [fromRows([rows.length, columnsOf(x!)], rows)]
+}

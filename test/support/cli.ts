@@ -15,17 +15,17 @@ export interface CliResult {
   stderr: string
 }
 
-/** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. */
-export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; result: Promise<CliResult> } {
+/** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. `stdout`: a file instead. */
+export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}, stdout: 'pipe' | number = 'pipe'): { child: ChildProcess; result: Promise<CliResult> } {
   buildDist()
-  const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
-  let stdout = ''
+  const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: ['ignore', stdout, 'pipe'] })
+  let printed = ''
   let stderr = ''
-  child.stdout!.on('data', (chunk) => (stdout += chunk))
+  child.stdout?.on('data', (chunk) => (printed += chunk))
   child.stderr!.on('data', (chunk) => (stderr += chunk))
   const result = new Promise<CliResult>((resolve, reject) => {
     child.on('error', reject)
-    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
+    child.on('close', (code, signal) => resolve({ code, signal, stdout: printed, stderr }))
   })
   return { child, result }
 }

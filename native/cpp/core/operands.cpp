@@ -21,8 +21,8 @@ std::string texts(const std::vector<DType>& types) {
 
 Operands::Operands(const KernelSpec& spec, std::initializer_list<std::string_view> names, size_t outputs) : spec_(spec), names_(names.begin(), names.end()) {
   if (spec.inputs.size() != names_.size() || spec.outputs.size() != outputs) {
-    refuse(ErrorCode::argument, "expected " + std::to_string(names_.size()) + " inputs and " + std::to_string(outputs) + " outputs; there are " +
-                                    std::to_string(spec.inputs.size()) + " and " + std::to_string(spec.outputs.size()));
+    refuse(ErrorCode::argument, std::to_string(spec.inputs.size()) + " inputs and " + std::to_string(spec.outputs.size()) + " outputs; expected " +
+                                    std::to_string(names_.size()) + " and " + std::to_string(outputs));
   }
   for (size_t i = 0; i < names_.size(); ++i) {
     const bool optional = names_[i].back() == '?', packed = names_[i].back() == '*';

@@ -11,5 +11,7 @@ namespace chiasma::cpu {
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, const SimdKernels& simd);
 std::unique_ptr<core::Kernel> make_scatter(const core::KernelSpec& spec, const SimdKernels& simd);
 std::unique_ptr<core::Kernel> make_pick_token(const core::KernelSpec& spec, const SimdKernels& simd);
+std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, const SimdKernels& simd);
+std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, const SimdKernels& simd);
 
 }  // namespace chiasma::cpu

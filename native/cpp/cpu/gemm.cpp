@@ -1,7 +1,6 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
-#include <string>
 #include <vector>
 
 #include "core/error.h"
@@ -13,6 +12,7 @@ namespace {
 
 constexpr int64_t depth_bytes = 3072;    // of a row of x that a block multiplies before it goes on to the next part of the depth
 constexpr int64_t min_block_rows = 64;   // fewer would read the weight too often
+constexpr int64_t row_unit = 32;         // blocks begin at multiples of it: whole tiles for every instruction set
 constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -41,73 +41,16 @@ const GemmFunctions& choose_gemm(const SimdKernels& simd) {
   return simd.gemm->widened && !dot ? *simd.gemm->widened : *simd.gemm;
 }
 
-using core::DType;
-using core::ErrorCode;
-using core::TensorView;
-
-OperandCheck::OperandCheck(const core::KernelSpec& spec, std::initializer_list<const char*> names) : spec_(spec), names_(names) {
-  if (spec.inputs.size() != names.size() || spec.outputs.size() != 1) {
-    refuse(ErrorCode::argument, std::to_string(spec.inputs.size()) + " inputs and " + std::to_string(spec.outputs.size()) +
-                                    " outputs; expected " + std::to_string(names.size()) + " and 1");
-  }
-}
-
-void OperandCheck::refuse(ErrorCode code, const std::string& message) const { throw core::Error(code, "[" + spec_.op + "] " + message); }
-
-GemmType OperandCheck::floats(int i) const {
-  const TensorView& view = input(i);
-  const std::string name = names_[static_cast<size_t>(i)];
-  if (!view.present()) refuse(ErrorCode::argument, name + " is absent");
-  if (view.dtype == DType::float32) return GemmType::float32;
-  if (view.dtype == DType::bfloat16) return GemmType::bfloat16;
-  refuse(ErrorCode::dtype, name + " is " + core::name_of(view.dtype) + "; expected float32 or bfloat16");
-}
-
-GemmType OperandCheck::weight(int i) const {
-  const GemmType type = input(i).dtype == DType::int8 ? GemmType::int8 : floats(i);
-  if (input(i).layout != core::Layout::linear) refuse(ErrorCode::unsupported, std::string(names_[static_cast<size_t>(i)]) + " is not a weight of role 'linear'");
-  shape(input(i).rank == 2, i, "[outputs, inputs]");
-  return type;
-}
-
-void OperandCheck::plain_row(int i, int64_t n) const {
-  const TensorView& view = input(i);
-  if (!view.present()) return;
-  if (view.dtype != DType::float32) {
-    refuse(ErrorCode::dtype, std::string(names_[static_cast<size_t>(i)]) + " is " + core::name_of(view.dtype) + "; expected float32");
-  }
-  shape(view.rank == 1 && view.shape[0] == n, i, "[" + std::to_string(n) + "]");
-}
-
-GemmType OperandCheck::result() const {
-  const DType dtype = output().dtype;
-  const std::string& wanted = spec_.attributes.string("dtype");
-  if (wanted != core::name_of(dtype)) refuse(ErrorCode::dtype, "the output is " + std::string(core::name_of(dtype)) + ", but the attribute dtype is " + wanted);
-  if (dtype == DType::float32) return GemmType::float32;
-  if (dtype == DType::bfloat16) return GemmType::bfloat16;
-  refuse(ErrorCode::dtype, "the output is " + wanted + "; expected float32 or bfloat16");
-}
-
-void OperandCheck::shape(bool right, int i, const std::string& expected) const {
-  if (right) return;
-  std::string text = "[";
-  for (int d = 0; d < input(i).rank; ++d) text += (d ? ", " : "") + std::to_string(input(i).shape[static_cast<size_t>(d)]);
-  refuse(ErrorCode::shape, std::string(names_[static_cast<size_t>(i)]) + " is " + text + "]; expected " + expected);
-}
-
-void OperandCheck::result_shape(int64_t rows, int64_t n) const {
-  if (output().rank < 1 || output().columns() != n || output().rows() != rows) {
-    refuse(ErrorCode::shape, "the output has " + std::to_string(output().rows()) + " rows of " + std::to_string(output().columns()) + "; expected " +
-                                 std::to_string(rows) + " of " + std::to_string(n));
-  }
+GemmType gemm_type(core::DType dtype) noexcept {
+  return dtype == core::DType::int8 ? GemmType::int8 : dtype == core::DType::bfloat16 ? GemmType::bfloat16 : GemmType::float32;
 }
 
 Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
   block_rows_ = std::max(block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
-  packed_bytes_ = static_cast<size_t>(block_rows_ * row_bytes_);
-  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_, k, weight_type, block_bytes()));
+  packed_bytes_ = static_cast<size_t>((block_rows_ + row_unit) * row_bytes_);
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + row_unit, k, weight_type, block_bytes()));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
@@ -139,9 +82,10 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t
     const int64_t row_block = task / column_blocks;
     const int64_t column_block = task % column_blocks;
     const int64_t group = row_block / row_blocks;
-    const int64_t begin = row_block % row_blocks * rows / row_blocks;
+    const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / row_unit * row_unit : rows; };
+    const int64_t begin = block_begin(row_block % row_blocks);
     GemmBlock block = first;
-    block.rows = (row_block % row_blocks + 1) * rows / row_blocks - begin;
+    block.rows = block_begin(row_block % row_blocks + 1) - begin;
     block.block_bytes = block_bytes();
     char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
     block.scratch = own + packed_bytes_;

@@ -4,12 +4,8 @@
 #pragma once
 
 #include <functional>
-#include <initializer_list>
-#include <string>
-#include <vector>
 
-#include "core/error.h"
-#include "core/kernel.h"
+#include "core/op_specs.h"
 #include "cpu/cpu_device.h"
 #include "cpu/simd/gemm.h"
 #include "cpu/simd_kernels.h"
@@ -19,27 +15,8 @@ namespace chiasma::cpu {
 // The matrix multiply for this processor: with the widened products where they are the quicker ones.
 const GemmFunctions& choose_gemm(const SimdKernels& simd);
 
-// What a spec's operands must be; each throws Error naming op and operand.
-class OperandCheck {
- public:
-  // Refuses another number of inputs than `names`, or of outputs than one.
-  OperandCheck(const core::KernelSpec& spec, std::initializer_list<const char*> names);
-
-  const core::TensorView& input(int i) const { return spec_.inputs[static_cast<size_t>(i)]; }
-  const core::TensorView& output() const { return spec_.outputs[0]; }
-  GemmType floats(int i) const;             // float32 or bfloat16
-  GemmType weight(int i) const;             // the same or int8, of Layout::linear and rank 2
-  void plain_row(int i, int64_t n) const;   // absent, or float32 [n]
-  GemmType result() const;                  // float32 or bfloat16, as the attribute `dtype` says
-  void shape(bool right, int i, const std::string& expected) const;
-  void result_shape(int64_t rows, int64_t n) const;
-
- private:
-  [[noreturn]] void refuse(core::ErrorCode code, const std::string& message) const;
-
-  const core::KernelSpec& spec_;
-  std::vector<const char*> names_;
-};
+// float32, bfloat16 or int8.
+GemmType gemm_type(core::DType dtype) noexcept;
 
 class Gemm {
  public:

@@ -27,6 +27,8 @@ std::span<const KernelEntry> kernel_table() {
       {"scatter", make_scatter},
       {"pickToken", make_pick_token},
       {"pool", make_pool},
+      {"repeatRows", make_repeat_rows},
+      {"prependRows", make_prepend_rows},
       {"add", make_binary},
       {"sub", make_binary},
       {"mul", make_binary},

@@ -3,7 +3,6 @@
 #include "cpu/linear.h"
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -16,20 +15,13 @@ namespace chiasma::cpu {
 using core::DType;
 using core::Error;
 using core::ErrorCode;
+using core::LinearSpec;
+using core::MatmulSpec;
 using core::TensorView;
 
 namespace {
 
 constexpr int64_t read_bytes = 1 << 20;  // of a weight's rows at a time
-
-Activation parse_activation(const std::string& name) {
-  constexpr const char* names[] = {"none", "gelu", "quick_gelu", "gelu_tanh", "relu", "silu", "tanh"};  // as Activation orders them
-  const auto found = std::find(std::begin(names), std::end(names), name);
-  if (found == std::end(names)) {
-    throw Error(ErrorCode::argument, "[linear] activation is '" + name + "'; expected none, gelu, quick_gelu, gelu_tanh, relu, silu or tanh");
-  }
-  return static_cast<Activation>(found - std::begin(names));
-}
 
 // A GemmBlock's part that all blocks share.
 GemmBlock block_of(GemmType weight_type, int64_t n, int64_t k) {
@@ -60,17 +52,18 @@ void run_rows(const Gemm& gemm, const core::Stream& stream, void* workspace, con
 class LinearKernel final : public core::Kernel {
  public:
   LinearKernel(const core::KernelSpec& spec, const SimdKernels& simd)
-      : LinearKernel(OperandCheck(spec, {"x", "weight", "bias", "residual"}), spec, choose_gemm(simd)) {}
+      : LinearKernel(LinearSpec(spec), spec, choose_gemm(simd)) {}
 
   size_t workspace_bytes() const override { return gemm_.workspace_bytes(); }
 
   void run(const core::KernelArguments& arguments) override {
-    const TensorView& x = arguments.inputs[0];
-    const TensorView& residual = arguments.inputs[3];
+    const TensorView& x = arguments.inputs[LinearSpec::x];
+    const TensorView& bias = arguments.inputs[LinearSpec::bias];
+    const TensorView& residual = arguments.inputs[LinearSpec::residual];
     const TensorView& out = arguments.outputs[0];
     GemmBlock block = block_;
-    block.weight = arguments.inputs[1].data;
-    block.bias = arguments.inputs[2].present() ? arguments.inputs[2].as<const float>() : nullptr;
+    block.weight = arguments.inputs[LinearSpec::weight].data;
+    block.bias = bias.present() ? bias.as<const float>() : nullptr;
     if (residual.present()) {
       block.residual = residual.data;
       block.residual_stride = residual.row_stride;
@@ -81,22 +74,13 @@ class LinearKernel final : public core::Kernel {
   }
 
  private:
-  LinearKernel(const OperandCheck& check, const core::KernelSpec& spec, const GemmFunctions& functions)
-      : x_type_(check.floats(0)),
-        block_(block_of(check.weight(1), check.input(1).shape[0], check.input(1).shape[1])),
+  LinearKernel(const LinearSpec& checked, const core::KernelSpec& spec, const GemmFunctions& functions)
+      : x_type_(gemm_type(spec.inputs[LinearSpec::x].dtype)),
+        block_(block_of(gemm_type(spec.inputs[LinearSpec::weight].dtype), checked.columns, checked.inner)),
         gemm_(functions, block_.n, block_.k, block_.weight_type, spec.threads) {
-    const int64_t rows = check.input(0).rows();
-    check.shape(check.input(0).rank >= 1 && check.input(0).columns() == block_.k, 0, "[..., " + std::to_string(block_.k) + "]");
-    check.plain_row(2, block_.n);
-    if (check.input(3).present()) {
-      block_.residual_type = check.floats(3);
-      check.shape(check.input(3).columns() == block_.n && check.input(3).rows() == rows, 3,
-                  std::to_string(rows) + " rows of " + std::to_string(block_.n));
-    }
-    check.result_shape(rows, block_.n);
-    block_.out_type = check.result();
-    block_.activation = parse_activation(spec.attributes.string("activation"));
-    spec.attributes.expect_only({"activation", "dtype"});
+    block_.residual_type = gemm_type(spec.inputs[LinearSpec::residual].dtype);
+    block_.out_type = gemm_type(spec.outputs[0].dtype);
+    block_.activation = static_cast<Activation>(checked.activation);
   }
 
   GemmType x_type_;
@@ -106,7 +90,7 @@ class LinearKernel final : public core::Kernel {
 
 class MatmulKernel final : public core::Kernel {
  public:
-  MatmulKernel(const core::KernelSpec& spec, const SimdKernels& simd) : MatmulKernel(OperandCheck(spec, {"a", "b"}), spec, choose_gemm(simd)) {}
+  MatmulKernel(const core::KernelSpec& spec, const SimdKernels& simd) : MatmulKernel(MatmulSpec(spec), spec, choose_gemm(simd)) {}
 
   size_t workspace_bytes() const override { return packed_bytes_ + gemm_.workspace_bytes(); }
 
@@ -131,18 +115,14 @@ class MatmulKernel final : public core::Kernel {
   }
 
  private:
-  MatmulKernel(const OperandCheck& check, const core::KernelSpec& spec, const GemmFunctions& functions)
-      : a_type_(check.floats(0)),
-        b_type_(check.floats(1)),
-        block_(block_of(a_type_ == GemmType::bfloat16 ? b_type_ : GemmType::float32, check.input(1).rows(), check.input(1).columns())),
+  MatmulKernel(const MatmulSpec& checked, const core::KernelSpec& spec, const GemmFunctions& functions)
+      : a_type_(gemm_type(spec.inputs[MatmulSpec::a].dtype)),
+        b_type_(gemm_type(spec.inputs[MatmulSpec::b].dtype)),
+        block_(block_of(gemm_type(checked.product), checked.columns, checked.inner)),
         gemm_(functions, block_.n, block_.k, block_.weight_type, spec.threads),
         packed_bytes_((functions.weight_bytes(block_.n, block_.k, block_.weight_type) + 63) / 64 * 64) {
-    check.shape(check.input(1).rank == 2, 1, "[N, K]");
-    check.shape(check.input(0).rank == 2 && check.input(0).columns() == block_.k, 0, "[M, " + std::to_string(block_.k) + "]");
-    check.result_shape(check.input(0).rows(), block_.n);
-    block_.out_type = check.result();
-    block_.scale = static_cast<float>(spec.attributes.number("scale"));
-    spec.attributes.expect_only({"scale", "dtype"});
+    block_.out_type = gemm_type(spec.outputs[0].dtype);
+    block_.scale = checked.scale;
   }
 
   GemmType a_type_, b_type_;

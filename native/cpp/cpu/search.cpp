@@ -10,7 +10,7 @@
 #include <limits>
 #include <string>
 
-#include "core/error.h"
+#include "core/op_specs.h"
 #include "cpu/cpu_device.h"
 #include "cpu/simd/search.h"
 
@@ -22,9 +22,11 @@ using core::DType;
 using core::Error;
 using core::ErrorCode;
 using core::TensorView;
+using core::TopKSpec;
 
-enum Input { queries_input, corpus_input, norms_input, input_count };
-enum Output { scores_output, indices_output, output_count };
+CorpusType corpus_type(DType dtype) {
+  return dtype == DType::int8 ? CorpusType::int8 : dtype == DType::bfloat16 ? CorpusType::bfloat16 : CorpusType::float32;
+}
 
 constexpr int64_t alignment = 64;
 constexpr int64_t batch_queries = 64;        // of one task
@@ -72,25 +74,16 @@ void replace_least(Entry* heap, int64_t size, Entry entry) {
 
 class SearchKernel final : public core::Kernel {
  public:
-  SearchKernel(const core::KernelSpec& spec, const SearchFunctions& simd) : simd_(simd), threads_(spec.threads) {
-    check_operands(spec);
-    const int64_t queries = spec.inputs[queries_input].rows();
-    const int64_t rows = spec.inputs[corpus_input].rows();
-    query_stride_ = ceil_div(d_, simd.lanes) * simd.lanes;
-    query_bytes_ = aligned(queries * query_stride_ * static_cast<int64_t>(sizeof(float)));
-    heaps_ = most_heaps(queries, rows);
-    score_bytes_ = aligned(std::min(queries, batch_queries) * tile_rows * static_cast<int64_t>(sizeof(float)));
-    heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
-  }
+  SearchKernel(const core::KernelSpec& spec, const SearchFunctions& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
 
   size_t workspace_bytes() const override {
     return static_cast<size_t>(query_bytes_ + heap_bytes_ + threads_ * score_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
-    const TensorView& queries = arguments.inputs[queries_input];
-    const TensorView& corpus = arguments.inputs[corpus_input];
-    const TensorView& norms = arguments.inputs[norms_input];
+    const TensorView& queries = arguments.inputs[TopKSpec::queries];
+    const TensorView& corpus = arguments.inputs[TopKSpec::corpus];
+    const TensorView& norms = arguments.inputs[TopKSpec::norms];
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
     if (stream.threads() > threads_) refuse(ErrorCode::internal, "the stream has more threads than the kernel was made for");
     const int64_t m = queries.rows(), n = corpus.rows();
@@ -112,65 +105,28 @@ class SearchKernel final : public core::Kernel {
       search_slice(batch, directions, corpus, norms, slice * n / slices, (slice + 1) * n / slices, own);
     });
     stream.parallel_for(m, [&](int64_t query, int) {
-      write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[scores_output], arguments.outputs[indices_output], query);
+      write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[TopKSpec::scores], arguments.outputs[TopKSpec::indices], query);
     });
   }
 
  private:
+  SearchKernel(const TopKSpec& checked, const core::KernelSpec& spec, const SearchFunctions& simd)
+      : simd_(simd), threads_(spec.threads), corpus_type_(corpus_type(spec.inputs[TopKSpec::corpus].dtype)), k_(checked.k), d_(checked.columns) {
+    const int64_t queries = spec.inputs[TopKSpec::queries].rows();
+    const int64_t rows = spec.inputs[TopKSpec::corpus].rows();
+    query_stride_ = ceil_div(d_, simd.lanes) * simd.lanes;
+    query_bytes_ = aligned(queries * query_stride_ * static_cast<int64_t>(sizeof(float)));
+    heaps_ = most_heaps(queries, rows);
+    score_bytes_ = aligned(std::min(queries, batch_queries) * tile_rows * static_cast<int64_t>(sizeof(float)));
+    heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
+  }
+
   // Queries [first, first + count), with the heap of one slice each, `step` entries apart.
   struct Batch {
     int64_t first, count;
     Entry* heaps;
     int64_t step;
   };
-
-  void check_operands(const core::KernelSpec& spec) {
-    if (spec.inputs.size() != input_count || spec.outputs.size() != output_count) refuse(ErrorCode::argument, "expected 3 inputs and 2 outputs");
-    spec.attributes.expect_only({"k"});
-    k_ = spec.attributes.integer("k");
-    if (k_ < 1) refuse(ErrorCode::argument, "k is " + std::to_string(k_) + "; expected at least 1");
-    const TensorView& queries = spec.inputs[queries_input];
-    const TensorView& corpus = spec.inputs[corpus_input];
-    const TensorView& norms = spec.inputs[norms_input];
-    check_matrix("queries", queries);
-    check_matrix("corpus", corpus);
-    if (queries.dtype != DType::float32 && queries.dtype != DType::bfloat16) {
-      refuse(ErrorCode::dtype, std::string("queries is ") + core::name_of(queries.dtype) + "; expected float32 or bfloat16");
-    }
-    if (corpus.dtype == DType::float32) {
-      corpus_type_ = CorpusType::float32;
-    } else if (corpus.dtype == DType::bfloat16) {
-      corpus_type_ = CorpusType::bfloat16;
-    } else if (corpus.dtype == DType::int8) {
-      corpus_type_ = CorpusType::int8;
-    } else {
-      refuse(ErrorCode::dtype, std::string("corpus is ") + core::name_of(corpus.dtype) + "; expected float32, bfloat16 or int8");
-    }
-    d_ = queries.columns();
-    if (d_ < 1 || corpus.columns() != d_) {
-      refuse(ErrorCode::shape, "queries have " + std::to_string(d_) + " features, but corpus has " + std::to_string(corpus.columns()));
-    }
-    if (corpus.rows() > std::numeric_limits<int32_t>::max()) refuse(ErrorCode::shape, "corpus has more rows than int32 counts");
-    if (norms.present()) {
-      if (norms.dtype != DType::float32) refuse(ErrorCode::dtype, std::string("inverseNorms is ") + core::name_of(norms.dtype) + "; expected float32");
-      if (norms.rank != 1 || norms.shape[0] != corpus.rows() || norms.layout != core::Layout::plain) {
-        refuse(ErrorCode::shape, "inverseNorms has to be [" + std::to_string(corpus.rows()) + "]");
-      }
-    }
-    check_output("scores", spec.outputs[scores_output], DType::float32, queries.rows());
-    check_output("indices", spec.outputs[indices_output], DType::int32, queries.rows());
-  }
-
-  static void check_matrix(const char* name, const TensorView& view) {
-    if (view.rank != 2 || view.layout != core::Layout::plain) refuse(ErrorCode::shape, std::string(name) + " has to be [rows, features]");
-  }
-
-  void check_output(const char* name, const TensorView& view, DType dtype, int64_t rows) const {
-    if (view.dtype != dtype) refuse(ErrorCode::dtype, std::string(name) + " is " + core::name_of(view.dtype) + "; expected " + core::name_of(dtype));
-    if (view.rank != 2 || view.rows() != rows || view.columns() != k_) {
-      refuse(ErrorCode::shape, std::string(name) + " has to be [" + std::to_string(rows) + ", " + std::to_string(k_) + "]");
-    }
-  }
 
   // Enough tasks for all threads, while a slice stays much longer than its heap.
   int64_t slices_for(int64_t batches, int64_t rows) const {

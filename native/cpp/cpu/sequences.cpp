@@ -12,15 +12,17 @@ using core::Error;
 using core::ErrorCode;
 using core::TensorView;
 
-Sequences::Sequences(const char* op, const TensorView& cumulative, int64_t length, int64_t rows)
+Sequences::Sequences(const char* op, const TensorView& cumulative, int64_t length, int64_t rows, const char* name, const char* of)
     : length_(length), count_(core::sequence_count(cumulative, length, rows)), longest_(length) {
   if (!cumulative.present()) {
-    check_run(rows % length == 0, op, "the rows of x are no multiple of length");
+    if (rows % length != 0) {
+      throw Error(ErrorCode::shape, std::string("[") + op + "] " + std::to_string(rows) + " rows of " + of + " are no whole number of sequences of " + std::to_string(length));
+    }
     return;
   }
   cumulative_ = cumulative.as<const int32_t>();
   const auto refuse = [&](int64_t s, const std::string& expected) {
-    throw Error(ErrorCode::argument, std::string("[") + op + "] cuSeqlens[" + std::to_string(s) + "] is " + std::to_string(cumulative_[s]) +
+    throw Error(ErrorCode::argument, std::string("[") + op + "] " + name + "[" + std::to_string(s) + "] is " + std::to_string(cumulative_[s]) +
                                          "; expected " + expected);
   };
   check_run(count_ >= 0, op, "cuSeqlens is empty");
@@ -30,7 +32,7 @@ Sequences::Sequences(const char* op, const TensorView& cumulative, int64_t lengt
     if (rows_of_s < 0) refuse(s + 1, "at least " + std::to_string(cumulative_[s]) + ", as before it");
     longest_ = std::max(longest_, rows_of_s);
   }
-  if (cumulative_[count_] > rows) refuse(count_, "at most " + std::to_string(rows) + ", the rows of x");
+  if (cumulative_[count_] > rows) refuse(count_, "at most " + std::to_string(rows) + ", the rows of " + of);
 }
 
 }  // namespace chiasma::cpu

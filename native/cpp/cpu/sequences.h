@@ -9,12 +9,13 @@ namespace chiasma::cpu {
 
 class Sequences {
  public:
-  // At a run. Throws Error(argument) if the lengths do not start at 0, decrease, or end behind `rows`.
-  Sequences(const char* op, const core::TensorView& cumulative, int64_t length, int64_t rows);
+  // At a run, of `rows` rows of the operand `of`. Throws Error(argument) if the lengths, of the operand `name`, do not start at 0, decrease, or end behind them.
+  Sequences(const char* op, const core::TensorView& cumulative, int64_t length, int64_t rows, const char* name = "cuSeqlens", const char* of = "x");
 
   int64_t count() const noexcept { return count_; }
   int64_t begin(int64_t s) const noexcept { return cumulative_ ? cumulative_[s] : s * length_; }
   int64_t length(int64_t s) const noexcept { return cumulative_ ? cumulative_[s + 1] - cumulative_[s] : length_; }
+  int64_t end() const noexcept { return begin(count_); }
   int64_t longest() const noexcept { return longest_; }
 
  private:

@@ -1,5 +1,5 @@
 // The runtime API over the simulator: devices, streams that are late (stream.h), memory (memory.h), captures and graphs.
-// The null stream does its work at once and loses no device: kernels' tests launch on it.
+// The null stream does its work at once and loses no device: kernels' tests launch on it. Long as the API that it stands in for.
 #include "cuda/sim/cudart.h"
 
 #include <algorithm>

@@ -23,7 +23,8 @@ struct Case {
   GemmTile tile = GemmTile::middle;
   std::optional<UnaryKind> activation = std::nullopt;
   bool bias = false, residual = false;
-  int64_t residual_period = 0;  // 0: rows
+  int64_t period = 0;  // 0: rows
+  bool first = false;
   float scale = 1;
   int64_t out_gap = 0;  // elements between rows of out
 };
@@ -70,7 +71,7 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
     sums.push_back(static_cast<int32_t>(sum));
   }
   const DeviceArray<int32_t> x_offsets(offsets), weight_sums(sums);
-  const int64_t period = c.residual_period > 0 ? c.residual_period : c.rows;
+  const int64_t period = c.period > 0 ? c.period : c.rows;
   const Matrix<Out> residual(period, c.columns, c.columns + 3, 6);
   const Matrix<Out> out(c.rows, c.columns, c.columns + c.out_gap, 7);
 
@@ -89,10 +90,12 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
     a.weight_sums = weight_sums.get();
   }
   if (c.bias) a.bias = bias.data();
+  const Matrix<float> first(1, c.columns, c.columns, 8);
+  if (c.first) a.first = first.data();
   a.activated = c.activation.has_value();
   if (c.activation) a.activation = *c.activation;
   if (c.residual) a.residual = residual.view();
-  a.residual_period = period;
+  a.period = period;
   check_launch(launch_gemm_tile(a, c.tile, nullptr));
 
   const std::vector<Out> result = out.read();
@@ -106,7 +109,8 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
       }
       double factor = c.scale;
       if (bytes) factor *= x_scales.at(0, r) * weight_scales.at(0, n);
-      double expected = activate(c.activation, sum * factor + (c.bias ? bias.at(0, n) : 0));
+      const bool is_first = c.first && r % period == 0;
+      double expected = activate(c.activation, is_first ? first.at(0, n) : sum * factor + (c.bias ? bias.at(0, n) : 0));
       if (c.residual) expected += residual.at(r % period, n);
       const double got = static_cast<double>(to_float(result[static_cast<size_t>(r * c.columns + n)]));
       const double one_rounding = std::is_same_v<Out, float> ? 1e-6 : std::is_same_v<Out, f16> ? 1e-3 : 8e-3;
@@ -118,7 +122,7 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   return result;
 }
 
-constexpr GemmTile all_tiles[] = {GemmTile::large, GemmTile::middle, GemmTile::small};
+constexpr GemmTile all_tiles[] = {GemmTile::large, GemmTile::large_three, GemmTile::middle, GemmTile::small};
 
 }  // namespace
 
@@ -145,7 +149,7 @@ TEST("gemm: epilogues") {
     NOTE("activation " + std::to_string(static_cast<int>(kind)));
     run_case<bf16, bf16>({.rows = 20, .columns = 40, .inner = 24, .activation = kind, .bias = true, .residual = true, .out_gap = 8}, 1e-6);
   }
-  run_case<bf16, float>({.rows = 21, .columns = 37, .inner = 64, .bias = true, .residual = true, .residual_period = 7, .scale = 0.25f, .out_gap = 5}, 1e-6);
+  run_case<bf16, float>({.rows = 21, .columns = 37, .inner = 64, .bias = true, .residual = true, .period = 7, .first = true, .scale = 0.25f, .out_gap = 5}, 1e-6);
 }
 
 TEST("gemm: nothing to sum leaves bias and residual") {
@@ -155,7 +159,7 @@ TEST("gemm: nothing to sum leaves bias and residual") {
 
 TEST("gemm: the same bits in every tile, and for a row in any batch") {
   const auto large = run_case<bf16, float>({.rows = 140, .columns = 72, .inner = 320, .tile = GemmTile::large}, 1e-6);
-  for (const GemmTile tile : {GemmTile::middle, GemmTile::small}) {
+  for (const GemmTile tile : {GemmTile::large_three, GemmTile::middle, GemmTile::small}) {
     const auto other = run_case<bf16, float>({.rows = 140, .columns = 72, .inner = 320, .tile = tile}, 1e-6);
     CHECK(std::memcmp(large.data(), other.data(), large.size() * sizeof(float)) == 0);
     // The random rows are the same ones from the start.
@@ -171,7 +175,7 @@ TEST("gemm: under 20 orders of threads") {
     sim::Options options = before;
     options.seed = seed;
     sim::set_options(options);
-    run_case<bf16, bf16>({.rows = 70, .columns = 70, .inner = 224, .tile = seed % 2 ? GemmTile::large : GemmTile::middle, .bias = true}, 1e-6);
+    run_case<bf16, bf16>({.rows = 70, .columns = 70, .inner = 224, .tile = all_tiles[seed % 3], .bias = true}, 1e-6);
   }
   sim::set_options(before);
 }
@@ -184,6 +188,7 @@ TEST("gemm: operands that are not aligned are refused") {
   a.out = out.view();
   a.rows = a.columns = 4;
   a.inner = 8;
+  a.period = 4;
   CHECK(launch_gemm_tile(a, GemmTile::small, nullptr) == cudaErrorInvalidValue);
 }
 

@@ -298,7 +298,7 @@ TEST("sim: half-width numbers") {
 TEST("sim: a missing __syncthreads is reported with kernel, line and threads") {
   DeviceArray<float> y(64);
   expect_report([&] { return LAUNCH(missing_barrier_kernel, 1, 64, 0, nullptr, y.get()); },
-                {"missing_barrier_kernel", "race", "shared 'row'", "thread ", "sim_test.cu:", "no barrier between"});
+                {"kernel missing_barrier_kernel", "race", "shared 'row'", "thread ", "missing_barrier_kernel at sim_test.cu:", "no barrier between"});
   expect_report([&] { return LAUNCH(missing_second_barrier_kernel, 1, 64, 0, nullptr, y.get()); }, {"race", "sim_test.cu:"});
   DeviceArray<bf16> halves(64);
   expect_report([&] { return LAUNCH(half_word_race_kernel, 1, 64, 0, nullptr, halves.get()); }, {"race", "wrote it"});
@@ -308,22 +308,24 @@ TEST("sim: a missing __syncthreads is reported with kernel, line and threads") {
 
 TEST("sim: a shuffle with a wrong mask is reported") {
   DeviceArray<int> y(32);
-  expect_report([&] { return LAUNCH(wrong_mask_kernel, 1, 32, 0, nullptr, y.get()); }, {"wrong_mask_kernel", "a shuffle", "0xffffffff", "sim_test.cu:"});
-  expect_report([&] { return LAUNCH(left_out_kernel, 1, 32, 0, nullptr, y.get()); }, {"a shuffle", "sim_test.cu:"});
-  expect_report([&] { return LAUNCH(source_outside_mask_kernel, 1, 32, 0, nullptr, y.get()); }, {"not in its mask"});
+  expect_report([&] { return LAUNCH(wrong_mask_kernel, 1, 32, 0, nullptr, y.get()); }, {"kernel wrong_mask_kernel", "thread", "a shuffle", "0xffffffff", "wrong_mask_kernel at sim_test.cu:"});
+  expect_report([&] { return LAUNCH(left_out_kernel, 1, 32, 0, nullptr, y.get()); },
+                {"kernel left_out_kernel", "thread ", "a shuffle", "left_out_kernel at sim_test.cu:"});
+  expect_report([&] { return LAUNCH(source_outside_mask_kernel, 1, 32, 0, nullptr, y.get()); }, {"kernel source_outside_mask_kernel", "lane ", "source_outside_mask_kernel at sim_test.cu:", "not in its mask"});
 }
 
 TEST("sim: a read of shared memory before its copy has landed is reported") {
   DeviceArray<float> x(std::vector<float>(32, 1.0f)), y(32);
-  expect_report([&] { return LAUNCH(early_read_kernel<false>, 1, 32, 0, nullptr, x.get(), y.get()); }, {"not landed", "shared 'row'", "sim_test.cu:"});
+  expect_report([&] { return LAUNCH(early_read_kernel<false>, 1, 32, 0, nullptr, x.get(), y.get()); }, {"early_read_kernel<false>", "not landed", "shared 'row'", "thread ", "early_read_kernel at sim_test.cu:"});
   expect_report([&] { return LAUNCH(early_read_kernel<true>, 1, 32, 0, nullptr, x.get(), y.get()); }, {"not landed"});
-  expect_report([&] { return LAUNCH(landed_for_others_kernel, 1, 32, 0, nullptr, x.get(), y.get()); }, {"sim_test.cu:"});
+  expect_report([&] { return LAUNCH(landed_for_others_kernel, 1, 32, 0, nullptr, x.get(), y.get()); },
+                {"kernel landed_for_others_kernel", "thread ", "landed_for_others_kernel at sim_test.cu:"});
 }
 
 TEST("sim: accesses out of bounds are reported") {
   DeviceArray<float> y(32);
   expect_report([&] { return LAUNCH(write_past_kernel, 1, 32, 0, nullptr, y.get(), 32); },
-                {"out of bounds", "thread 5 writes 4 bytes", "128 bytes into an allocation of 128 bytes", "write_past_kernel at sim_test.cu:"});
+                {"kernel write_past_kernel", "out of bounds", "thread 5 writes 4 bytes", "128 bytes into an allocation of 128 bytes", "write_past_kernel at sim_test.cu:"});
   expect_report([&] { return LAUNCH(write_past_kernel, 1, 32, 0, nullptr, y.get(), -40); }, {"out of bounds"});
   expect_report([&] { return LAUNCH(write_past_kernel, 1, 32, 0, nullptr, y.get(), 1 << 20); }, {"out of bounds"});
   expect_report([&] { return LAUNCH(read_past_shared_kernel, 1, 32, 0, nullptr, y.get()); }, {"out of bounds", "past the end of shared 'row'"});
@@ -350,7 +352,7 @@ TEST("sim: a write of the host's into a red zone is found on synchronise and on 
 TEST("sim: barriers that not all threads reach are reported with who waits where") {
   DeviceArray<float> y(64);
   expect_report([&] { return LAUNCH(unreached_barrier_kernel, 1, 64, 0, nullptr, y.get()); },
-                {"a barrier that not all threads reach", "wait at __syncthreads", "unreached_barrier_kernel at sim_test.cu:", "have ended"});
+                {"kernel unreached_barrier_kernel", "a barrier that not all threads reach", "thread", "wait at __syncthreads", "unreached_barrier_kernel at sim_test.cu:", "have ended"});
   expect_report([&] { return LAUNCH(crossed_barriers_kernel, 1, 64, 0, nullptr, y.get()); },
                 {"deadlock", "threads 0-31 wait at barrier_sync of id 1", "threads 32-63 wait at barrier_sync of id 2"});
   expect_report([&] { return LAUNCH(diverged_product_kernel, 1, 32, 0, nullptr, y.get()); }, {"mma", "sim_test.cu:"});

@@ -456,7 +456,10 @@ template <bool dot>
 size_t scratch_bytes(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
   const Geometry geometry = geometry_of(type);
   const Cuts cuts = cuts_of<dot>(rows, k, type, block_bytes);
-  return static_cast<size_t>(wide_size + cuts.run * cuts.row_panels * geometry.rows * geometry.columns) * sizeof(float);
+  // A run's sums take block_bytes at most, or what one panel of C needs; fewer rows never need more.
+  const int64_t panel_sums = cuts.row_panels * geometry.rows * geometry.columns;
+  const int64_t run_sums = cuts.blocks > 1 ? block_bytes / static_cast<int64_t>(sizeof(float)) : 0;
+  return static_cast<size_t>(wide_size + (panel_sums > run_sums ? panel_sums : run_sums)) * sizeof(float);
 }
 
 template <bool dot>

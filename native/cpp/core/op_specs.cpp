@@ -1,0 +1,151 @@
+// Operands and attributes of the ops with many of them.
+#include "core/op_specs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <tuple>
+
+#include "core/checked.h"
+
+namespace chiasma::core {
+
+LinearSpec::LinearSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"x", "weight*", "bias?", "residual?"});
+  operands.floats(x);
+  operands.weight(weight);
+  columns = operands.input(weight).shape[0];
+  inner = operands.input(weight).shape[1];
+  rows = operands.input(x).rows();
+  if (operands.input(x).rank < 1 || operands.input(x).columns() != inner) operands.refuse_shape(x, "[..., " + std::to_string(inner) + "]");
+  operands.row(bias, columns);
+  const TensorView& added = operands.input(residual);
+  operands.floats(residual);
+  if (added.present() && (added.rank < 1 || added.columns() != columns || added.rows() != rows)) {
+    operands.refuse_shape(residual, std::to_string(rows) + " rows of " + std::to_string(columns));
+  }
+  operands.result_rows(rows, columns);
+  activation = parse_choice(spec, "activation", {"none", "gelu", "quick_gelu", "gelu_tanh", "relu", "silu", "tanh"});
+  spec.attributes.expect_only({"activation", "dtype"});
+}
+
+MatmulSpec::MatmulSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"a", "b"});
+  operands.floats(a);
+  operands.floats(b);
+  operands.rank(b, 2, "[N, K]");
+  columns = operands.input(b).shape[0];
+  inner = operands.input(b).shape[1];
+  if (operands.input(a).rank != 2 || operands.input(a).shape[1] != inner) operands.refuse_shape(a, "[M, " + std::to_string(inner) + "]");
+  product = operands.input(a).dtype == operands.input(b).dtype ? operands.input(a).dtype : DType::float32;
+  operands.result_rows(operands.input(a).rows(), columns);
+  scale = static_cast<float>(spec.attributes.number("scale"));
+  spec.attributes.expect_only({"scale", "dtype"});
+}
+
+AttentionSpec::AttentionSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"q", "k", "v", "cuSeqlensQ?", "cuSeqlensK?", "relativeBias?"});
+  const Attributes& attributes = spec.attributes;
+  attributes.expect_only({"heads", "scale", "causal", "queryLength", "keyLength", "dtype"});
+  heads = attributes.integer("heads");
+  scale = static_cast<float>(attributes.number("scale"));
+  causal = attributes.boolean("causal", false);
+  if (heads < 1) operands.refuse(ErrorCode::argument, "heads is " + std::to_string(heads) + "; expected at least 1");
+  if (!std::isfinite(scale)) operands.refuse(ErrorCode::argument, "scale is not finite in float32");
+  for (const size_t i : {q, k, v}) {
+    operands.floats(i);
+    operands.rank(i, 2, "[rows, heads · head size]");
+  }
+  const int64_t columns = operands.input(q).shape[1];
+  if (columns < 1 || columns % heads != 0) operands.refuse_shape(q, "a multiple of " + std::to_string(heads) + " columns, a share for each head");
+  head_size = columns / heads;
+  const std::vector<int64_t> keys = {operands.input(k).shape[0], columns};
+  for (const size_t i : {k, v}) {
+    if (operands.input(i).shape[0] != keys[0] || operands.input(i).shape[1] != columns) operands.refuse_shape(i, text_of(keys));
+  }
+  operands.result({operands.input(q).shape[0], columns});
+  query_length = check_sequences(operands, spec, lengths_q, q, "queryLength");
+  key_length = check_sequences(operands, spec, lengths_k, k, "keyLength");
+  operands.dtype(bias, {DType::float32});
+  const TensorView& table = operands.input(bias);
+  if (table.present() && (table.rank != 2 || table.shape[0] % 2 != 1 || table.shape[1] != heads)) {
+    operands.refuse_shape(bias, "[2L − 1, " + std::to_string(heads) + "]");
+  }
+  if (query_length > 0 && key_length > 0) {
+    const int64_t sequences = operands.input(q).shape[0] / query_length;
+    if (sequences != keys[0] / key_length) {
+      operands.refuse(ErrorCode::shape, "q has " + std::to_string(sequences) + " sequences, but k has " + std::to_string(keys[0] / key_length));
+    }
+  }
+  const int64_t longest = std::max(query_length, key_length);
+  if (table.present() && longest > (table.shape[0] + 1) / 2) {
+    operands.refuse(ErrorCode::argument, "sequences have " + std::to_string(longest) + " rows, but relativeBias serves " +
+                                             std::to_string((table.shape[0] + 1) / 2) + " at most");
+  }
+}
+
+PatchEmbedSpec::PatchEmbedSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"pixels", "weight*", "bias?", "classToken?", "positionEmbedding?"});
+  const TensorView& view = operands.input(pixels);
+  operands.dtype(pixels, {DType::uint8, DType::float32});
+  bytes = view.dtype == DType::uint8;
+  if (view.rank != 4 || view.shape[bytes ? 3 : 1] != pixel_channels || !view.contiguous()) {
+    operands.refuse_shape(pixels, bytes ? "[B, Y, X, 3], contiguous" : "[B, 3, Y, X], contiguous");
+  }
+  height = view.shape[bytes ? 1 : 2];
+  width = view.shape[bytes ? 2 : 3];
+  patch = spec.attributes.integer("patch");
+  if (patch < 1 || patch > 1 << 12) operands.refuse(ErrorCode::argument, "patch is " + std::to_string(patch) + "; expected 1 to 4096");
+  operands.floats(weight);
+  features = operands.input(weight).shape[0];
+  depth = pixel_channels * patch * patch;
+  if (operands.input(weight).shape[1] != depth) operands.refuse_shape(weight, "[C, " + std::to_string(depth) + "]");
+  down = height / patch;
+  across = width / patch;
+  operands.row(bias, features);
+  operands.row(class_token, features);
+  has_class_token = operands.input(class_token).present();
+  const TensorView& positions = operands.input(position);
+  operands.dtype(position, {DType::float32});
+  if (positions.present() && (positions.rank != 2 || positions.shape[0] != tokens() || positions.shape[1] != features)) {
+    operands.refuse_shape(position, "[" + std::to_string(tokens()) + ", " + std::to_string(features) + "]");
+  }
+  operands.result_rows(view.shape[0] * tokens(), features);
+  rescale = spec.attributes.number("rescale");
+  const std::vector<double> means = spec.attributes.numbers("mean"), deviations = spec.attributes.numbers("std");
+  if (means.size() != pixel_channels || deviations.size() != pixel_channels) {
+    operands.refuse(ErrorCode::argument, "mean and std have " + std::to_string(means.size()) + " and " + std::to_string(deviations.size()) +
+                                             " numbers; expected 3 each");
+  }
+  for (size_t c = 0; c < pixel_channels; ++c) {
+    mean[c] = static_cast<float>(means[c]);
+    std[c] = static_cast<float>(deviations[c]);
+  }
+  spec.attributes.expect_only({"patch", "rescale", "mean", "std", "dtype"});
+}
+
+TopKSpec::TopKSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"queries", "corpus", "inverseNorms?"}, 2);
+  const TensorView& rows = operands.input(corpus);
+  operands.floats(queries);
+  operands.dtype(corpus, {DType::float32, DType::bfloat16, DType::int8});
+  operands.rank(queries, 2, "[M, D]");
+  operands.rank(corpus, 2, "[N, D]");
+  columns = rows.shape[1];
+  if (columns < 1 || operands.input(queries).shape[1] != columns) operands.refuse_shape(queries, "[M, " + std::to_string(columns) + "]");
+  if (rows.shape[0] > std::numeric_limits<int32_t>::max()) operands.refuse_shape(corpus, "no more rows than int32 counts");
+  operands.row(norms, rows.shape[0]);
+  spec.attributes.expect_only({"k"});
+  k = spec.attributes.integer("k");
+  if (k < 1) operands.refuse(ErrorCode::argument, "k is " + std::to_string(k) + "; expected at least 1");
+  for (const auto& [i, name, dtype] : {std::tuple(scores, "scores", DType::float32), std::tuple(indices, "indices", DType::int32)}) {
+    const TensorView& view = operands.output(i);
+    if (view.dtype != dtype) operands.refuse(ErrorCode::dtype, std::string(name) + " is " + name_of(view.dtype) + "; expected " + name_of(dtype));
+    const std::vector<int64_t> shape = {operands.input(queries).shape[0], k};
+    if (view.rank != 2 || view.shape[0] != shape[0] || view.shape[1] != k) {
+      operands.refuse(ErrorCode::shape, std::string(name) + " is " + shape_text(view) + "; expected " + text_of(shape));
+    }
+  }
+}
+
+}  // namespace chiasma::core

@@ -1,0 +1,75 @@
+// What the ops with many operands take, read from a step and checked once for every device. Each throws Error naming op and operand.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "core/operands.h"
+
+namespace chiasma::core {
+
+struct LinearSpec {
+  enum Input : size_t { x, weight, bias, residual };
+
+  explicit LinearSpec(const KernelSpec& spec);
+
+  int64_t rows = 0, columns = 0, inner = 0;  // at capacity
+  int activation = 0;  // of none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh
+};
+
+struct MatmulSpec {
+  enum Input : size_t { a, b };
+
+  explicit MatmulSpec(const KernelSpec& spec);
+
+  int64_t columns = 0, inner = 0;
+  DType product = DType::float32;  // of the products: the inputs' type if they have the same
+  float scale = 1;
+};
+
+struct AttentionSpec {
+  enum Input : size_t { q, k, v, lengths_q, lengths_k, bias };
+
+  explicit AttentionSpec(const KernelSpec& spec);
+
+  int64_t heads = 1, head_size = 1;
+  int64_t query_length = 0, key_length = 0;  // 0: by cumulative lengths
+  float scale = 1;
+  bool causal = false;
+};
+
+constexpr int64_t pixel_channels = 3;
+
+struct PatchEmbedSpec {
+  enum Input : size_t { pixels, weight, bias, class_token, position };
+
+  explicit PatchEmbedSpec(const KernelSpec& spec);
+
+  bool bytes = false;  // pixels are uint8 [pictures, height, width, 3], else float32 [pictures, 3, height, width]
+  int64_t height = 0, width = 0;
+  int64_t patch = 0;     // side
+  int64_t features = 0;  // [C]
+  int64_t depth = 0;     // 3 · patch²
+  int64_t down = 0, across = 0;  // patches of a picture
+  bool has_class_token = false;
+  double rescale = 1;
+  std::array<float, pixel_channels> mean{}, std{};
+
+  int64_t patches() const noexcept { return down * across; }
+  int64_t tokens() const noexcept { return patches() + (has_class_token ? 1 : 0); }
+  // As the reference computes: value · rescale in float64, rounded; then (value − mean) / std in float32.
+  float normalised(int value, size_t channel) const noexcept {
+    return (static_cast<float>(static_cast<double>(value) * rescale) - mean[channel]) / std[channel];
+  }
+};
+
+struct TopKSpec {
+  enum Input : size_t { queries, corpus, norms };
+  enum Output : size_t { scores, indices };
+
+  explicit TopKSpec(const KernelSpec& spec);
+
+  int64_t k = 0, columns = 0;
+};
+
+}  // namespace chiasma::core
