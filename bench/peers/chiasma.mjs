@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { AutoModel, Embedder, Tensor, VectorIndex } from '../../dist/index.js'
 import { captions, floats, photos, sentences } from './data.mjs'
-import { batchesOf, joined, partOf, serve } from './serve.mjs'
+import { batchesOf, joined, ofRound, partOf, serve } from './serve.mjs'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url)))
 
@@ -43,14 +43,14 @@ const tasks = {
     }
   },
 
-  /** Image files to embeddings, in a stream. */
+  /** Image files to embeddings, in a stream: other ones each round. */
   async folder({ model, dtype, folder, isa, count }) {
     const embedder = await Embedder.fromPretrained(model, { device: 'cpu', dtype, isa })
-    const files = photos(folder).slice(0, count)
+    const files = photos(folder)
     return {
-      run: async () => {
+      run: async round => {
         let items = 0
-        for await (const { error } of embedder.embedStream(files)) {
+        for await (const { error } of embedder.embedStream(ofRound(files, count, round))) {
           if (error) throw error
           items++
         }
@@ -63,15 +63,16 @@ const tasks = {
   /** The same files through decoding and preprocessing alone. */
   async decode({ model, folder, count }) {
     const embedder = await Embedder.fromPretrained(model, { device: 'cpu' })
-    const files = photos(folder).slice(0, count)
+    const files = photos(folder)
     return {
-      run: async () => {
+      run: async round => {
+        const some = ofRound(files, count, round)
         let next = 0
         const work = async () => {
-          while (next < files.length) await embedder.preprocess(files[next++])
+          while (next < some.length) await embedder.preprocess(some[next++])
         }
         await Promise.all(Array.from({ length: 16 }, work))
-        return files.length
+        return some.length
       },
     }
   },

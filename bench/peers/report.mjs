@@ -63,17 +63,23 @@ function overlap(a, b) {
   return common / (a.rows * a.columns)
 }
 
-/** The most that this kind of arithmetic, or of reading, was seen to do beside the measurement. */
+/** The most that this kind of arithmetic, or of reading, was seen to do. */
 function peakOf(stage, { dtype, vectors }, peaks) {
   const best = pick => Math.max(...peaks.map(pick).map(value => value ?? 0))
   if (stage.bytes) return best(({ read }) => read[Math.round(stage.bytes / 1e6)])
-  return Math.max(best(peak => peak[dtype]), vectors ? 0 : best(peak => peak[`${dtype}_amx`]))
+  // bf16 may be computed by float32's multiply-adds too, which are twice as many on some processors.
+  const plain = Math.max(best(peak => peak[dtype]), dtype === 'bf16' ? best(peak => peak.f32) : 0)
+  return Math.max(plain, vectors ? 0 : best(peak => peak[`${dtype}_amx`]))
 }
 
 const nameOf = ({ name, dtype }) => `${name} ${dtype}`
 
-/** What is known of a stage, for the table and the file. */
-export function summary(stage, contenders, peaks) {
+/**
+ * What is known of a stage, for the table and the file.
+ * @param peaks measured before and after it
+ * @param others those of stages before: a busy machine shows its peak only now and then, and the best is the truest
+ */
+export function summary(stage, contenders, peaks, others = []) {
   const measured = contenders.filter(({ missing }) => !missing)
   const reference = measured.find(one => nameOf(one) === stage.reference)
   const disagreements = []
@@ -82,7 +88,7 @@ export function summary(stage, contenders, peaks) {
     if (missing) return { name, dtype, missing }
     const rate = median(one.rates)
     const work = stage.bytes ?? one.operations ?? stage.operations
-    const peak = work && !(stage.bytes && dtype !== 'f32' && nameOf(one) === stage.reference) ? peakOf(stage, one, peaks) : 0
+    const peak = work && !(stage.bytes && dtype !== 'f32' && nameOf(one) === stage.reference) ? peakOf(stage, one, [...peaks, ...others]) : 0
     const agreement = reference?.outputs && one.outputs && (stage.indices ? overlap : cosine)(reference.outputs, one.outputs)
     if (dtype === 'f32' && agreement !== undefined && !(agreement >= (stage.indices ? OVERLAP : COSINE))) disagreements.push(`${name}: ${agreement}`)
     return {
@@ -149,6 +155,10 @@ export class Results {
     this.lines = existsSync(this.file) ? JSON.parse(readFileSync(this.file, 'utf8')).lines : []
   }
 
+  peaks() {
+    return this.lines.flatMap(({ peaks }) => peaks)
+  }
+
   add(line) {
     this.lines = [...this.lines.filter(({ name }) => name !== line.name), line]
     writeFileSync(this.file, `${JSON.stringify({ machine: this.here, lines: this.lines }, (key, value) => (typeof value === 'number' ? Number(value.toPrecision(6)) : value), 1)}\n`)
@@ -157,15 +167,15 @@ export class Results {
 
   markdown() {
     const { name, cores, memory, features, system } = this.here
-    const best = kind => Math.max(...this.lines.flatMap(({ peaks }) => peaks.map(peak => peak[kind] ?? 0)))
+    const best = kind => Math.max(...this.peaks().map(peak => peak[kind] ?? 0))
     const kinds = ['f32', 'bf16', 'int8', 'bf16_amx', 'int8_amx'].filter(kind => best(kind) > 0)
     const peaks = kinds.map(kind => `${kind.replace('_amx', ' with AMX')} ${Math.round(best(kind)).toLocaleString('en-US')}`).join(', ')
     return [
       `# chiasma beside its peers: ${name}, ${cores} cores`,
       '',
       `${memory} of memory; ${features.join(', ')}; ${system}. Measured peaks in G operations a second, the best of all stages: ${peaks}.`,
-      '"Of peak" is the share of the peak measured before and after that stage. "Agreement" is the lowest cosine with the f32 reference, or the share of its nearest rows found.',
-      'Contenders took turns in one run; a ratio is the median of the rounds\' ratios. Repeat it with `npm run bench:peers`.',
+      '"Of peak" is the share of the best peak measured until then, beside this stage and those before. "Agreement" is the lowest cosine with the f32 reference, or the share of its nearest rows found.',
+      '"Cores busy" is what a contender got of the machine: fewer than it can use means that something else ran. Contenders took turns; a ratio is the median of the rounds\' ratios. Repeat it with `npm run bench:peers`.',
       '',
       ...['image', 'text', 'folder', 'start', 'search'].flatMap(section => {
         const lines = this.lines.filter(line => line.section === section)

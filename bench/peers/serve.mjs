@@ -48,6 +48,11 @@ export function partOf(list, parts, round) {
   return parts > 1 ? list.filter((_, i) => i % parts === round % parts) : list
 }
 
+/** `count` of a list from the `round`-th lot on, over and over. */
+export function ofRound(list, count, round) {
+  return Array.from({ length: count }, (_, i) => list[(round * count + i) % list.length])
+}
+
 /** Lists of at most `size` items in order. */
 export function batchesOf(list, size) {
   return Array.from({ length: Math.ceil(list.length / size) }, (_, i) => list.slice(i * size, (i + 1) * size))

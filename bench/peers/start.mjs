@@ -32,7 +32,7 @@ function weightBytes(file) {
   return Object.values(header).reduce((sum, { data_offsets: range }) => sum + (range ? range[1] - range[0] : 0), 0)
 }
 
-export function processStages({ shared, models, data, quick }) {
+export function processStages({ shared, models, data, photos: count }) {
   const model = join(models, 'clip-vit-base-patch32')
   const source = join(shared, 'data/photos')
   const first = {
@@ -42,7 +42,7 @@ export function processStages({ shared, models, data, quick }) {
     unit: 'starts/s',
     reference: 'transformers.js f32',
     async run({ rounds, missing }) {
-      const [photo] = photos(photoFolder(data, source, 2000))
+      const [photo] = photos(photoFolder(data, source, 2016))
       const contenders = [
         { name: 'chiasma', own: true, dtype: 'bf16', script: 'first-chiasma.mjs', args: [model, 'auto', photo] },
         { name: 'chiasma', own: true, dtype: 'f32', script: 'first-chiasma.mjs', args: [model, 'f32', photo] },
@@ -60,11 +60,10 @@ export function processStages({ shared, models, data, quick }) {
       return contenders
     },
   }
-  const count = quick ? 1000 : 10_000
   const memory = {
     name: 'folder-memory',
     section: 'folder',
-    title: `Resident memory over a folder of ${count} photos`,
+    title: `Resident memory over a folder of ${count.toLocaleString('en-US')} photos`,
     unit: 'images/s',
     async run() {
       const { said } = await time('folder-memory.mjs', [model, photoFolder(data, source, count)])

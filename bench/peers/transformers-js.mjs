@@ -3,7 +3,7 @@
 import { basename, dirname } from 'node:path'
 import { photos, sentences } from './data.mjs'
 import { peer } from './node-peers.mjs'
-import { batchesOf, joined, partOf, serve } from './serve.mjs'
+import { batchesOf, joined, ofRound, partOf, serve } from './serve.mjs'
 
 const { module: transformers, version } = await peer('@huggingface/transformers')
 const { AutoProcessor, CLIPVisionModelWithProjection, env, pipeline, RawImage } = transformers
@@ -27,12 +27,12 @@ const tasks = {
   async folder({ model, dtype, folder, count }) {
     const processor = await AutoProcessor.from_pretrained(model)
     const clip = await CLIPVisionModelWithProjection.from_pretrained(model, { dtype, device: 'cpu' })
-    const files = photos(folder).slice(0, count)
+    const files = photos(folder)
     const embed = async some => (await clip(await processor(await Promise.all(some.map(file => RawImage.read(file)))))).image_embeds.normalize(2, -1).data
     return {
-      run: async () => {
-        for (const some of batchesOf(files, 32)) await embed(some)
-        return files.length
+      run: async round => {
+        for (const some of batchesOf(ofRound(files, count, round), 32)) await embed(some)
+        return count
       },
       outputs: async () => joined([await embed(files.slice(0, 32))], 32),
     }

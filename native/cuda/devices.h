@@ -17,10 +17,10 @@ struct DeviceInfo {
   std::string name;
   int ordinal = 0;
   uint64_t memory = 0;             // bytes; 0: not known
-  std::optional<uint64_t> free;    // bytes
-  std::string bus_id;
-  std::string compute_capability;  // '9.0'; empty: not known
-  std::string reason;              // why it cannot be used; empty if it can
+  std::optional<uint64_t> free = {};  // bytes
+  std::string bus_id = {};
+  std::string compute_capability = {};  // '9.0'; empty: not known
+  std::string reason = {};         // why it cannot be used; empty if it can
 };
 
 // Asks the driver once; later calls get the same answer but for the free memory. May take seconds the first time, makes no context.

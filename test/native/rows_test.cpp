@@ -216,7 +216,7 @@ TEST("rows: refusals name op and operand") {
   CHECK(contains(error(ErrorCode::shape, "layerNorm", {&x, &narrow, nullptr}, out, {{"eps", 0.0}}), "[layerNorm] weight is [7]; expected [8]"));
   CHECK(contains(error(ErrorCode::argument, "layerNorm", {&x, nullptr, nullptr}, out, {{"eps", -1.0}}), "[layerNorm] eps is -1"));
   CHECK(contains(error(ErrorCode::argument, "layerNorm", {&x, nullptr, nullptr}, out, {}), "eps"));
-  CHECK(contains(error(ErrorCode::argument, "layerNorm", {&x}, out, {{"eps", 0.0}}), "[layerNorm] expected 3 inputs and 1 output"));
+  CHECK(contains(error(ErrorCode::argument, "layerNorm", {&x}, out, {{"eps", 0.0}}), "[layerNorm] 1 inputs and 1 outputs; expected 3 and 1"));
   CHECK(contains(error(ErrorCode::argument, "softmax", {nullptr}, out, {}), "[softmax] x is missing"));
   CHECK(contains(error(ErrorCode::argument, "softmax", {&x}, out, {{"axis", 1.0}}), "axis"));
   CHECK(contains(error(ErrorCode::argument, "unary", {&x}, out, {{"kind", std::string("cosh")}}), "[unary] kind is 'cosh'"));

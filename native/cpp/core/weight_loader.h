@@ -32,7 +32,7 @@ struct HostSource {
 struct WeightRequest {
   WeightShape shape;
   std::variant<FileSource, HostSource> source;
-  std::vector<float> row_scale;  // a factor for each of shape[0]'s rows, of float sources; empty: 1
+  std::vector<float> row_scale = {};  // a factor for each of shape[0]'s rows, of float sources; empty: 1
 };
 
 using Progress = std::function<void(uint64_t loaded, uint64_t total)>;  // bytes of the sources
