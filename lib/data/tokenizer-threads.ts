@@ -46,6 +46,8 @@ export class TokenizerThreads {
   private asked = 0
   private threads: Thread[] = []
   private idle: NodeJS.Timeout | undefined
+  /** Told once a thread is ready, or none will be. */
+  private readonly toTell: ((ready: boolean) => void)[] = []
   /** All threads were lost: they are not tried again. */
   private failed = false
 
@@ -62,6 +64,15 @@ export class TokenizerThreads {
     if (this.threads.length === 0) this.start()
     this.idle?.refresh()
     return this.threads.some(({ ready }) => ready)
+  }
+
+  /** Starts the threads if need be: whether there is one, once the first is ready. For work that would hold up the event loop here. */
+  async whenReady(): Promise<boolean> {
+    if (this.failed) return false
+    if (this.threads.length === 0) this.start()
+    if (this.threads.some(({ ready }) => ready)) return true
+    for (const { worker } of this.threads) worker.ref()
+    return new Promise(resolve => this.toTell.push(resolve))
   }
 
   /** Ids of the texts, by the thread with the least to do. Errors are those of `encodeAll`. */
@@ -87,7 +98,7 @@ export class TokenizerThreads {
       const worker = new Worker(entry, { workerData: this.files })
       const thread: Thread = { worker, waiting: new Map(), ready: false }
       worker.on('message', (reply: Reply | typeof READY) => {
-        if (reply === READY) thread.ready = true
+        if (reply === READY) this.greet(thread)
         else this.settle(thread, reply)
       })
       worker.on('error', error => this.lose(thread, error))
@@ -95,6 +106,16 @@ export class TokenizerThreads {
       return thread
     })
     this.idle = setTimeout(() => this.stop(), IDLE).unref()
+  }
+
+  private greet(thread: Thread): void {
+    thread.ready = true
+    this.tell(true)
+  }
+
+  private tell(ready: boolean): void {
+    for (const tell of this.toTell.splice(0)) tell(ready)
+    for (const { worker, waiting } of this.threads) if (waiting.size === 0) worker.unref()
   }
 
   private settle({ worker, waiting }: Thread, reply: Reply): void {
@@ -114,10 +135,11 @@ export class TokenizerThreads {
     for (const { reject } of thread.waiting.values()) reject(error)
     thread.waiting.clear()
     this.failed = this.threads.length === 0
+    if (this.failed) this.tell(false)
   }
 
   private stop(): void {
-    if (this.threads.some(({ waiting }) => waiting.size > 0)) {
+    if (this.toTell.length > 0 || this.threads.some(({ waiting }) => waiting.size > 0)) {
       this.idle!.refresh()
       return
     }

@@ -106,6 +106,8 @@ export async function loadTokenizer(folder: string, settings: { readonly lowerca
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
 const SLICE = 4
+/** Characters that are tokenised in one go on the caller's thread at most: some milliseconds' work, or tens of them for the slowest kinds. */
+const LONG_PIECE = 16_384
 /** Tokens read beyond those kept where a piece is cut anywhere, so that the cut has no influence on them. */
 const MARGIN = 16
 const CHARACTERS_PER_TOKEN = 12
@@ -234,6 +236,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: useThreads = tru
     signal?.throwIfAborted()
     texts.forEach((text, i) => checkText(text, firstIndex + i))
     if (threads?.take(texts)) return threads.encode(texts, options)
+    if (threads && texts.some(text => hasLongPiece(text, limit)) && (await threads.whenReady())) return threads.encode(texts, options)
     const result: Int32Array[] = []
     let started = performance.now()
     for (let i = 0; i < texts.length; i++) {
@@ -248,6 +251,18 @@ export function makeTokenizer(files: TokenizerFiles, { threads: useThreads = tru
       result.push(Int32Array.from(step.value))
     }
     return result
+  }
+
+  /** Whether what is read of a text has a piece that would hold up the event loop: nothing in it is a place to cut. */
+  function hasLongPiece(text: string, limit: number): boolean {
+    if (text.length <= LONG_PIECE) return false
+    let read = 0
+    for (const piece of pieces.of(text)) {
+      if (piece.length > LONG_PIECE) return true
+      read += piece.length
+      if (read > limit * CHARACTERS_PER_TOKEN) return false
+    }
+    return false
   }
 
   return Object.assign(tokenize, {

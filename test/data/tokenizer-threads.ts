@@ -43,3 +43,21 @@ for (const [name, count] of [['byte-level', 2], ['unigram', 1]] as const) {
     t.same(await threads.encode(lists[3]!, {}), await here.encodeAll(lists[3]!, {}), 'and go on after that')
   })
 }
+
+t.test('one text without a place to cut is for a thread, too', async t => {
+  const files = await readTokenizerFiles(join(fixtures, 'byte-level'))
+  const here = makeTokenizer(files, { threads: false })
+  const tokenizer = makeTokenizer(files)
+  const long = '🙂'.repeat(100_000)
+  const wanted = (await here.encodeAll([long], { maxLength: 32 }))[0]!
+  let latest = performance.now()
+  let longest = 0
+  const watch = setInterval(() => {
+    longest = Math.max(longest, performance.now() - latest - 5)
+    latest = performance.now()
+  }, 5)
+  const [ids] = await tokenizer.encodeAll([long], { maxLength: 32 })
+  clearInterval(watch)
+  t.same(ids, wanted)
+  t.comment(`the event loop waited ${Math.round(longest)} ms at most`)
+})
