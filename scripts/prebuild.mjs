@@ -14,7 +14,7 @@ const options = ['--napi', '--strip', '--tag-libc', '-t', '20.19.0', '--node-gyp
 try {
   const { status, error } = spawnSync(process.execPath, [prebuildify, ...options], { cwd: root, stdio: 'inherit' })
   if (error || status !== 0) throw new Error(`prebuildify failed${error ? `: ${error.message}` : ''}`)
-  const toolkit = findToolkit()
+  const toolkit = process.platform === 'linux' && process.arch === 'x64' ? findToolkit() : undefined
   if (toolkit) {
     const library = buildCuda(toolkit, { release: true })
     copyFileSync(library, join(root, 'prebuilds/linux-x64/libchiasma_cuda.so'))

@@ -423,7 +423,7 @@ interface TokenizeOptions {
 interface Encoded {
     /** int64 [n, length]. */
     input_ids: Tensor;
-    /** int64 [n, length], 0 where it is padding. */
+    /** int64 [n, length], 0 where it is padding; 1 throughout for models that are trained to see it (SigLIP). */
     attention_mask: Tensor;
     /** int64 [n, length], where the model takes it: 1 in second texts. */
     token_type_ids?: Tensor;
@@ -500,9 +500,11 @@ interface TextEncoder {
     /**
      * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
      * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+     * @param options.padId the tokenizer's padding token, for towers that are given texts of one length
      */
     encode(sequences: readonly Int32Array[], options?: {
         unpooled?: number | undefined;
+        padId?: number | undefined;
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }
@@ -539,6 +541,8 @@ declare class Model {
     readonly classifier: Classifier | undefined;
     /** The factor that turns cosines of images and texts into logits, of models that have one. */
     readonly logitScale: number | undefined;
+    /** What is added to the logits, of models whose pairs are scored one by one. */
+    readonly logitBias: number | undefined;
     private readonly programs;
     private readonly images;
     private readonly texts;

@@ -273,9 +273,11 @@ declare class GridPositions {
     private readonly options;
     private readonly table;
     private readonly transposed;
+    private readonly matrices;
     constructor(scope: Scope, name: string, options: GridPositionsOptions);
     /** float32 [height·width, C], row by row. */
     forward(to: Grid): Value;
+    private times;
 }
 
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */

@@ -67,7 +67,10 @@ export class Journal {
   ): Promise<Journal> {
     const { dimensions } = identity
     const head = `${JSON.stringify(identity)}\n`
-    let text = await readFile(linesPath, 'utf8').catch(() => '')
+    let text = await readFile(linesPath, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return ''
+      throw error // never taken for an empty one, which would be begun anew
+    })
     const differs = text && !text.startsWith(head) ? differences(text, identity) : []
     if (!text.startsWith(head)) text = ''
     const rowsFile = await open(rowsPath, text ? 'r+' : 'w+').catch(() => open(rowsPath, 'w+'))
@@ -92,8 +95,10 @@ export class Journal {
     }
     journal.#rows = rows
     await rowsFile.truncate(rows * rowBytes)
-    await linesFile.truncate(0)
-    await journal.#writeLines(kept)
+    // What is kept is how the file begins; it is never taken away and written again.
+    journal.#lineBytes = text ? Buffer.byteLength(kept) : 0
+    await linesFile.truncate(journal.#lineBytes)
+    if (!text) await journal.#writeLines(kept)
     return journal
   }
 

@@ -37,6 +37,8 @@ export type ImageSource = { readonly name: string } & (
 
 const MAX_BYTES = 256 * 1024 * 1024
 const TIMEOUT = 30_000
+/** The longest that timers take: 24 days. */
+const MAX_TIMEOUT = 2 ** 31 - 1
 const COPY_BYTES = 4 * 1024 * 1024
 
 /**
@@ -120,7 +122,7 @@ async function readRemote(url: string, limits: SourceLimits): Promise<ImageSourc
   const { allowRemote = false, maxBytes = MAX_BYTES, timeout = TIMEOUT, signal } = limits
   const name = shorten(url)
   if (!allowRemote) throw new ImageError(`${name} is remote; pass allowRemote: true to fetch it`, { file: name, field: 'allowRemote' })
-  const deadline = AbortSignal.timeout(timeout)
+  const deadline = AbortSignal.timeout(Math.min(timeout, MAX_TIMEOUT))
   try {
     const response = await fetch(url, { signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
     if (!response.ok || !response.body) throw new ImageError(`${name} answered ${response.status} ${response.statusText}`.trimEnd(), { file: name })

@@ -19,7 +19,7 @@ export interface ImageOptions extends SourceLimits {
 export const imageOptionRules: OptionRules<ImageOptions> = {
   allowRemote: option.flag,
   maxBytes: option.positive,
-  timeout: option.positive,
+  timeout: option.positiveInteger,
   signal: option.signal,
   maxPixels: option.positive,
   allowSvg: option.flag,

@@ -1,7 +1,7 @@
 // AutoProcessor: from a checkpoint's folder or Hub id to its image processor.
 
 import { join } from 'node:path'
-import { CheckpointError } from '../core/errors.js'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import { checkOptions } from '../core/options.js'
 import { type SourceOptions, resolveSource, sourceOptionRules } from '../io/hub.js'
 import { readJsonObject } from '../io/json.js'
@@ -45,8 +45,22 @@ export async function findImageRules(folder: string): Promise<ImageRules | undef
   return readImageRules(section as Record<string, unknown>, combined)
 }
 
-/** What the reference library takes for a model whose folder says nothing. */
+/** The processor's class that the reference library takes for a model. */
+const PROCESSORS: readonly (readonly [RegExp, string])[] = [
+  [/^clip/, 'CLIPImageProcessor'],
+  [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
+  [/^siglip/, 'SiglipImageProcessor'],
+  [/^blip/, 'BlipImageProcessor'],
+  [/^dinov2/, 'BitImageProcessor'],
+  [/^vit/, 'ViTImageProcessor'],
+]
+
+/**
+ * The rules for images of a model whose folder says nothing.
+ * @throws UnsupportedError for a model that has no usual processor
+ */
 export function defaultImageRules(modelType: string): ImageRules {
-  const name = modelType.startsWith('clip') ? 'CLIPImageProcessor' : 'ViTImageProcessor'
+  const name = PROCESSORS.find(([pattern]) => pattern.test(modelType))?.[1]
+  if (!name) throw new UnsupportedError(`there is no preprocessor_config.json, which says how the pictures of a ${modelType} model are made`, { field: 'preprocessor_config.json' })
   return readImageRules({ image_processor_type: name }, `the defaults of ${name}`)
 }

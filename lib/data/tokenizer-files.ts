@@ -23,6 +23,8 @@ export interface TokenizerSettings {
   readonly paddingSide: 'left' | 'right'
   readonly truncationSide: 'left' | 'right'
   readonly hasTokenTypes: boolean
+  /** Padding is seen like other tokens: the model takes no mask. */
+  readonly padsCount: boolean
 }
 
 /** model_max_length is a huge number where there is no limit. */
@@ -56,6 +58,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
     paddingSide: sideOf(config, 'padding_side', configFile),
     truncationSide: sideOf(config, 'truncation_side', configFile),
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
+    padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
   return { ...made, config, settings }
 }

@@ -1,5 +1,5 @@
-// Large lists of texts are tokenised on worker threads, one for each core, so that the event loop stays free and all cores are used. They start
-// once there was so much text that starting pays, load the same description as the caller's tokenizer, and end when nothing came for a while.
+// Large lists of texts are tokenised on worker threads, so that the event loop stays free. The first starts once there was so much text that it
+// pays, another when all have work, up to one for each core; each has a tokenizer of its own, and they end when nothing came for a while.
 
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
@@ -78,6 +78,7 @@ export class TokenizerThreads {
   /** Ids of the texts, by the thread with the least to do. Errors are those of `encodeAll`. */
   encode(texts: readonly string[], { signal, ...options }: EncodeAllOptions): Promise<Int32Array[]> {
     const id = this.asked++
+    if (this.threads.length < this.count && this.threads.every(({ ready, waiting }) => ready && waiting.size > 0)) this.start()
     const { worker, waiting } = this.threads.filter(({ ready }) => ready).reduce((a, b) => (b.waiting.size < a.waiting.size ? b : a))
     this.idle?.refresh()
     return new Promise((resolve, reject) => {
@@ -91,21 +92,20 @@ export class TokenizerThreads {
     })
   }
 
+  /** One more thread. */
   private start(): void {
     // Beside this file: .js when built, .ts where tests run the sources.
     const entry = new URL(`./tokenizer-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    this.threads = Array.from({ length: this.count }, () => {
-      const worker = new Worker(entry, { workerData: this.files })
-      const thread: Thread = { worker, waiting: new Map(), ready: false }
-      worker.on('message', (reply: Reply | typeof READY) => {
-        if (reply === READY) this.greet(thread)
-        else this.settle(thread, reply)
-      })
-      worker.on('error', error => this.lose(thread, error))
-      worker.unref()
-      return thread
+    const worker = new Worker(entry, { workerData: this.files })
+    const thread: Thread = { worker, waiting: new Map(), ready: false }
+    worker.on('message', (reply: Reply | typeof READY) => {
+      if (reply === READY) this.greet(thread)
+      else this.settle(thread, reply)
     })
-    this.idle = setTimeout(() => this.stop(), IDLE).unref()
+    worker.on('error', error => this.lose(thread, error))
+    worker.unref()
+    this.threads.push(thread)
+    this.idle ??= setTimeout(() => this.stop(), IDLE).unref()
   }
 
   private greet(thread: Thread): void {
@@ -145,5 +145,6 @@ export class TokenizerThreads {
     }
     for (const { worker } of this.threads) void worker.terminate()
     this.threads = []
+    this.idle = undefined
   }
 }

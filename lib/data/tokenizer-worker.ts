@@ -6,7 +6,7 @@ import { makeTokenizer } from './tokenizer.js'
 import type { TokenizerFiles } from './tokenizer-files.js'
 import { READY, type Reply, type Request } from './tokenizer-threads.js'
 
-const tokenizer = makeTokenizer(workerData as TokenizerFiles, { threads: false })
+const tokenizer = makeTokenizer(workerData as TokenizerFiles, { threads: 0 })
 
 parentPort!.on('message', async ({ id, texts, options }: Request) => {
   const reply = (answer: Reply, transfer: ArrayBuffer[] = []) => parentPort!.postMessage(answer, transfer)

@@ -48,7 +48,7 @@ export interface EncodeAllOptions {
 export interface Encoded {
   /** int64 [n, length]. */
   input_ids: Tensor
-  /** int64 [n, length], 0 where it is padding. */
+  /** int64 [n, length], 0 where it is padding; 1 throughout for models that are trained to see it (SigLIP). */
   attention_mask: Tensor
   /** int64 [n, length], where the model takes it: 1 in second texts. */
   token_type_ids?: Tensor
@@ -96,12 +96,13 @@ export const AutoTokenizer = {
 }
 
 /** The tokenizer that a checkpoint's texts go through before they are embedded. */
-export async function loadTokenizer(folder: string, settings: { readonly lowercase?: boolean } = {}): Promise<Tokenizer> {
+export async function loadTokenizer(folder: string, settings: { readonly lowercase?: boolean; readonly threads?: number | undefined } = {}): Promise<Tokenizer> {
+  const { threads } = settings
   const files = await readTokenizerFiles(await modelFolder(folder))
-  if (!settings.lowercase) return makeTokenizer(files)
+  if (!settings.lowercase) return makeTokenizer(files, { threads })
   const { normalizer } = files.json
   const normalizers = [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])]
-  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } })
+  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } }, { threads })
 }
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
@@ -121,10 +122,10 @@ interface Frame {
   readonly types: (first: number, second: number) => number[]
 }
 
-/** @param options.threads whether large lists are for other threads; not within one of those */
-export function makeTokenizer(files: TokenizerFiles, { threads: useThreads = true } = {}): Tokenizer {
+/** @param options.threads how many other threads large lists are for at most; default as many as there are cores. 0 within one of those */
+export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threads?: number | undefined } = {}): Tokenizer {
   const { settings } = files
-  const threads = useThreads ? new TokenizerThreads(files) : undefined
+  const threads = count === 0 ? undefined : new TokenizerThreads(files, count)
   const { maxLength } = settings
   const { encoder, pieces } = makeEncoder(files)
   const single = frameOf(encoder, files, false)
@@ -213,7 +214,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: useThreads = tru
     const dims = [rows.length, length]
     const size = rows.length * length
     const ids = new BigInt64Array(size).fill(BigInt(padId))
-    const mask = new BigInt64Array(size)
+    const mask = new BigInt64Array(size).fill(settings.padsCount ? 1n : 0n)
     const types = new BigInt64Array(size)
     rows.forEach((row, r) => {
       const begin = r * length + (settings.paddingSide === 'left' ? length - row.ids.length : 0)

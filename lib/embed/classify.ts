@@ -87,7 +87,7 @@ async function* zeroShot(
   options: Required<Pick<ClassifyOptions, 'labels' | 'template' | 'topK' | 'batchSize'>> & ClassifyOptions,
 ): AsyncGenerator<ClassifyResult, void, undefined> {
   const { labels, template, topK, batchSize, allowRemote, signal } = options
-  const { imageEncoder, textEncoder, logitScale } = embedder.model
+  const { imageEncoder, textEncoder, logitScale, logitBias } = embedder.model
   if (!imageEncoder || !textEncoder || logitScale === undefined) {
     throw new UnsupportedError('classifying into labels in words needs a checkpoint with an image and a text encoder, such as CLIP')
   }
@@ -106,19 +106,19 @@ async function* zeroShot(
     for (let label = 0; label < labels.length; label++) {
       let dot = 0
       for (let i = 0; i < columns; i++) dot += embedding[i]! * vectors[label * columns + i]!
-      logits[label] = dot * logitScale
+      logits[label] = dot * logitScale + (logitBias ?? 0)
     }
-    yield { index, labels: best(logits, 0, labels, topK) }
+    yield { index, labels: best(logits, 0, labels, topK, logitBias !== undefined) }
   }
 }
 
-/** The `topK` labels of row `row` of logits [n, labels], with their softmax. */
-function best(logits: Float32Array, row: number, labels: readonly string[], topK: number): Classification[] {
+/** The `topK` labels of row `row` of logits [n, labels], with their softmax, or each with its sigmoid (SigLIP). */
+function best(logits: Float32Array, row: number, labels: readonly string[], topK: number, independent = false): Classification[] {
   const values = logits.subarray(row * labels.length, (row + 1) * labels.length)
   let highest = Number.NEGATIVE_INFINITY
   for (const value of values) highest = Math.max(highest, value)
   let sum = 0
   for (const value of values) sum += Math.exp(value - highest)
   const order = Array.from(values.keys()).sort((a, b) => values[b]! - values[a]! || a - b)
-  return order.slice(0, topK).map((at) => ({ label: labels[at]!, score: Math.exp(values[at]! - highest) / sum }))
+  return order.slice(0, topK).map((at) => ({ label: labels[at]!, score: independent ? 1 / (1 + Math.exp(-values[at]!)) : Math.exp(values[at]! - highest) / sum }))
 }

@@ -144,7 +144,7 @@ export class Embedder {
       if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
       const [processor, tokenizer, prompts] = await Promise.all([
         images ? AutoProcessor.fromPretrained(folder) : undefined,
-        texts ? loadTokenizer(folder, sentence) : undefined,
+        texts ? loadTokenizer(folder, { ...sentence, threads: options.threads }) : undefined,
         readPrompts(folder),
       ])
       return { processor, tokenizer, ...prompts }
@@ -153,7 +153,12 @@ export class Embedder {
       await model.dispose()
       throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
     }
-    onProgress?.({ status: 'ready', task: 'embedding', model: source })
+    try {
+      onProgress?.({ status: 'ready', task: 'embedding', model: source })
+    } catch (error) {
+      await model.dispose()
+      throw error
+    }
     return new Embedder({ model, ...parts })
   }
 
@@ -249,8 +254,14 @@ export class Embedder {
   }
 
   async #pixels(image: ImageInput, options: ImageOptions, clock?: StageClock): Promise<Uint8Array> {
-    if (!this.#processor) throw new UnsupportedError('this checkpoint has no image encoder')
-    return this.#processor.process(image, options, clock)
+    const encoder = this.#model.imageEncoder
+    if (!this.#processor || !encoder) throw new UnsupportedError('this checkpoint has no image encoder')
+    const pixels = await this.#processor.process(image, options, clock)
+    const { height, width } = encoder.size
+    if (pixels.length !== 3 * height * width) {
+      throw new ShapeError(`the checkpoint's processor makes pictures of ${pixels.length / 3} pixels, its model takes ${height} x ${width}`, { field: 'size' })
+    }
+    return pixels
   }
 
   /** Frees the model. Calls under way end with a DisposedError or their result; later ones are refused. */
@@ -368,7 +379,7 @@ export class Embedder {
     if (textsAt.length) {
       const encoder = this.#model.textEncoder!
       const sequences = textsAt.map((at) => (batch[at] as { tokens: Int32Array }).tokens)
-      place(textsAt, await encoder.encode(sequences, { unpooled, signal }), encoder.dimensions)
+      place(textsAt, await encoder.encode(sequences, { unpooled, padId: this.#tokenizer!.padId, signal }), encoder.dimensions)
     }
     return results
   }

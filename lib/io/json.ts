@@ -38,12 +38,17 @@ export async function readJsonObject(file: string): Promise<JsonObject> {
   return parseJsonObject(await readSmallFile(file, MAX_JSON_FILE), file, file)
 }
 
+/** Whether a system's error says that there is no such file, or that its folder is a file. */
+export function isAbsent(cause: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes((cause as NodeJS.ErrnoException | undefined)?.code ?? '')
+}
+
 /** The same; undefined if the file is not there. */
 export async function ifThere(file: string): Promise<JsonObject | undefined> {
   try {
     return await readJsonObject(file)
   } catch (error) {
-    if (error instanceof CheckpointError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return undefined
+    if (error instanceof CheckpointError && isAbsent(error.cause)) return undefined
     throw error
   }
 }

@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
-import { parseJsonObject, readSmallFile } from './json.js'
+import { isAbsent, parseJsonObject, readSmallFile } from './json.js'
 import { checkInside } from './paths.js'
 
 const MAX_FILE = 1_000_000
@@ -31,7 +31,7 @@ export async function readModules(folder: string): Promise<ModuleEntry[] | undef
   try {
     bytes = await readSmallFile(file, MAX_FILE)
   } catch (error) {
-    if ((error as { cause?: NodeJS.ErrnoException }).cause?.code === 'ENOENT') return undefined
+    if (isAbsent((error as Error).cause)) return undefined
     throw error
   }
   return parseModules(bytes, file)

@@ -11,7 +11,7 @@ import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
-import { readJsonObject } from '../io/json.js'
+import { isAbsent, readJsonObject } from '../io/json.js'
 import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
 import { configFromOpenAI, hasOpenAINames, withHuggingFaceNames } from './clip-openai.js'
@@ -114,7 +114,7 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
 async function openModel(folder: string, signal: AbortSignal | undefined): Promise<{ config: ConfigFile; checkpoint: Checkpoint }> {
   const file = join(folder, 'config.json')
   const given = await readJsonObject(file).catch((error: CheckpointError) => error)
-  if (given instanceof Error && !isMissing(given)) throw given
+  if (given instanceof Error && !isAbsent(given.cause)) throw given
   const json = given instanceof Error ? {} : given
   const checkpoint = await openCheckpoint(folder, { signal }).catch(error => {
     throw given instanceof Error ? given : error
@@ -125,10 +125,6 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     return { config: { json: Object.freeze(json), file }, checkpoint }
   }
   return { config: { json: Object.freeze(configFromOpenAI(checkpoint, json)), file }, checkpoint: withHuggingFaceNames(checkpoint) }
-}
-
-function isMissing({ cause }: Error): boolean {
-  return (cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {

@@ -9,7 +9,7 @@ import { pickToken } from '../ops/index.js'
 import { BertEncoder, bertOptions, readBertConfig } from './bert.js'
 import { activation, checkHeads, type ConfigFile, epsilon, headCount, layerCount, readConfig, sides, squarePatch, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
-import { ProjectedImages, ProjectedTexts } from './projected.js'
+import { projectedImages, projectedTexts } from './projected.js'
 
 const visionSchema = v.object({
   hidden_size: v.nullish(width(), 768),
@@ -80,8 +80,8 @@ export function buildBlip(file: ConfigFile, scope: Scope, architecture: string):
   const vision = new BlipVision(file, scope.at('vision_model'), 'vision_config')
   const text = blipText(file, scope.at('text_model'), 'text_config')
   return {
-    images: new ProjectedImages(vision, { projection: new Linear(scope.at('visual_projection'), vision.width, projection, { bias: false }) }),
-    texts: new ProjectedTexts(text.tower, {
+    images: projectedImages(vision, { projection: new Linear(scope.at('visual_projection'), vision.width, projection, { bias: false }) }),
+    texts: projectedTexts(text.tower, {
       projection: new Linear(scope.at('text_projection'), text.width, projection, { bias: false }),
       readsFirst: true,
     }),

@@ -8,7 +8,7 @@ import { BertEncoder, bertOptions, readBertConfig } from './bert.js'
 import { buildClipVision } from './clip.js'
 import { type ConfigFile, readConfig, width } from './config.js'
 import type { Architecture, TokenInputs, Traced } from './encoder.js'
-import { ProjectedTexts } from './projected.js'
+import { projectedTexts } from './projected.js'
 
 const schema = v.object({ projection_dim: v.nullish(width(), 512) })
 
@@ -32,7 +32,7 @@ export function buildChineseClip(file: ConfigFile, scope: Scope, architecture: s
   const text = readBertConfig(file, 'text_config')
   return {
     images: buildClipVision(file, scope, 'vision_config', { joint: true, projection }),
-    texts: new ProjectedTexts(new FirstToken(scope.at('text_model'), bertOptions(text)), {
+    texts: projectedTexts(new FirstToken(scope.at('text_model'), bertOptions(text)), {
       pooled: ({ embedding }) => embedding,
       projection: new Linear(scope.at('text_projection'), text.hidden_size, projection, { bias: false }),
       readsFirst: true,

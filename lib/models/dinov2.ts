@@ -107,11 +107,12 @@ class Dinov2 implements ImageTower {
   }
 }
 
-export function buildDinov2(file: ConfigFile, scope: Scope): Architecture {
+/** @param architecture the reference's class, say 'Dinov2WithRegistersModel' */
+export function buildDinov2(file: ConfigFile, scope: Scope, architecture: string): Architecture {
   const config = readConfig(schema, file)
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
   const patch = squarePatch(file.file, config.patch_size, config.image_size)
-  const withRegisters = file.json['model_type'] === 'dinov2_with_registers'
+  const withRegisters = file.json['model_type'] === 'dinov2_with_registers' || architecture.startsWith('Dinov2WithRegisters')
   const backbone = scope.firstWith('embeddings.cls_token', ['', 'dinov2', 'dinov2_with_registers'])
   return { images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : 0) }
 }

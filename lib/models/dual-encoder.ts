@@ -6,7 +6,7 @@ import { CheckpointError } from '../core/errors.js'
 import { Linear, type Scope } from '../nn/index.js'
 import { type Config, type ConfigFile, readConfig, width } from './config.js'
 import type { Architecture } from './encoder.js'
-import { ProjectedImages, ProjectedTexts } from './projected.js'
+import { projectedImages, projectedTexts } from './projected.js'
 
 const schema = v.object({ projection_dim: v.nullish(width(), 512) })
 const sizes = v.object({ hidden_size: width() })
@@ -31,8 +31,8 @@ export function buildDualEncoder(file: ConfigFile, scope: Scope, build: Build): 
     if (absent !== undefined) throw new CheckpointError(`${file.file}: ${section} needs the tensor ${absent}, which is missing`, { file: file.file, field: section, missing: [absent] })
   }
   return {
-    images: new ProjectedImages(vision.images!, vision.head),
-    texts: new ProjectedTexts(text.texts!, { ...text.head, readsFirst: true }),
+    images: projectedImages(vision.images!, vision.head),
+    texts: projectedTexts(text.texts!, { ...text.head, readsFirst: true }),
     logitScale: scope.parameter('logit_scale', []),
   }
 }

@@ -64,7 +64,7 @@ export interface TextTower extends Tower {
   readonly takesPositionIds: boolean
   /** Position of each column of a row of ids. */
   positionIds(ids: Int32Array): Int32Array
-  /** Causal towers: the column whose token stands for the text. Later ones have no influence on it. */
+  /** The column whose token stands for the text, of towers on which later ones have no influence or where there are none. */
   endOf?(ids: Int32Array): number
   /**
    * There if scores depend on the distances between tokens, a text with a hole in its mask then runs alone: of each distance key − query the row
@@ -78,6 +78,26 @@ export interface TextTower extends Tower {
   /** Outputs read from the first column, masked or not. */
   readonly readsFirst: readonly string[]
   trace(tokens: TokenInputs): Traced
+}
+
+/** A picture tower with all of `tower`'s fields but those given. */
+export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTower {
+  const { prefix, absent, imageSize, anySize } = tower
+  return { prefix, absent, imageSize, ...(anySize && { anySize }), trace: (pixels, scale) => tower.trace(pixels, scale), ...own }
+}
+
+/** A text tower with all of `tower`'s fields but those given. */
+export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower {
+  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsPlaces, readsFirst, endOf, distanceRow } = tower
+  return {
+    ...{ prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsFirst },
+    ...(readsPlaces && { readsPlaces }),
+    ...(endOf && { endOf: (ids: Int32Array) => tower.endOf!(ids) }),
+    ...(distanceRow && { distanceRow: (distance: number) => tower.distanceRow!(distance) }),
+    positionIds: ids => tower.positionIds(ids),
+    trace: tokens => tower.trace(tokens),
+    ...own,
+  }
 }
 
 /** What a sentence-transformers folder says of texts that are embedded. */

@@ -9,6 +9,8 @@ import type { Part, Prepared } from './part.js'
 import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
 
 const MAX_IMAGES = 32
+/** Sizes of pictures that are remembered. */
+const MAX_SIZES = 64
 /** For float32 pixels, which are taken as they are. */
 const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 
@@ -23,6 +25,7 @@ export class ImageRunner implements Part {
   readonly outputs: readonly string[]
   readonly absent: Readonly<Record<string, string>>
   readonly kinds: ReadonlyMap<string, OutputKind>
+  private readonly kindsBySize = new Map<string, ReadonlyMap<string, OutputKind>>()
 
   constructor(
     readonly tower: ImageTower,
@@ -64,7 +67,7 @@ export class ImageRunner implements Part {
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const size = this.sizeOf(tensor)
-    const all = sameSize(size, this.tower.imageSize) ? this.kinds : outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) }, this.programs.device)
+    const all = this.kindsOf(size)
     const kinds = want.map(name => all.get(name)!)
     const results = kinds.map(({ rows, width }) => unwritten('float32', [count, rows, width], 'forward'))
     const pixels = size.height * size.width * 3
@@ -116,6 +119,18 @@ export class ImageRunner implements Part {
   private trace(pixels: Value): Record<string, Value> {
     const scale = this.scale instanceof Error ? UNSCALED : this.scale
     return namedValues(this.tower.trace(pixels, scale), this.tower.prefix)
+  }
+
+  /** What outputs look like for pictures of this size; found once for each. */
+  private kindsOf(size: Size): ReadonlyMap<string, OutputKind> {
+    if (sameSize(size, this.tower.imageSize)) return this.kinds
+    const key = `${size.height} ${size.width}`
+    const known = this.kindsBySize.get(key)
+    if (known) return known
+    const kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) }, this.programs.device)
+    if (this.kindsBySize.size === MAX_SIZES) this.kindsBySize.clear()
+    this.kindsBySize.set(key, kinds)
+    return kinds
   }
 
   private sizeOf({ type, dims }: Tensor): Size {

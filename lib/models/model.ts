@@ -44,8 +44,9 @@ export interface TextEncoder {
   /**
    * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
    * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
+   * @param options.padId the tokenizer's padding token, for towers that are given texts of one length
    */
-  encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
+  encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; padId?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
 /** Pictures to scores of the classes that a checkpoint was trained on. */
@@ -109,6 +110,8 @@ export class Model {
   readonly classifier: Classifier | undefined
   /** The factor that turns cosines of images and texts into logits, of models that have one. */
   readonly logitScale: number | undefined
+  /** What is added to the logits, of models whose pairs are scored one by one. */
+  readonly logitBias: number | undefined
   private readonly programs: Programs
   private readonly images: ImageRunner | undefined
   private readonly texts: TextRunner | undefined
@@ -125,6 +128,7 @@ export class Model {
     this.folder = parts.folder
     this.unusedTensors = parts.unusedTensors
     this.logitScale = parts.logitScale
+    this.logitBias = parts.logitBias
     this.programs = new Programs(device, weights)
     if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
@@ -306,26 +310,27 @@ export class Model {
     const { tower } = runner
     const { width } = runner.kinds.get(EMBEDDING)!
     const { sentence } = this.parts.architecture
-    const read = (ids: Int32Array, index: number, unpooled: number) => {
+    const read = (ids: Int32Array, index: number, unpooled: number, padId: number | undefined) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
-      const cut = tower.endOf ? ids.subarray(0, tower.endOf(ids) + 1) : padded(ids, tower.pad)
+      const filled = padded(ids, tower.pad && { ...tower.pad, id: padId ?? tower.pad.id })
+      const cut = tower.endOf ? filled.subarray(0, tower.endOf(filled) + 1) : filled
       if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
       const wrong = cut.findIndex(id => id < 0 || id >= tower.vocabulary)
       if (wrong >= 0) {
         throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(tower.pad ? cut : ids).subarray(0, cut.length), unpooled }
+      return { ids: cut, positions: tower.positionIds(filled).subarray(0, cut.length), unpooled }
     }
     return {
       dimensions: width,
       maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
       sentence,
-      encode: async (sequences, { unpooled = 0, signal } = {}) => {
+      encode: async (sequences, { unpooled = 0, padId, signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)
         await runner.run(
           sequences.length,
-          index => read(sequences[index]!, index, unpooled),
+          index => read(sequences[index]!, index, unpooled, padId),
           [EMBEDDING],
           ({ texts, outputs }) => results.set(outputs[EMBEDDING]!.data as Float32Array, texts[0]! * width), // none is left out
           signal,

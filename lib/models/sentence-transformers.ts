@@ -9,10 +9,10 @@ import { constant, type Value } from '../core/value.js'
 import { type Checkpoint, openCheckpoint } from '../io/checkpoint.js'
 import { ifThere, readJsonObject } from '../io/json.js'
 import { modulesFile, readModules, SETTINGS_FILES } from '../io/modules.js'
-import { type Activation, LayerNorm, Linear, type PixelScale, Scope, sideBySide } from '../nn/index.js'
+import { type Activation, LayerNorm, Linear, Scope, sideBySide } from '../nn/index.js'
 import { add, cast, div, l2Normalize, matmul, mul, pickToken, pool, reshape, unary } from '../ops/index.js'
 import { flag, integer, readConfig, width } from './config.js'
-import { type Architecture, countedRows, type ImageTower, type SentenceSettings, type TextTower, type TokenInputs, type Traced } from './encoder.js'
+import { type Architecture, countedRows, type ImageTower, imagesLike, type SentenceSettings, type TextTower, textsLike, type TokenInputs, type Traced } from './encoder.js'
 
 type Pooling = 'cls' | 'max' | 'mean' | 'mean_sqrt_len' | 'weighted_mean' | 'last'
 type Step =
@@ -172,11 +172,11 @@ export async function buildSentence(
   const layers: Layers = { functions, normalized: modules.steps.at(-1)?.kind === 'normalize' }
   const { images, texts } = architecture
   if (modules.pooling.length === 0) {
-    const both = { images: images && new LayeredImages(images, layers), texts: texts && new LayeredTexts(texts, layers) }
+    const both = { images: images && layeredImages(images, layers), texts: texts && layeredTexts(texts, layers) }
     return { architecture: { ...architecture, ...(functions.length > 0 && both), sentence: modules }, parts }
   }
   if (!texts || images) throw new UnsupportedError('modules.json puts a pooling behind a model that is no text encoder', { field: 'Pooling' })
-  return { architecture: { texts: new SentenceTower(texts, modules.pooling, layers), sentence: modules }, parts }
+  return { architecture: { texts: sentenceTower(texts, modules.pooling, layers), sentence: modules }, parts }
 }
 
 function denseStep(scope: Scope, { inputs, outputs, bias, activation, residual }: DenseConfig): StepFunction {
@@ -205,88 +205,26 @@ function layered(traced: Traced, layers: Layers): Traced {
   return { ...traced, outputs: { ...traced.outputs, sentence_embedding: sentence }, embedding: unnormalized }
 }
 
-/** What all towers of texts behind which something follows have in common with the encoder. */
-class TextsBehind {
-  readonly prefix
-  readonly absent
-  readonly vocabulary
-  readonly tokenTypes
-  readonly positions
-  readonly maxLength
-  readonly takesPositionIds
-  readonly distanceRow
-  readonly readsFirst
-  readonly endOf
-
-  constructor(protected readonly encoder: TextTower) {
-    this.prefix = encoder.prefix
-    this.absent = encoder.absent
-    this.vocabulary = encoder.vocabulary
-    this.tokenTypes = encoder.tokenTypes
-    this.positions = encoder.positions
-    this.maxLength = encoder.maxLength
-    this.takesPositionIds = encoder.takesPositionIds
-    this.distanceRow = encoder.distanceRow?.bind(encoder)
-    this.readsFirst = encoder.readsFirst
-    this.endOf = encoder.endOf?.bind(encoder)
-  }
-
-  positionIds(ids: Int32Array): Int32Array {
-    return this.encoder.positionIds(ids)
-  }
-}
-
 /** CLIP's texts with layers behind their embedding. */
-class LayeredTexts extends TextsBehind implements TextTower {
-  constructor(
-    encoder: TextTower,
-    private readonly layers: Layers,
-  ) {
-    super(encoder)
-  }
-
-  trace(tokens: TokenInputs): Traced {
-    return layered(this.encoder.trace(tokens), this.layers)
-  }
+function layeredTexts(encoder: TextTower, layers: Layers): TextTower {
+  return textsLike(encoder, { trace: tokens => layered(encoder.trace(tokens), layers) })
 }
 
 /** CLIP's pictures with layers behind their embedding. */
-class LayeredImages implements ImageTower {
-  readonly prefix
-  readonly absent
-  readonly imageSize
-
-  constructor(
-    private readonly encoder: ImageTower,
-    private readonly layers: Layers,
-  ) {
-    this.prefix = encoder.prefix
-    this.absent = encoder.absent
-    this.imageSize = encoder.imageSize
-  }
-
-  trace(pixels: Value, scale: PixelScale): Traced {
-    const { outputs, ...traced } = layered(this.encoder.trace(pixels, scale), this.layers)
-    const { sentence_embedding: _ofTexts, ...own } = outputs
-    return { ...traced, outputs: own }
-  }
+function layeredImages(encoder: ImageTower, layers: Layers): ImageTower {
+  return imagesLike(encoder, {
+    trace: (pixels, scale) => {
+      const { outputs, ...traced } = layered(encoder.trace(pixels, scale), layers)
+      const { sentence_embedding: _ofTexts, ...own } = outputs
+      return { ...traced, outputs: own }
+    },
+  })
 }
 
 /** An encoder of tokens whose texts are pooled. */
-class SentenceTower extends TextsBehind implements TextTower {
-  readonly readsPlaces: boolean
-
-  constructor(
-    encoder: TextTower,
-    private readonly pooling: readonly Pooling[],
-    private readonly layers: Layers,
-  ) {
-    super(encoder)
-    this.readsPlaces = pooling.includes('weighted_mean')
-  }
-
-  trace(tokens: TokenInputs): Traced {
-    const traced = this.encoder.trace(tokens)
+function sentenceTower(encoder: TextTower, pooling: readonly Pooling[], layers: Layers): TextTower {
+  const trace = (tokens: TokenInputs): Traced => {
+    const traced = encoder.trace(tokens)
     const last = traced.outputs['last_hidden_state']!
     const width = last.shape[1]!
     const { rows, cuSeqlens } = countedRows(last, tokens)
@@ -302,7 +240,7 @@ class SentenceTower extends TextsBehind implements TextTower {
       },
       last: () => pickToken(rows, { which: 'last', cuSeqlens, dtype: 'float32' }),
     }
-    const { sentence, unnormalized } = throughLayers(sideBySide(this.pooling.map(name => pooled[name]())), this.layers)
+    const { sentence, unnormalized } = throughLayers(sideBySide(pooling.map(name => pooled[name]())), layers)
     return {
       outputs: {
         ...traced.outputs,
@@ -316,6 +254,7 @@ class SentenceTower extends TextsBehind implements TextTower {
       embedding: unnormalized,
     }
   }
+  return textsLike(encoder, { readsPlaces: pooling.includes('weighted_mean'), trace })
 }
 
 /** x: [T, 1] -> [T, width], the same number in a whole row. */

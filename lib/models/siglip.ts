@@ -2,13 +2,13 @@
 // last position, padding included. SiglipModel, each tower alone, and SiglipForImageClassification.
 
 import * as v from 'valibot'
-import { UnsupportedError } from '../core/errors.js'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { AttentionPool, Embedding, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { add, pickToken, pool } from '../ops/index.js'
+import { add, gather, pickToken, pool } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
-import { ProjectedImages, ProjectedTexts } from './projected.js'
+import { projectedImages, projectedTexts } from './projected.js'
 
 // Checkpoints of the base size save nothing that is the class's default.
 const towerFields = {
@@ -153,11 +153,16 @@ class SiglipText implements TextTower {
     return ids.map((_, i) => i)
   }
 
-  trace({ ids, positions, sequences }: TokenInputs): Traced {
+  endOf(ids: Int32Array): number {
+    return ids.length - 1
+  }
+
+  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
     const embedded = add(this.tokenEmbedding.forward(ids), this.positionEmbedding.forward(positions))
     const states = hiddenStates(this.layers, embedded, sequences)
     const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
-    const pooled = this.head.forward(pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens }), { dtype: 'float32' })
+    const end = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
+    const pooled = this.head.forward(end, { dtype: 'float32' })
     return { outputs: { last_hidden_state: last, pooler_output: pooled }, hiddenStates: states, embedding: pooled }
   }
 }
@@ -191,13 +196,17 @@ export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string
       const { hidden_size: inputs } = readConfig(visionSchema, file, vision)
       return { images: buildVision(file, visionScope, vision, new Linear(scope.at('classifier'), inputs, names.length)), labels: names }
     }
-    case 'SiglipModel':
+    case 'SiglipModel': {
+      const images = buildVision(file, visionScope, vision)
+      const missing = images.absent['pooler_output']
+      if (missing !== undefined) throw new CheckpointError(`${file.file}: SiglipModel needs the tensor ${missing}, which is missing`, { file: file.file, field: 'vision_use_head', missing: [missing] })
       return {
-        images: new ProjectedImages(buildVision(file, visionScope, vision)),
-        texts: new ProjectedTexts(buildText(file, textScope, text), { readsFirst: false }),
+        images: projectedImages(images),
+        texts: projectedTexts(buildText(file, textScope, text), { readsFirst: false }),
         logitScale: scope.parameter('logit_scale', [1]),
         logitBias: scope.parameter('logit_bias', [1]),
       }
+    }
     default:
       throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of SigLIP there are SiglipModel, its towers alone and SiglipForImageClassification`, {
         ...{ file: file.file, field: 'architectures' },

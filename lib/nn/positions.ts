@@ -23,6 +23,7 @@ export interface GridPositionsOptions {
 export class GridPositions {
   private readonly table: Parameter
   private readonly transposed: Parameter
+  private readonly matrices = new Map<string, Value>()
 
   constructor(
     scope: Scope,
@@ -40,13 +41,22 @@ export class GridPositions {
   forward(to: Grid): Value {
     const { grid, antialias = false } = this.options
     if (to.height === grid.height && to.width === grid.width) return parameter(this.table)
+    const key = `${to.height} ${to.width}`
+    const known = this.matrices.get(key)
+    if (known) return this.times(known)
     const rows = bicubic(grid.height, to.height, antialias)
     const columns = bicubic(grid.width, to.width, antialias)
     const matrix = new Float32Array(to.height * to.width * grid.height * grid.width)
     let at = 0
     for (const row of rows) for (const column of columns) for (const y of row) for (const x of column) matrix[at++] = y * x
-    const shape = [to.height * to.width, grid.height * grid.width]
-    return matmul(constant(new Tensor('float32', matrix, shape)), parameter(this.transposed), { dtype: 'float32' })
+    const made = constant(new Tensor('float32', matrix, [to.height * to.width, grid.height * grid.width]))
+    this.matrices.clear() // the latest alone: they may be large
+    this.matrices.set(key, made)
+    return this.times(made)
+  }
+
+  private times(matrix: Value): Value {
+    return matmul(matrix, parameter(this.transposed), { dtype: 'float32' })
   }
 }
 

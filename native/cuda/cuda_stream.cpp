@@ -42,12 +42,14 @@ void CudaStream::begin() {
   const Runtime& runtime = device_.runtime();
   if (!stream_) device_.check(runtime.make_stream(&stream_), "making a stream");
   if (!reached_) device_.check(runtime.make_event(&reached_), "making an event");
+  if (!seen_.memory) seen_ = take(sizeof(Fault));
   if (!fault_) {
     void* memory = nullptr;
     device_.check(runtime.allocate(&memory, sizeof(Fault), stream_), "allocating the fault record");
+    const int error = runtime.fill(memory, 0xff, sizeof(Fault), stream_);
+    if (error != 0) runtime.release(memory, stream_);
+    device_.check(error, "clearing the fault record");
     fault_ = static_cast<Fault*>(memory);
-    device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
-    seen_ = take(sizeof(Fault));
   }
 }
 

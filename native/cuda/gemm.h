@@ -20,7 +20,7 @@ class GemmOperand {
     Rows rows;
     bool copied;
   };
-  Ready ready(const core::TensorView& view, void* workspace) const noexcept;
+  Ready ready(const core::TensorView& view, void* workspace) const;
 
  private:
   core::DType type_ = core::DType::float32;

@@ -129,8 +129,9 @@ GemmOperand::GemmOperand(const TensorView& view, DType type) : type_(type) {
   }
 }
 
-GemmOperand::Ready GemmOperand::ready(const TensorView& view, void* workspace) const noexcept {
+GemmOperand::Ready GemmOperand::ready(const TensorView& view, void* workspace) const {
   if (view.dtype == type_ && is_aligned(view)) return {rows_of(view), false};
+  if (bytes_ == 0) throw core::Error(core::ErrorCode::internal, "a matrix that was to lie at a multiple of 16 bytes does not");
   return {{workspace, linear_stride(view.columns()), type_}, true};
 }
 

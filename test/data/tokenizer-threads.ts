@@ -26,7 +26,7 @@ async function start(t: Test, files: TokenizerFiles, count: number) {
 for (const [name, count] of [['byte-level', 2], ['unigram', 1]] as const) {
   t.test(`${name}, ${count} threads`, async t => {
     const files = await readTokenizerFiles(join(fixtures, name))
-    const here = makeTokenizer(files, { threads: false })
+    const here = makeTokenizer(files, { threads: 0 })
     const threads = await start(t, files, count)
     const lists = Array.from({ length: 12 }, (_, list) => Array.from({ length: 1 + list * 3 }, (_, i) => text(list * 40 + i)))
     for (const options of [{}, { maxLength: 16 }]) {
@@ -46,7 +46,7 @@ for (const [name, count] of [['byte-level', 2], ['unigram', 1]] as const) {
 
 t.test('one text without a place to cut is for a thread, too', async t => {
   const files = await readTokenizerFiles(join(fixtures, 'byte-level'))
-  const here = makeTokenizer(files, { threads: false })
+  const here = makeTokenizer(files, { threads: 0 })
   const tokenizer = makeTokenizer(files)
   const long = '🙂'.repeat(100_000)
   const wanted = (await here.encodeAll([long], { maxLength: 32 }))[0]!

@@ -125,3 +125,12 @@ t.test('long texts and lone surrogates', async t => {
     t.same(tokenizer.encode('a\ud800b \udc00 c'), tokenizer.encode('a\ufffdb \ufffd c'), folder)
   }
 })
+
+t.test('models that take no mask see padding like other tokens', async t => {
+  const folder = temporary(t)
+  cpSync(join(own, 'byte-level', 'tokenizer.json'), join(folder, 'tokenizer.json'))
+  const config = JSON.parse(readFileSync(join(own, 'byte-level', 'tokenizer_config.json'), 'utf8')) as object
+  writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify({ ...config, model_input_names: ['input_ids'] }))
+  const { attention_mask } = (await AutoTokenizer.fromPretrained(folder))(['a', 'a longer text'], { padding: true })
+  t.ok(numbers(attention_mask).every(one => one === 1))
+})

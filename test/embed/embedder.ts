@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import t from 'tap'
 import { ArgumentError, DisposedError, Embedder, type StreamItem, Tensor } from '../../lib/index.js'
 import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
@@ -113,4 +113,13 @@ t.test('signals and disposal', async (t) => {
   await other.dispose()
   await pending.then(() => t.pass('ended with its result'), (error) => t.ok(error instanceof DisposedError, `ended with ${error}`))
   await t.rejects(other.embedTexts(['a']), DisposedError)
+})
+
+t.test('a processor that makes pictures of another size than the model takes', async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  t.teardown(remove)
+  const model = await writeTinyClip(folder)
+  await writeFile(join(model, 'preprocessor_config.json'), JSON.stringify({ image_processor_type: 'CLIPImageProcessor', size: { shortest_edge: 20 }, crop_size: { height: 20, width: 20 } }))
+  await using other = await Embedder.fromPretrained(model, { dtype: 'f32' })
+  await t.rejects(other.embedImages([pictures[0]!]), { name: 'ShapeError', message: /makes pictures of 400 pixels, its model takes 24 x 24/, index: 0 })
 })

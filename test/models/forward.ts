@@ -257,3 +257,30 @@ t.test('signal and disposal', async t => {
   await t.rejects(model.textEncoder!.encode([Int32Array.of(97, 98)]), DisposedError)
   await t.rejects(model.imageEncoder!.encode(new Uint8Array(1728), 1), DisposedError)
 })
+
+t.test('SigLIP reads a text at its last column, padding or not', async t => {
+  const { model, inputs } = await open(t, 'siglip-v5')
+  const input_ids = inputs['input_ids']!
+  const [count, length] = input_ids.dims as [number, number]
+  const ones = new Tensor('int64', new BigInt64Array(count * length).fill(1n), [count, length])
+  const { text_embeds } = await model.forward({ input_ids }, { outputs: ['text_embeds'] })
+  const masked = await model.forward({ input_ids, attention_mask: ones }, { outputs: ['text_embeds'] })
+  t.ok(sameBits(masked['text_embeds']!, text_embeds!), 'a mask of ones changes nothing')
+  const hole = new Tensor('int64', BigInt64Array.from(ones.data as BigInt64Array, (one, i) => (i % length === length - 1 ? 0n : one)), [count, length])
+  await t.rejects(model.forward({ input_ids, attention_mask: hole }, { outputs: ['text_embeds'] }), { name: 'ArgumentError', field: 'attention_mask' })
+  const { textEncoder } = model
+  const short = Int32Array.of(5, 9, 7)
+  const padded = (id: number) => Int32Array.from({ length }, (_, i) => short[i] ?? id)
+  t.same(await textEncoder!.encode([short], { padId: 3 }), await textEncoder!.encode([padded(3)]), 'short texts are filled with the padding token')
+  t.same(await textEncoder!.encode([short]), await textEncoder!.encode([padded((model.config['text_config'] as { pad_token_id?: number }).pad_token_id ?? 1)]))
+})
+
+t.test('DINOv2 takes pictures of any size', async t => {
+  const { model, inputs } = await open(t, 'dinov2-larger-oblong')
+  const pixels = inputs['pixel_values']!
+  t.same(pixels.dims.slice(2), [70, 57])
+  t.same((await model.forward({ pixel_values: pixels })).last_hidden_state!.dims, [2, 1 + 5 * 4, 32])
+  const picture = (height: number, width: number) => new Tensor('float32', Float32Array.from({ length: 3 * height * width }, (_, i) => Math.sin(i)), [1, 3, height, width])
+  t.same((await model.forward({ pixel_values: picture(14, 14) })).last_hidden_state!.dims, [1, 2, 32])
+  await t.rejects(model.forward({ pixel_values: picture(13, 30) }), { name: 'ShapeError' }, 'smaller than a patch')
+})

@@ -147,9 +147,10 @@ Napi::Value DeviceWrap::dispose(const Napi::CallbackInfo& info) {
   Napi::Promise promise;
   const uint64_t id = environment.begin(env, &promise, device_, nullptr);
   disposal_ = Napi::Reference<Napi::Promise>::New(promise, 1);
-  device_->executor->close([id, device = device_, &environment, mailbox = environment.mailbox()] {
+  // A copy of the device here could be its last one, and would end its threads on one of them; the pending call holds one meanwhile.
+  device_->executor->close([id, device = std::weak_ptr(device_), &environment, mailbox = environment.mailbox()] {
     mailbox->post([id, device, &environment](napi_env here) {
-      device->staging.clear();
+      if (const auto open = device.lock()) open->staging.clear();
       environment.resolve(here, id, nullptr);
     });
   });

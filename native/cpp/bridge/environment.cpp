@@ -95,7 +95,7 @@ uint64_t Environment::begin(Napi::Env env, Napi::Promise* promise, std::shared_p
   napi_value value = nullptr;
   if (napi_create_promise(env, &pending.deferred, &value) != napi_ok) throw Napi::Error::New(env);
   *promise = Napi::Promise(env, value);
-  if (kept) napi_create_reference(env, kept, 1, &pending.kept);
+  if (kept && napi_create_reference(env, kept, 1, &pending.kept) != napi_ok) throw Napi::Error::New(env);
   if (pending_.empty()) mailbox_->keep_alive(true);
   const uint64_t id = next_id_++;
   pending_.emplace(id, std::move(pending));

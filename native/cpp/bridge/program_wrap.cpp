@@ -97,7 +97,7 @@ Napi::Value ProgramWrap::run(const Napi::CallbackInfo& info) {
     size_t staged = 0;
     for (size_t i = 0; i < program.input_count(); ++i) staged += staged_bytes(program.input_bytes(i, request.counts));
     char* staging = environment.stage(id, staged);
-    for (uint32_t i = 0; i < inputs.Length(); ++i) {
+    for (uint32_t i = 0; i < program.input_count(); ++i) {  // not what the array says by now: reading it may run the caller's code
       const Bytes bytes = read_bytes(inputs.Get(i), "inputs[" + std::to_string(i) + "]");
       const size_t expected = program.input_bytes(i, request.counts);
       if (bytes.size != expected) {

@@ -30,7 +30,7 @@ bool quick_dot() {
 
 // Of x, and of sums: a third of the second-level cache each, beside panels of the weight.
 int64_t block_bytes() {
-  static const int64_t bytes = second_cache_bytes() / 3;
+  static const int64_t bytes = std::max<int64_t>(second_cache_bytes() / 3, 64 << 10);
   return bytes;
 }
 
