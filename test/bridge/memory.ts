@@ -18,9 +18,9 @@ async function play(scene: string): Promise<Record<string, unknown>> {
 
 const megabyte = 1 << 20
 
-t.test('dispose frees: 60 rounds of devices, weights and runs grow by less than 24 MB', async (t) => {
+t.test('dispose frees: 60 rounds of devices, weights and runs grow by less than 12 MB', async (t) => {
   const { grown } = await play('disposed') // a round takes some 3 MB
-  t.ok((grown as number) < 24 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
+  t.ok((grown as number) < 12 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
 })
 
 t.test('the collector frees handles that were never disposed of', async (t) => {
@@ -34,7 +34,7 @@ t.test('work under way outlives its handles', async (t) => {
 
 t.test('failed, cancelled and refused work leaves nothing', async (t) => {
   const { grown } = await play('failed') // a round copies some 2 MB
-  t.ok((grown as number) < 24 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
+  t.ok((grown as number) < 12 * megabyte, `grew by ${Math.round((grown as number) / megabyte)} MB`)
 })
 
 t.test('memory is accounted for', async (t) => {
