@@ -7,6 +7,7 @@ import { type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import type { EmbeddingSource, RowBlock } from '../io/embeddings.js'
 import { writeError } from '../io/entry.js'
+import { isAlive } from '../io/process-alive.js'
 
 /** What a line says: the item, a mark of its contents (size and time), and the error if it has no row. */
 export interface JournalEntry {
@@ -210,15 +211,6 @@ async function lock(file: string): Promise<void> {
       throw new ArgumentError(`another run (process ${pid}) is writing ${file}; wait for its end, or give another --out`, { file })
     }
     await rm(lockOf(file), { force: true })
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
 

@@ -9,6 +9,7 @@ import { homedir, hostname } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { isFile } from './entry.js'
 import { checkInside } from './paths.js'
+import { isAlive } from './process-alive.js'
 
 /** `~/.cache/huggingface`, or where HF_HOME says. */
 export function hubHome(): string {
@@ -112,15 +113,6 @@ export class HubCache {
       return blob === hash && owner === host && !isAlive(Number(pid))
     })
     return abandoned.map(name => join(this.folder, 'blobs', name))
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }
 

@@ -1,4 +1,5 @@
-// The matrix multiply of gemm.h: packing, the loops over tiles, and the epilogue, which reads a finished tile back from a small buffer.
+// The matrix multiply of gemm.h: packing, the loops over tiles, and the epilogue, which reads a finished tile back from a small buffer. Long because
+// packing, loops and epilogue share the templates of one instruction set, which have no other reader.
 #include "cpu/simd/gemm.h"
 
 #include <float.h>
