@@ -86,7 +86,7 @@ t.test('GPUs, with the simulator as the CUDA library', { skip: hasGpu || noSimul
   copyFileSync(join(root, 'build/sim/libchiasma_cuda_sim.so'), join(folder, 'build/Release/libchiasma_cuda.so'))
   const answer = await ask(env, 'auto', 'cuda', 'gpu', 'cuda:1', 'cuda:2', 'cuda:7')
   t.match(gpus(answer), [
-    { id: 'cuda:0', name: 'Fake GPU 0', available: true, computeCapability: '8.6', memory: { total: 24 * GiB, free: undefined } },
+    { id: 'cuda:0', name: 'Fake GPU 0', available: true, computeCapability: '8.6', memory: { total: 24 * GiB, free: 0 } },
     { id: 'cuda:1', available: true, computeCapability: '8.0' },
     { id: 'cuda:2', available: false, reason: 'its compute capability is 7.5; expected 8.0 or later' },
   ])
