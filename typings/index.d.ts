@@ -42,10 +42,10 @@ interface DeviceInfo {
     id: string;
     kind: string;
     name: string;
-    /** Bytes; 0 where it is not known. */
+    /** Bytes; each 0 where it is not known. */
     memory: {
         total: number;
-        free?: number;
+        free: number;
     };
     /** CPU: instruction sets this build has kernels for and the processor has, weakest first. */
     isa?: string[];
