@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { FloatType, WeightRole, StoredView, Derived, Shape } from './shared.js';
+import { FloatType, Shape, WeightRole, StoredView, Derived } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
@@ -10,6 +10,8 @@ type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */
 interface TensorNames {
     has(name: string): boolean;
+    /** Of the tensor as it is stored. */
+    shapeOf?(name: string): Shape | undefined;
 }
 interface ParameterOptions {
     /** How the device stores it; 'linear' for the weights of `linear` and `patchEmbed`. Default 'plain'. */
@@ -44,6 +46,8 @@ declare class Scope {
     nameOf(name: string): string;
     /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
     has(name: string): boolean;
+    /** The first dimension of the tensor as it is stored: for sizes that no configuration tells. */
+    rowsOf(name: string): number | undefined;
     /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
     firstWith(probe: string, prefixes: readonly string[]): Scope;
     /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
@@ -179,6 +183,49 @@ declare class Embedding {
     forward(indices: Value): Value;
 }
 
+interface Grid {
+    readonly height: number;
+    readonly width: number;
+}
+interface GridPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** Whether shrinking averages over all it leaves out, as Pillow does. Default false. */
+    antialias?: boolean;
+}
+declare class GridPositions {
+    private readonly options;
+    private readonly table;
+    private readonly transposed;
+    private readonly matrices;
+    constructor(scope: Scope, name: string, options: GridPositionsOptions);
+    /** float32 [height·width, C], row by row. */
+    forward(to: Grid): Value;
+    private times;
+}
+
+interface MixedPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** align_corners: the corners of both grids are the same points. Else edges are, and shrinking averages over all it leaves out (antialias). */
+    alignCorners: boolean;
+}
+declare class MixedPositions {
+    private readonly options;
+    private readonly transposed;
+    constructor(scope: Scope, name: string, options: MixedPositionsOptions);
+    /** Rows of the table, so many weights each patch has. */
+    get size(): number;
+    /** weights: float32 [T, size] -> float32 [T, C] */
+    forward(weights: Value): Value;
+    /** The weights [to.height·to.width, size] of a picture's patches, row by row. */
+    weights(to: Grid): Float32Array;
+}
+
 interface MlpOptions {
     width: number;
     hidden: number;
@@ -257,29 +304,6 @@ declare class PatchEmbed {
     forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
 }
 
-interface Grid {
-    readonly height: number;
-    readonly width: number;
-}
-interface GridPositionsOptions {
-    width: number;
-    grid: Grid;
-    /** Rows of the table before those of the patches: a class token's. Default 0. */
-    skip?: number;
-    /** Whether shrinking averages over all it leaves out, as Pillow does. Default false. */
-    antialias?: boolean;
-}
-declare class GridPositions {
-    private readonly options;
-    private readonly table;
-    private readonly transposed;
-    private readonly matrices;
-    constructor(scope: Scope, name: string, options: GridPositionsOptions);
-    /** float32 [height·width, C], row by row. */
-    forward(to: Grid): Value;
-    private times;
-}
-
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
 declare function sideBySide(values: readonly Value[]): Value;
 
@@ -315,5 +339,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: ScoreBias): Value[];
 
-export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
-export type { Activation, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
+export type { Activation, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };

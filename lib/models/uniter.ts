@@ -124,8 +124,8 @@ class Uniter implements JointTower {
     return {
       text: TEXT_ROWS,
       regions: {
-        features: { dtype: 'float32', width: this.features },
-        boxes: { dtype: 'float32', width: BOX },
+        features: { dtype: 'float32', shape: [this.features] },
+        boxes: { dtype: 'float32', shape: [BOX] },
         types: { dtype: 'int32' },
         place: { dtype: 'int32', rowsOf: 'joint' },
         ...(masked && { masks: { dtype: 'int32' } }),

@@ -4,6 +4,7 @@ export { Attention, type AttentionOptions, type ScoreBias, type Sequences } from
 export { AttentionPool, type AttentionPoolOptions } from './attention-pool.js'
 export { Embedding } from './embedding.js'
 export { type Activation, Linear, type LinearOptions, type LinearParameters } from './linear.js'
+export { MixedPositions, type MixedPositionsOptions } from './mixed-positions.js'
 export { Mlp, type MlpOptions } from './mlp.js'
 export { LayerNorm } from './norm.js'
 export { PatchEmbed, type PatchEmbedOptions, type PixelScale } from './patch-embed.js'
