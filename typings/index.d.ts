@@ -175,6 +175,8 @@ declare class Program {
     private entry;
     /** The outputs' types at capacity. */
     get outputTypes(): Readonly<Record<string, ValueType>>;
+    /** What its rows are counted by. */
+    get extents(): readonly string[];
     /** Bytes of the arena this plan needs; plans of a device share one. */
     get arenaBytes(): number;
     /**

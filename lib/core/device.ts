@@ -209,8 +209,8 @@ export class Weights {
 
   /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
   dispose(): void {
-    this.plans.forget(this.id)
     native(() => this.native.dispose())
+    this.plans.forget(this.id) // last: it lets the device give back what is free
   }
 }
 
