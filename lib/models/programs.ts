@@ -26,7 +26,8 @@ export interface OutputKind {
   readonly width: number
   /** Rows for each of `per`'s count: 197 for the tokens of a picture, 1 for one row of each picture, text or token. */
   readonly rows: number
-  readonly per: 'images' | 'texts' | 'tokens'
+  /** 'images', 'texts', 'tokens', 'examples' or a joint tower's stream. */
+  readonly per: string
 }
 
 /**
@@ -36,7 +37,7 @@ export interface OutputKind {
 export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device): Map<string, OutputKind> {
   const traced = trace(fn, specs)
   checkKernels(device, topologicalOrder(Object.values(traced)).filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
-  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name as OutputKind['per'] })
+  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name })
   return new Map(Object.entries(traced).map(([name, value]) => [name, kind(value)]))
 }
 
