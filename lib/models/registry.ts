@@ -12,6 +12,7 @@ import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
+import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildSiglip } from './siglip.js'
 import { buildUniter } from './uniter.js'
@@ -45,6 +46,7 @@ const entries: Readonly<Record<string, Entry>> = {
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
