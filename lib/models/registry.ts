@@ -18,6 +18,7 @@ import { buildSiglip } from './siglip.js'
 import { buildUniter } from './uniter.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
+import { buildVlBert } from './vl-bert.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
 
@@ -47,6 +48,7 @@ const entries: Readonly<Record<string, Entry>> = {
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
   lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
+  'vl-bert': { build: buildVlBert, classes: 'VisualLinguisticBert', usual: 'VisualLinguisticBert' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
