@@ -249,6 +249,31 @@ declare class AttentionPool {
     forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
+interface CrossAttentionOptions {
+    width: number;
+    /** Of the rows that are looked at. Default: as wide. */
+    contextWidth?: number;
+    heads: number;
+    /** Checkpoint names below the scope. */
+    names: {
+        query: string;
+        key: string;
+        value: string;
+        out: string;
+    };
+}
+declare class CrossAttention {
+    private readonly options;
+    private readonly query;
+    private readonly key;
+    private readonly value;
+    private readonly out;
+    private readonly dtype;
+    constructor(scope: Scope, options: CrossAttentionOptions);
+    /** x: [Tq, C]; context: [Tk, D]; residual: float32 [Tq, C], added to the result -> float32 [Tq, C] */
+    forward(x: Value, sequences: Sequences, context: Value, contextSequences: Sequences, residual?: Value): Value;
+}
+
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
@@ -405,5 +430,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, CrossAttention, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, CrossAttentionOptions, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
