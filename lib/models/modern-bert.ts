@@ -2,12 +2,11 @@
 // to those near by. ModernBertModel, the encoder of ModernBertForMaskedLM and its like, and ModernBertForSequenceClassification.
 
 import * as v from 'valibot'
-import { Tensor } from '../core/tensor.js'
-import { constant, type Parameter, parameter, type Value } from '../core/value.js'
+import { type Parameter, parameter, type Value } from '../core/value.js'
 import { type AttentionExtra, Embedding, hiddenStates, LayerNorm, Linear, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
-import { gather, pickToken, reshape } from '../ops/index.js'
+import { pickToken } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
-import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
+import { type Architecture, maskByDistance, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, ropeParameters, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
@@ -92,10 +91,10 @@ class ModernBert implements TextTower {
   trace(tokens: TokenInputs): Traced {
     const { ids, positions, sequences } = tokens
     const embedded = this.norm.forward(this.words.forward(ids), { dtype: 'float32' })
-    const far = this.maskOfDistances(tokens)
+    const masked = maskByDistance(tokens, this.config.num_attention_heads)
     const extra = (layer: number): AttentionExtra => {
       const kind = this.kinds[layer]!
-      return { rotation: { table: parameter(this.tables[kind]!), positions }, ...(kind === SLIDING && far) }
+      return { rotation: { table: parameter(this.tables[kind]!), positions }, ...(kind === SLIDING && masked) }
     }
     const states = hiddenStates(this.layers, embedded, sequences, extra)
     const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
@@ -109,15 +108,6 @@ class ModernBert implements TextTower {
   private pooled(last: Value, tokens: TokenInputs): Value {
     if (this.config.classifier_pooling === 'mean') return meanOfTokens(last, tokens)
     return pickToken(last, { which: 'first', cuSeqlens: tokens.sequences.cuSeqlens })
-  }
-
-  /** Of a text with holes in its mask, whose tokens do not stand side by side. */
-  private maskOfDistances({ ids, sequences, distanceRows }: TokenInputs): AttentionExtra {
-    if (!distanceRows) return {}
-    const shares = constant(new Tensor('float32', Float32Array.of(0, -1e30), [2, 1]))
-    const queries = ids.shape[0]!
-    const mask = reshape(gather(shares, distanceRows, { dtype: 'float32' }), [queries, sequences.keys?.rows.shape[0] ?? queries])
-    return { scoreBias: Array.from({ length: this.config.num_attention_heads }, () => mask) }
   }
 }
 
