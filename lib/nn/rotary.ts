@@ -6,7 +6,7 @@ import { Tensor } from '../core/tensor.js'
 import { constant, type Parameter, type Value } from '../core/value.js'
 import { rotary } from '../ops/index.js'
 import type { Grid } from './positions.js'
-import type { Scope } from './scope.js'
+import type { ComputeType, Scope } from './scope.js'
 
 /** How the queries and keys of a layer are turned; see the op `rotary`. */
 export interface Rotation {
@@ -72,6 +72,6 @@ export function gridRotation({ height, width }: Grid, { size, theta, prefix }: {
 }
 
 /** x: float [T, heads·D] -> the same, turned. */
-export function turned(x: Value, heads: number, { table, positions, length }: Rotation): Value {
-  return rotary(x, table, { heads, positions, length })
+export function turned(x: Value, heads: number, { table, positions, length }: Rotation, dtype: ComputeType): Value {
+  return rotary(x, table, { heads, positions, length, dtype })
 }
