@@ -59,6 +59,8 @@ const CLASSES: Readonly<Record<string, Defaults>> = {
   CLIPImageProcessor: CLIP,
   ConvNextImageProcessor: { size: { shortest_edge: 384 }, squareSizes: false, crop_pct: 224 / 256, ...HALF, resample: 3 },
   DeiTImageProcessor: { size: { height: 256, width: 256 }, ...CROP_224, ...HALF, resample: 3 },
+  /** The reference's resizes unrounded numbers; here pixels are rounded to bytes behind it, as everywhere. */
+  DINOv3ViTImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 2 },
   MobileNetV2ImageProcessor: { size: { shortest_edge: 256 }, squareSizes: false, ...CROP_224, ...HALF, resample: 2 },
   PvtImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 3 },
   SiglipImageProcessor: { size: { height: 224, width: 224 }, squareSizes: false, ...HALF, resample: 3 },

@@ -50,6 +50,7 @@ const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^clip/, 'CLIPImageProcessor'],
   [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
   [/^siglip/, 'SiglipImageProcessor'],
+  [/^dinov3/, 'DINOv3ViTImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],
   [/^dinov2/, 'BitImageProcessor'],
   [/^vit/, 'ViTImageProcessor'],

@@ -7,7 +7,7 @@ import { type AttentionExtra, Embedding, hiddenStates, LayerNorm, Linear, rotary
 import { pickToken } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
 import { type Architecture, maskByDistance, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
-import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, ropeParameters, SLIDING, theta } from './rope-config.js'
+import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, MOST_POSITIONS, ropeByLayerType, ropeParameters, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
   vocab_size: v.nullish(tableRows(), 50368),
@@ -24,7 +24,7 @@ const schema = v.object({
   layer_types: layerTypes(),
   global_attn_every_n_layers: v.nullish(integer(1, 1000), 3),
   local_attention: v.nullish(integer(0, 10_000_000), 128),
-  rope_parameters: v.nullish(v.object({ [FULL]: v.nullish(ropeParameters()), [SLIDING]: v.nullish(ropeParameters()) }, 'an object of full_attention and sliding_attention')),
+  rope_parameters: v.nullish(ropeByLayerType()),
   rope_scaling: v.nullish(ropeParameters()),
   global_rope_theta: v.nullish(theta(), 160_000),
   local_rope_theta: v.optional(v.nullable(theta()), 10_000),
@@ -58,7 +58,8 @@ class ModernBert implements TextTower {
     private readonly kinds: readonly string[],
     private readonly head: Head | undefined,
   ) {
-    const { hidden_size: width, num_attention_heads: heads, norm_eps: eps, max_position_embeddings: rows, attention_bias, rope_parameters: rope } = config
+    const { hidden_size: width, num_attention_heads: heads, norm_eps: eps, max_position_embeddings, attention_bias, rope_parameters: rope } = config
+    const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
     this.vocabulary = config.vocab_size
     this.positions = this.maxLength = rows
     this.readsFirst = head && config.classifier_pooling === 'cls' ? ['logits'] : []

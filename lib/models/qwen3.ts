@@ -9,7 +9,7 @@ import { type AttentionExtra, Embedding, hiddenStates, RmsNorm, rotaryTable, typ
 import { pickToken } from '../ops/index.js'
 import { activation, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
 import { type Architecture, countedRows, maskByDistance, type TextTower, type TokenInputs, type Traced } from './encoder.js'
-import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, ropeParameters, SLIDING, theta } from './rope-config.js'
+import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, MOST_POSITIONS, ropeParameters, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
   vocab_size: tableRows(),
@@ -53,7 +53,8 @@ class Qwen3 implements TextTower {
     private readonly config: Qwen3Config,
     private readonly kinds: readonly string[],
   ) {
-    const { hidden_size: width, num_attention_heads: heads, head_dim: headSize, rms_norm_eps: eps, max_position_embeddings: rows, attention_bias } = config
+    const { hidden_size: width, num_attention_heads: heads, head_dim: headSize, rms_norm_eps: eps, max_position_embeddings, attention_bias } = config
+    const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
     this.vocabulary = config.vocab_size
     this.positions = this.maxLength = rows
     const window = config.sliding_window - 1

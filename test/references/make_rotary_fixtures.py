@@ -35,7 +35,7 @@ def text(name, cls, mask="right", rows=3, length=21, positions=False, change=Non
         return
     random = stream(name)
     kind = "ModernBert" if cls.startswith("ModernBert") else "Qwen3"
-    fields = dict(vocab_size=90, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40, max_position_embeddings=64)
+    fields = dict(vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40, max_position_embeddings=64)
     fields.update(dict(local_attention=6, pad_token_id=0) if kind == "ModernBert" else dict(num_key_value_heads=2, head_dim=12))
     model = build(cls, getattr(transformers, kind + "Config")(**{**fields, **config}), random)
     inputs = {"input_ids": torch.randint(3, fields["vocab_size"], (rows, length), generator=random)}
