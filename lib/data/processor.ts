@@ -52,6 +52,7 @@ const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^siglip/, 'SiglipImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],
   [/^dinov2/, 'BitImageProcessor'],
+  [/^resnet/, 'ConvNextImageProcessor'],
   [/^vit/, 'ViTImageProcessor'],
 ]
 

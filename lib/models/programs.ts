@@ -27,6 +27,8 @@ export interface OutputKind {
   /** Rows for each of `per`'s count: 197 for the tokens of a picture, 1 for one row of each picture, text or token. */
   readonly rows: number
   readonly per: 'images' | 'texts' | 'tokens'
+  /** Its rows are the pixels of a map, which is given with channels first. */
+  readonly map?: { readonly height: number; readonly width: number } | undefined
 }
 
 /**

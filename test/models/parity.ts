@@ -12,6 +12,8 @@ const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
+  // Convolutional towers.
+  ...['resnet', 'clip-rn-tiny'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
 ]

@@ -3,10 +3,11 @@
 import type { OpName } from '../../lib/ops/index.js'
 import { fromRows, type Reference, rowsOf } from './array.js'
 import { attention } from './attention.js'
+import { convolution, depthwiseConvolution, poolWindows } from './convolution.js'
 import { add, cast, div, mul, sub, unary } from './elementwise.js'
 import { linear, matmul, patchEmbed } from './linear.js'
 import { l2Normalize, layerNorm, softmax } from './norm.js'
-import { gather, pickToken, pool, prependRows, repeatRows, scatter } from './rows.js'
+import { gather, pickToken, pool, prependRows, repeatRows, scaleSequences, scatter } from './rows.js'
 import { cosineTopK } from './search.js'
 
 const reshape: Reference = ([x], { shape }) => [{ ...x!, shape }]
@@ -19,6 +20,9 @@ export const references: Readonly<Record<OpName, Reference>> = {
   matmul,
   attention,
   patchEmbed,
+  convolution,
+  depthwiseConvolution,
+  poolWindows,
   layerNorm,
   gather,
   scatter,
@@ -26,6 +30,7 @@ export const references: Readonly<Record<OpName, Reference>> = {
   pool,
   repeatRows,
   prependRows,
+  scaleSequences,
   l2Normalize,
   softmax,
   add,

@@ -99,7 +99,7 @@ export async function compareWithReference(t: Test, model: Model, folder: string
     const got = outputs[name]!
     t.strictSame(got.dims, reference.dims, `dimensions of ${name}`)
     const masked = mask && reference.dims.length === 3 && !name.startsWith('vision_')
-    const { max, cosine } = difference(got, reference, row => !masked || mask.data[row] === 1n)
+    const { max, cosine } = difference(flat(got), flat(reference), row => !masked || mask.data[row] === 1n)
     const bound = cosines[model.dtype]
     if (!bound) t.ok(max <= part * Math.max(1, largest(reference)), `${name}: off by ${max}`)
     else t.ok(cosine >= (name.startsWith('logits') ? bound.logits : bound.least), `${name}: cosine ${cosine}`)
@@ -108,6 +108,12 @@ export async function compareWithReference(t: Test, model: Model, folder: string
       t.ok((got.data as Float32Array).every((value, i) => value === 0 || mask.data[Math.floor(i / width)] === 1n), `${name} is 0 where masked`)
     }
   }
+}
+
+/** A map [B, C, H, W] is one vector for each picture. */
+function flat(tensor: Tensor): Tensor {
+  const { dims } = tensor
+  return dims.length === 4 ? new Tensor('float32', tensor.data as Float32Array, [dims[0]!, dims[0] ? tensor.size / dims[0] : 0]) : tensor
 }
 
 export function largest(tensor: Tensor): number {

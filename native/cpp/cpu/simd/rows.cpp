@@ -11,6 +11,9 @@ const RowFunctions row_functions = {
     .binary = binary_rows,
     .convert = convert_rows,
     .pool = pool_rows,
+    .depthwise = depthwise_row,
+    .pool_window = pool_window_row,
+    .scale = scale_rows,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA
