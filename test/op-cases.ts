@@ -322,6 +322,9 @@ const unaryKinds = ['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh', '
 
 const rows = (shape: readonly number[], fill: Fill = 'normal'): CaseInput => ({ shape, fill, float16: false })
 
+/** Whose squares float32 does not hold, and 1. */
+const magnitudes = [1, 1e25, 1e-25, 1e37, 1e-36, 3e19, 1e-21]
+
 const cosineTopK: OpCase[] = [
   { title: 'one of one', inputs: { queries: any([1, 1]), corpus: rows([1, 1]) }, attributes: { k: 1 } },
   { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: rows([57, 13]) }, attributes: { k: 7 } },
@@ -340,6 +343,17 @@ const cosineTopK: OpCase[] = [
   { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: rows([900, 16]) }, attributes: { k: 700 } },
   { title: 'many queries, int8 corpus', inputs: { queries: any([40, 32]), corpus: { shape: [200, 32], dtype: 'int8', fill: (i) => ((i * 37 + (i >> 5)) % 255) - 127 } }, attributes: { k: 20 } },
   { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: { ...view([50, 12], 3, 21), float16: false } }, attributes: { k: 6 } },
+  { title: 'great and tiny rows', inputs: { queries: any([3, 24]), corpus: rows([600, 24], (i) => wave(i) * magnitudes[Math.floor(i / 24) % 7]!) }, attributes: { k: 10 } },
+  { title: 'great and tiny queries', inputs: { queries: rows([7, 24], (i) => wave(i + 5) * magnitudes[Math.floor(i / 24)]!), corpus: rows([90, 24]) }, attributes: { k: 5 } },
+  {
+    title: 'great and tiny rows, norms given',
+    inputs: {
+      queries: any([3, 24]),
+      corpus: rows([300, 24], (i) => wave(i) * magnitudes[Math.floor(i / 24) % 7]!),
+      inverseNorms: f32([300], (i) => 0.2 / magnitudes[i % 7]!),
+    },
+    attributes: { k: 10 },
+  },
   {
     title: 'infinity with norms given',
     inputs: { queries: any([2, 4]), corpus: f32([30, 4], put({ 25: inf, 50: -inf, 70: nan })), inverseNorms: f32([30], (i) => 0.2 + (i % 5) / 7) },

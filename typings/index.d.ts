@@ -42,10 +42,10 @@ interface DeviceInfo {
     id: string;
     kind: string;
     name: string;
-    /** Bytes; 0 where it is not known. */
+    /** Bytes; each 0 where it is not known. */
     memory: {
         total: number;
-        free?: number;
+        free: number;
     };
     /** CPU: instruction sets this build has kernels for and the processor has, weakest first. */
     isa?: string[];
@@ -175,6 +175,8 @@ declare class Program {
     private entry;
     /** The outputs' types at capacity. */
     get outputTypes(): Readonly<Record<string, ValueType>>;
+    /** What its rows are counted by. */
+    get extents(): readonly string[];
     /** Bytes of the arena this plan needs; plans of a device share one. */
     get arenaBytes(): number;
     /**

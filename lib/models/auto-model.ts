@@ -73,10 +73,10 @@ export const AutoModel = {
  * @param meanwhile gets the architecture; what it rejects with is thrown
  */
 export async function loadModel<T>(source: string, options: LoadOptions, meanwhile: (architecture: Architecture) => Promise<T>): Promise<{ model: Model; rest: T }> {
-  const { signal } = options
+  const { signal, device: wanted, dtype, threads, isa } = options
   signal?.throwIfAborted()
   const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
-  const device = await Device.open(options)
+  const device = await Device.open({ device: wanted, dtype, threads, isa })
   try {
     const modules = await readSentenceModules(folder)
     const encoderFolder = modules?.encoder ?? folder

@@ -26,7 +26,8 @@ export interface OutputKind {
   readonly width: number
   /** Rows for each of `per`'s count: 197 for the tokens of a picture, 1 for one row of each picture, text or token. */
   readonly rows: number
-  readonly per: 'images' | 'texts' | 'tokens'
+  /** 'images', 'texts', 'tokens', 'examples' or a joint tower's stream. */
+  readonly per: string
   /** Its rows are the pixels of a map, which is given with channels first. */
   readonly map?: { readonly height: number; readonly width: number } | undefined
 }
@@ -38,7 +39,7 @@ export interface OutputKind {
 export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device): Map<string, OutputKind> {
   const traced = trace(fn, specs)
   checkKernels(device, topologicalOrder(Object.values(traced)).filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
-  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name as OutputKind['per'] })
+  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name })
   return new Map(Object.entries(traced).map(([name, value]) => [name, kind(value)]))
 }
 

@@ -14,6 +14,7 @@ import type { Architecture } from './encoder.js'
 import { buildMpnet } from './mpnet.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildVisualBert } from './visual-bert.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
 
@@ -40,6 +41,7 @@ const entries: Readonly<Record<string, Entry>> = {
   },
   dinov2: { build: buildDinov2, classes: 'Dinov2', usual: 'Dinov2Model' },
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
+  visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
