@@ -50,6 +50,7 @@ const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^clip/, 'CLIPImageProcessor'],
   [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
   [/^siglip/, 'SiglipImageProcessor'],
+  [/^align/, 'EfficientNetImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],
   [/^dinov2/, 'BitImageProcessor'],
   [/^resnet/, 'ConvNextImageProcessor'],

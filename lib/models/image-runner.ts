@@ -55,7 +55,19 @@ export class ImageRunner implements Part {
       const sizes = expected.slice(1).join(', ')
       throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected [n, ${sizes}]`, { field: 'pixel_values', shapes: [dims] })
     }
+    if (this.tower.anySize) this.checkSize(tensor)
     return tensor as Pixels
+  }
+
+  /** @throws ShapeError for pictures that are too small for the tower. */
+  private checkSize(tensor: Tensor): void {
+    const { type, dims } = tensor
+    try {
+      this.kindsOf(this.sizeOf(tensor))
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error
+      throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected larger pictures: ${error.message}`, { field: 'pixel_values', shapes: [dims], cause: error })
+    }
   }
 
   /**

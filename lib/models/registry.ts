@@ -2,6 +2,7 @@
 
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Scope } from '../nn/index.js'
+import { buildAlign } from './align.js'
 import { buildBert } from './bert.js'
 import { buildBlip } from './blip.js'
 import { buildChineseClip } from './chinese-clip.js'
@@ -34,6 +35,9 @@ const entries: Readonly<Record<string, Entry>> = {
   siglip: { build: buildSiglip, classes: 'Siglip', usual: 'SiglipModel' },
   siglip_vision_model: { build: buildSiglip, classes: 'SiglipVision', usual: 'SiglipVisionModel' },
   siglip_text_model: { build: buildSiglip, classes: 'SiglipText', usual: 'SiglipTextModel' },
+  align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
+  align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
+  align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),

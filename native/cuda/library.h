@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 5;
+constexpr uint32_t library_version = 6;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t

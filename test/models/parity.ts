@@ -13,7 +13,7 @@ const names = [
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
   // Convolutional towers.
-  ...['resnet', 'clip-rn-tiny'],
+  ...['resnet', 'clip-rn-tiny', 'align'],
   'visual-bert',
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
