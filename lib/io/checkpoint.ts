@@ -145,7 +145,7 @@ export async function weightSources(
   const compute = async (source: DerivedSource, shape: Shape): Promise<Tensor> => {
     const tensors: Float32Array[] = []
     for (const entry of source.entries) tensors.push(await readFloats(entry, options))
-    return new Tensor('float32', source.compute(tensors), shape)
+    return new Tensor('float32', await source.compute(tensors), shape)
   }
   const sources: { parameter: Parameter; source: FileSource | Tensor; rowScale?: Float32Array }[] = []
   for (const { parameter, source, rowScale } of entries) {

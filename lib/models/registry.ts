@@ -12,6 +12,7 @@ import { buildDinov2 } from './dinov2.js'
 import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
+import { buildModernBert } from './modern-bert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
@@ -51,6 +52,7 @@ const entries: Readonly<Record<string, Entry>> = {
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
   mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
+  modernbert: { build: buildModernBert, classes: 'ModernBert', usual: 'ModernBertModel' },
   'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
   roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
   camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },

@@ -4,8 +4,9 @@ import { attentionOp } from './attention.js'
 import { convolutionOp, depthwiseConvolutionOp, poolWindowsOp } from './convolution.js'
 import { addOp, castOp, divOp, mulOp, subOp, unaryOp } from './elementwise.js'
 import { linearOp, matmulOp } from './linear.js'
-import { l2NormalizeOp, layerNormOp, softmaxOp } from './norm.js'
+import { l2NormalizeOp, layerNormOp, rmsNormOp, softmaxOp } from './norm.js'
 import { patchEmbedOp } from './patch-embed.js'
+import { rotaryOp } from './rotary.js'
 import { gatherOp, pickTokenOp, poolOp, prependRowsOp, repeatRowsOp, scaleSequencesOp, scatterOp } from './rows.js'
 import { cosineTopKOp } from './search.js'
 import { columnsOp, reshapeOp } from './view.js'
@@ -19,6 +20,8 @@ export const opTable = {
   depthwiseConvolution: depthwiseConvolutionOp,
   poolWindows: poolWindowsOp,
   layerNorm: layerNormOp,
+  rmsNorm: rmsNormOp,
+  rotary: rotaryOp,
   gather: gatherOp,
   scatter: scatterOp,
   pickToken: pickTokenOp,
@@ -45,8 +48,9 @@ export { type AttentionOptions, attention } from './attention.js'
 export { convolution, depthwiseConvolution, poolWindows, windowCount, type Windows } from './convolution.js'
 export { add, cast, div, type ElementwiseOptions, mul, sub, unary, type UnaryKind, unaryKinds } from './elementwise.js'
 export { type Activation, activations, linear, matmul } from './linear.js'
-export { l2Normalize, layerNorm, softmax } from './norm.js'
+export { l2Normalize, layerNorm, rmsNorm, softmax } from './norm.js'
 export { patchEmbed, type PatchEmbedOptions } from './patch-embed.js'
+export { rotary, type RotaryOptions } from './rotary.js'
 export { gather, pickToken, pool, prependRows, repeatRows, scaleSequences, scatter, type SequenceOptions } from './rows.js'
 export { cosineTopK } from './search.js'
 export { columns, reshape } from './view.js'

@@ -19,6 +19,8 @@ constexpr KernelEntry kernel_table[] = {
     {"depthwiseConvolution", make_depthwise_convolution},
     {"poolWindows", make_pool_windows},
     {"layerNorm", make_layer_norm},
+    {"rmsNorm", make_rms_norm},
+    {"rotary", make_rotary},
     {"l2Normalize", make_l2_normalize},
     {"softmax", make_softmax},
     {"gather", make_gather},

@@ -6,7 +6,8 @@ import { attention } from './attention.js'
 import { convolution, depthwiseConvolution, poolWindows } from './convolution.js'
 import { add, cast, div, mul, sub, unary } from './elementwise.js'
 import { linear, matmul, patchEmbed } from './linear.js'
-import { l2Normalize, layerNorm, softmax } from './norm.js'
+import { l2Normalize, layerNorm, rmsNorm, softmax } from './norm.js'
+import { rotary } from './rotary.js'
 import { gather, pickToken, pool, prependRows, repeatRows, scaleSequences, scatter } from './rows.js'
 import { cosineTopK } from './search.js'
 
@@ -24,6 +25,8 @@ export const references: Readonly<Record<OpName, Reference>> = {
   depthwiseConvolution,
   poolWindows,
   layerNorm,
+  rmsNorm,
+  rotary,
   gather,
   scatter,
   pickToken,
