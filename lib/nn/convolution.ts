@@ -134,8 +134,8 @@ export class DepthwiseConvolution {
     this.weight = stored.parameter('weight by pixel', [area, outputs], {
       derived: {
         from: [{ name: stored.nameOf('weight'), shape: [outputs, 1, ...kernel] }, ...(factor?.from ?? [])],
-        compute: ([weight, ...norm]) => {
-          const factors = factor?.compute(norm)
+        compute: async ([weight, ...norm]) => {
+          const factors = await factor?.compute(norm)
           return Float32Array.from({ length: area * outputs }, (_, i) => weight![(i % outputs) * area + Math.floor(i / outputs)]! * (factors?.[i % outputs] ?? 1))
         },
       },
