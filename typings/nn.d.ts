@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { FloatType, WeightRole, StoredView, Derived, Shape } from './shared.js';
+import { FloatType, Shape, WeightRole, StoredView, Derived } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
@@ -10,6 +10,8 @@ type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */
 interface TensorNames {
     has(name: string): boolean;
+    /** Of the tensor as it is stored. */
+    shapeOf?(name: string): Shape | undefined;
 }
 interface ParameterOptions {
     /** How the device stores it; 'linear' for the weights of `linear` and `patchEmbed`. Default 'plain'. */
@@ -44,6 +46,8 @@ declare class Scope {
     nameOf(name: string): string;
     /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
     has(name: string): boolean;
+    /** The first dimension of the tensor as it is stored: for sizes that no configuration tells. */
+    rowsOf(name: string): number | undefined;
     /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
     firstWith(probe: string, prefixes: readonly string[]): Scope;
     /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
@@ -344,6 +348,26 @@ declare class Embedding {
     forward(indices: Value): Value;
 }
 
+interface MixedPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** align_corners: the corners of both grids are the same points. Else edges are, and shrinking averages over all it leaves out (antialias). */
+    alignCorners: boolean;
+}
+declare class MixedPositions {
+    private readonly options;
+    private readonly transposed;
+    constructor(scope: Scope, name: string, options: MixedPositionsOptions);
+    /** Rows of the table, so many weights each patch has. */
+    get size(): number;
+    /** weights: float32 [T, size] -> float32 [T, C] */
+    forward(weights: Value): Value;
+    /** The weights [to.height·to.width, size] of a picture's patches, row by row. */
+    weights(to: Grid): Float32Array;
+}
+
 interface MlpOptions {
     width: number;
     hidden: number;
@@ -438,5 +462,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Convolution, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Convolution, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

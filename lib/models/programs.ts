@@ -6,8 +6,11 @@ import type { Device, Weights } from '../core/device.js'
 import { OutOfMemoryError, UnsupportedError } from '../core/errors.js'
 import { isView, topologicalOrder } from '../core/graph.js'
 import type { Value, ValueType } from '../core/value.js'
+import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type Traced } from './encoder.js'
 
+/** For float32 pixels, which are taken as they are. */
+export const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 /** Bytes copied in one piece at most, unless a single picture or text has more. */
 export const PIECE_BYTES = 5_000_000
 /** Runs handed to the device before the first of them is done: one computes while the next is prepared. */

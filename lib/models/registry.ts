@@ -16,6 +16,8 @@ import { buildModernBert } from './modern-bert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildUniter } from './uniter.js'
+import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
@@ -46,6 +48,8 @@ const entries: Readonly<Record<string, Entry>> = {
   },
   dinov2: { build: buildDinov2, classes: 'Dinov2', usual: 'Dinov2Model' },
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
+  uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
+  vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
