@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { FloatType, WeightRole, StoredView, Derived, Shape } from './shared.js';
+import { FloatType, Shape, WeightRole, StoredView, Derived } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
@@ -10,6 +10,8 @@ type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */
 interface TensorNames {
     has(name: string): boolean;
+    /** Of the tensor as it is stored. */
+    shapeOf?(name: string): Shape | undefined;
 }
 interface ParameterOptions {
     /** How the device stores it; 'linear' for the weights of `linear` and `patchEmbed`. Default 'plain'. */
@@ -44,6 +46,8 @@ declare class Scope {
     nameOf(name: string): string;
     /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
     has(name: string): boolean;
+    /** The first dimension of the tensor as it is stored: for sizes that no configuration tells. */
+    rowsOf(name: string): number | undefined;
     /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
     firstWith(probe: string, prefixes: readonly string[]): Scope;
     /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
@@ -53,6 +57,8 @@ declare class Scope {
 }
 
 type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh';
+/** An activation by itself. */
+declare function activated(x: Value, activation: Activation): Value;
 interface LinearOptions {
     activation?: Activation;
     /** Added after the activation, same shape as the result. */
@@ -245,12 +251,121 @@ declare class AttentionPool {
     forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
+/** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
+interface PixelScale {
+    readonly rescale: number;
+    readonly mean: readonly number[];
+    readonly std: readonly number[];
+}
+interface PatchEmbedOptions {
+    width: number;
+    /** Side of a patch in pixels. */
+    patch: number;
+    /** Rows of the position table: patches, and one more for the class token. */
+    tokens: number;
+    /** Checkpoint names below the scope; a part without a name does not exist. */
+    names: {
+        weight: string;
+        bias?: string;
+        classToken?: string;
+        positions?: string;
+    };
+}
+declare class PatchEmbed {
+    readonly weight: Parameter;
+    readonly bias: Parameter | undefined;
+    readonly classToken: Parameter | undefined;
+    readonly positions: Parameter | undefined;
+    readonly patch: number;
+    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
+    /**
+     * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
+     * @param positions float32 [tokens, C], in the table's place
+     */
+    forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
+}
+
+/** Pictures as rows [B·height·width, C]. */
+interface FeatureMap {
+    readonly rows: Value;
+    readonly height: number;
+    readonly width: number;
+}
+interface ConvolutionOptions {
+    inputs: number;
+    outputs: number;
+    /** Down and across; one number for both. */
+    kernel: number | readonly [number, number];
+    stride?: number | readonly [number, number];
+    /** Before and behind, for both sides; or [top, left, bottom, right]. Default 0. */
+    padding?: number | readonly [number, number, number, number];
+    /** Checkpoint name of the layer below the scope. */
+    name: string;
+    bias?: boolean;
+    /** The batch norm behind it: its name below the scope. */
+    norm?: {
+        readonly name: string;
+        readonly eps: number;
+    } | undefined;
+    /** Dimensions of the stored kernel. Default 2; 1 for signals. */
+    rank?: 1 | 2;
+}
+interface ConvolveOptions {
+    activation?: Activation;
+    residual?: Value | undefined;
+    dtype?: FloatType;
+}
+declare class Convolution {
+    private readonly weight;
+    private readonly bias;
+    private readonly sliding;
+    /** A kernel of one pixel at each is a linear layer. */
+    private readonly pointwise;
+    constructor(scope: Scope, options: ConvolutionOptions);
+    forward(x: FeatureMap, options?: ConvolveOptions): FeatureMap;
+}
+/** Each channel by itself. */
+declare class DepthwiseConvolution {
+    private readonly weight;
+    private readonly bias;
+    private readonly sliding;
+    constructor(scope: Scope, options: Omit<ConvolutionOptions, 'inputs' | 'rank'>);
+    forward(x: FeatureMap, options?: Omit<ConvolveOptions, 'residual'>): FeatureMap;
+}
+/** Pictures as rows of normalised pixels, [B·height·width, 3]: patches of one pixel, projected by the identity, which is exact. */
+declare class PixelRows {
+    private readonly identity;
+    constructor(scope: Scope);
+    /** pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] */
+    forward(pixels: Value, { rescale, mean, std }: PixelScale, dtype: FloatType): FeatureMap;
+}
+
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
     constructor(scope: Scope, rows: number, width: number);
     /** indices: int32 [T] -> float32 [T, C] */
     forward(indices: Value): Value;
+}
+
+interface MixedPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** align_corners: the corners of both grids are the same points. Else edges are, and shrinking averages over all it leaves out (antialias). */
+    alignCorners: boolean;
+}
+declare class MixedPositions {
+    private readonly options;
+    private readonly transposed;
+    constructor(scope: Scope, name: string, options: MixedPositionsOptions);
+    /** Rows of the table, so many weights each patch has. */
+    get size(): number;
+    /** weights: float32 [T, size] -> float32 [T, C] */
+    forward(weights: Value): Value;
+    /** The weights [to.height·to.width, size] of a picture's patches, row by row. */
+    weights(to: Grid): Float32Array;
 }
 
 interface MlpOptions {
@@ -313,40 +428,6 @@ declare class RmsNorm implements Norm {
     }): Value;
 }
 
-/** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
-interface PixelScale {
-    readonly rescale: number;
-    readonly mean: readonly number[];
-    readonly std: readonly number[];
-}
-interface PatchEmbedOptions {
-    width: number;
-    /** Side of a patch in pixels. */
-    patch: number;
-    /** Rows of the position table: patches, and one more for the class token. */
-    tokens: number;
-    /** Checkpoint names below the scope; a part without a name does not exist. */
-    names: {
-        weight: string;
-        bias?: string;
-        classToken?: string;
-        positions?: string;
-    };
-}
-declare class PatchEmbed {
-    readonly weight: Parameter;
-    readonly bias: Parameter | undefined;
-    readonly classToken: Parameter | undefined;
-    readonly positions: Parameter | undefined;
-    readonly patch: number;
-    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
-    /**
-     * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
-     * @param positions float32 [tokens, C], in the table's place
-     */
-    forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
-}
-
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
 declare function sideBySide(values: readonly Value[]): Value;
 
@@ -381,5 +462,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Convolution, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

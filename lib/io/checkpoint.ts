@@ -53,6 +53,10 @@ export class Checkpoint {
   has(name: string, options: NameOptions = {}): boolean {
     return this.find(name, options) !== undefined
   }
+
+  shapeOf(name: string): readonly number[] | undefined {
+    return this.find(name)?.shape
+  }
 }
 
 function spell(name: string, renames: readonly (readonly [RegExp | string, string])[]): Set<string> {

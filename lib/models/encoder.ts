@@ -12,6 +12,8 @@ export interface Traced {
   readonly outputs: Readonly<Record<string, Value>>
   /** The residual stream: the embeddings, then after each layer. */
   readonly hiddenStates: readonly Value[]
+  /** Outputs of picture towers that are pictures themselves: what is [B·height·width, C] here is given as [B, C, height, width]. */
+  readonly maps?: Readonly<Record<string, { readonly height: number; readonly width: number }>> | undefined
   /** What stands for the picture or text in a search, [B or S, d], not normalised. */
   readonly embedding: Value
 }

@@ -1,13 +1,17 @@
 // Runs a joint tower on any number of examples. What counts of them is packed one after the other up to a budget, each kind of rows by itself,
 // so that no padding is computed, of texts, regions or patches; examples are read only when their turn comes.
 
-import { Tensor } from '../core/tensor.js'
+import { BYTES_PER_ELEMENT } from '../core/dtype.js'
+import type { UnsupportedError } from '../core/errors.js'
+import { sizeOf } from '../core/shape.js'
+import { Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
+import type { PixelScale } from '../nn/index.js'
 import { scatter } from '../ops/index.js'
 import { EMBEDDING } from './encoder.js'
-import type { Example, Examples, JointTower, PackedRows, SequenceRows, Streams } from './joint.js'
+import type { Example, Examples, JointTower, PackedRows, RowData, SequenceRows, Streams } from './joint.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs, UNSCALED } from './programs.js'
 
 /** Rows of a kind in one run, unless a single example has more. */
 const ROWS_AT_ONCE = 2048
@@ -40,6 +44,8 @@ export class JointRunner implements Part {
   constructor(
     readonly tower: JointTower,
     private readonly programs: Programs,
+    /** Or why there is none: then only float32 pixels are taken. */
+    private readonly scale: PixelScale | UnsupportedError | undefined,
   ) {
     this.perExample = tower.sequencesPerExample ?? 1
     this.kinds = outputKinds(inputs => this.trace(tower.streams, 1, inputs), this.specs(tower.streams, 1, NOTHING_UNSEEN), programs.device)
@@ -51,8 +57,14 @@ export class JointRunner implements Part {
   }
 
   prepare(given: Readonly<Record<string, Tensor>>): Prepared {
-    const examples = this.uses.length === 0 ? this.tower.read(given) : undefined
-    return async (want, signal, used) => this.run(examples ?? this.tower.read({ ...given, ...used }), want, signal)
+    const read = (tensors: Readonly<Record<string, Tensor>>) => {
+      const examples = this.tower.read(tensors)
+      const bytes = Object.values(examples.streams ?? {}).some(inputs => Object.values(inputs).some(({ dtype }) => dtype === 'uint8'))
+      if (bytes && this.scale instanceof Error) throw this.scale
+      return examples
+    }
+    const examples = this.uses.length === 0 ? read(given) : undefined
+    return async (want, signal, used) => this.run(examples ?? read({ ...given, ...used }), want, signal)
   }
 
   private async run(examples: Examples, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
@@ -140,15 +152,15 @@ export class JointRunner implements Part {
     for (const [stream, inputs] of Object.entries(streams)) {
       const { sequences, offsets } = packed[stream]!
       tensors[lengthsOf(stream)] = vector(offsets)
-      for (const [name, { dtype, width, rowsOf }] of Object.entries(inputs)) {
-        const size = offsets.at(-1)! * (width ?? 1)
-        const all = dtype === 'int32' ? new Int32Array(size) : new Float32Array(size)
+      for (const [name, { dtype, shape = [], rowsOf }] of Object.entries(inputs)) {
+        const rows = offsets.at(-1)!
+        const all = unwritten(dtype, [rows, ...shape], 'forward') as RowData
         sequences.forEach(({ values }, i) => {
-          const from = offsets[i]! * (width ?? 1)
+          const from = offsets[i]! * sizeOf(shape)
           if (rowsOf === undefined) all.set(values[name]!, from)
           else values[name]!.forEach((row, r) => (all[from + r] = row + packed[rowsOf]!.offsets[i]!))
         })
-        tensors[`${stream}.${name}`] = new Tensor(dtype, all, width === undefined ? [size] : [offsets.at(-1)!, width])
+        tensors[`${stream}.${name}`] = new Tensor(dtype, all, [rows, ...shape])
       }
       if (keyed.has(stream)) Object.assign(tensors, seenRows(stream, packed[stream]!))
     }
@@ -185,7 +197,7 @@ export class JointRunner implements Part {
       },
       placed: (x, from, to, input = 'place') => scatter(x, value(from, input), { rows: capacity, extent: { name: to, per: 1 }, dtype: 'float32' }),
     }
-    return namedValues(this.tower.trace(rows), this.tower.prefix)
+    return namedValues(this.tower.trace(rows, this.scale instanceof Error || !this.scale ? UNSCALED : this.scale), this.tower.prefix)
   }
 
   private specs(streams: Streams, capacity: number, keyed: ReadonlySet<string>): Record<string, ValueType> {
@@ -194,8 +206,8 @@ export class JointRunner implements Part {
     const specs: Record<string, ValueType> = {}
     for (const [stream, inputs] of Object.entries(streams)) {
       specs[lengthsOf(stream)] = lengths
-      for (const [name, { dtype, width }] of Object.entries(inputs)) {
-        specs[`${stream}.${name}`] = { shape: width === undefined ? [capacity] : [capacity, width], dtype, extent: { name: stream, per: 1 } }
+      for (const [name, { dtype, shape = [] }] of Object.entries(inputs)) {
+        specs[`${stream}.${name}`] = { shape: [capacity, ...shape], dtype, extent: { name: stream, per: 1 } }
       }
       if (!keyed.has(stream)) continue
       specs[`${stream}.(seen)`] = { shape: [capacity], dtype: 'int32', extent: { name: `${stream} seen`, per: 1 } }
@@ -215,7 +227,7 @@ function rowsOf(example: Example, stream: string): number {
 function bytesOf(streams: Streams, outputs: readonly OutputKind[]): Record<string, number> {
   return Object.fromEntries(
     Object.entries(streams).map(([stream, inputs]) => {
-      const into = Object.values(inputs).reduce((sum, { width = 1 }) => sum + 4 * width, 0)
+      const into = Object.values(inputs).reduce((sum, { dtype, shape = [] }) => sum + BYTES_PER_ELEMENT[dtype] * sizeOf(shape), 0)
       return [stream, outputs.reduce((sum, { per, width }) => sum + (per === stream ? 4 * width : 0), into)]
     }),
   )

@@ -3,14 +3,14 @@
 
 import type { Tensor } from '../core/tensor.js'
 import type { Value } from '../core/value.js'
-import type { Sequences } from '../nn/index.js'
+import type { PixelScale, Sequences } from '../nn/index.js'
 import type { Traced } from './encoder.js'
 
-/** What each row of a stream has: an int32, or `width` float32 numbers. */
+/** What each row of a stream has: an int32, or an array. */
 export interface RowInput {
-  readonly dtype: 'int32' | 'float32'
-  /** Numbers a row; default: one int32, which makes a vector. */
-  readonly width?: number
+  readonly dtype: 'int32' | 'float32' | 'uint8'
+  /** Of what a row has; default: it is one number, and all rows are a vector. */
+  readonly shape?: readonly number[]
   /** The numbers are rows of this stream, counted from where the sequence begins there. */
   readonly rowsOf?: string
 }
@@ -18,11 +18,13 @@ export interface RowInput {
 /** The inputs of each kind of rows. */
 export type Streams = Readonly<Record<string, Readonly<Record<string, RowInput>>>>
 
+export type RowData = Int32Array | Float32Array | Uint8Array
+
 /** The rows of one kind that one sequence has. */
 export interface SequenceRows {
   readonly count: number
   /** By the stream's inputs. */
-  readonly values: Readonly<Record<string, Int32Array | Float32Array>>
+  readonly values: Readonly<Record<string, RowData>>
   /** The column of the outputs that each row belongs to; below 0: none, the row is computed for others. Default: one after the other. */
   readonly columns?: Int32Array | undefined
   /** 1 for rows that the others do not see: they are masked, and computed because they are read. */
@@ -73,7 +75,10 @@ export interface JointTower {
   /** Default 1. */
   readonly sequencesPerExample?: number
   readonly streams: Streams
+  /** Whether it reads pixels, which a processor makes. */
+  readonly takesPixels?: boolean
   /** @throws ArgumentError, ShapeError, DTypeError unless the inputs belong together. */
   read(given: Readonly<Record<string, Tensor>>): Examples
-  trace(rows: PackedRows): Traced
+  /** @param scale how uint8 pixels become numbers */
+  trace(rows: PackedRows, scale: PixelScale): Traced
 }

@@ -135,7 +135,7 @@ export class Model {
     if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
-    const joint = architecture.joint && new JointRunner(architecture.joint, this.programs)
+    const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
     this.runners = [this.images, this.texts, joint].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)

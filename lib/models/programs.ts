@@ -6,8 +6,11 @@ import type { Device, Weights } from '../core/device.js'
 import { OutOfMemoryError, UnsupportedError } from '../core/errors.js'
 import { isView, topologicalOrder } from '../core/graph.js'
 import type { Value, ValueType } from '../core/value.js'
+import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type Traced } from './encoder.js'
 
+/** For float32 pixels, which are taken as they are. */
+export const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 /** Bytes copied in one piece at most, unless a single picture or text has more. */
 export const PIECE_BYTES = 5_000_000
 /** Runs handed to the device before the first of them is done: one computes while the next is prepared. */
@@ -28,6 +31,8 @@ export interface OutputKind {
   readonly rows: number
   /** 'images', 'texts', 'tokens', 'examples' or a joint tower's stream. */
   readonly per: string
+  /** Its rows are the pixels of a map, which is given with channels first. */
+  readonly map?: { readonly height: number; readonly width: number } | undefined
 }
 
 /**

@@ -93,11 +93,11 @@ class VisualBert implements JointTower {
     return {
       text: TEXT_ROWS,
       visual: {
-        features: { dtype: 'float32', width: this.features },
+        features: { dtype: 'float32', shape: [this.features] },
         types: { dtype: 'int32' },
         positions: { dtype: 'int32' },
         place: index,
-        ...(aligned && { alignment: { dtype: 'float32', width: this.config.max_position_embeddings } }),
+        ...(aligned && { alignment: { dtype: 'float32', shape: [this.config.max_position_embeddings] } }),
       },
       joint: {},
       ...(this.head === 'question' && { question: { row: index } }),

@@ -6,7 +6,7 @@ import t from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
 import { readTensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
-import { fixture, random, sameBits, variant } from '../support/models.js'
+import { difference, fixture, random, sameBits, variant } from '../support/models.js'
 
 type Inputs = Record<string, Tensor>
 
@@ -26,7 +26,7 @@ function pickExamples(inputs: Inputs, rows: readonly number[]): Inputs {
   )
 }
 
-const PACKED = ['visual-bert-random']
+const PACKED = ['visual-bert-random', 'vilt-sizes']
 
 for (const name of PACKED) {
   for (const dtype of ['f32', 'bf16']) {
@@ -40,11 +40,14 @@ for (const name of PACKED) {
       const all = await model.forward(pickExamples(inputs, many))
       const together = await model.forward(inputs)
       for (const [output, tensor] of Object.entries(all)) {
-        const size = tensor.data.length / many.length
-        if (alone[0]![output]!.data.length !== size) continue // as many columns as its batch has patches
-        const row = (of: Tensor, i: number) => new Tensor('float32', (of.data as Float32Array).slice(i * size, (i + 1) * size), [size])
-        t.equal(many.filter((example, i) => !sameBits(row(tensor, i), alone[example]![output]!)).length, 0, `${output} among many`)
-        t.equal(alone.filter((one, i) => !sameBits(row(together[output]!, i), one[output]!)).length, 0, `${output} among a few`)
+        if (tensor.type !== 'float32') continue
+        // Alone an example may have fewer columns: none for the patches of others.
+        const same = (of: Tensor, i: number, { data }: Tensor) => {
+          const begin = (i * of.size) / of.dims[0]!
+          return sameBits(new Tensor('float32', (of.data as Float32Array).slice(begin, begin + data.length), [data.length]), new Tensor('float32', data, [data.length]))
+        }
+        t.equal(many.filter((example, i) => !same(tensor, i, alone[example]![output]!)).length, 0, `${output} among many`)
+        t.equal(alone.filter((one, i) => !same(together[output]!, i, one[output]!)).length, 0, `${output} among a few`)
       }
     })
   }
@@ -99,6 +102,47 @@ t.test('inputs of VisualBERT that do not belong together', async t => {
   await t.rejects(model.forward(long), { code: 'ERR_ARGUMENT', field: 'input_ids', index: 0, message: /has 17 tokens; this model takes at most 16/ })
   await t.rejects(model.forward({}), { code: 'ERR_ARGUMENT', field: 'input_ids' })
   await t.rejects(model.forward(inputs, { outputs: ['logits'] }), { code: 'ERR_ARGUMENT', field: 'logits' })
+})
+
+t.test('inputs of ViLT that do not belong together', async t => {
+  await using model = await load(fixture('vilt-sizes'))
+  const inputs = await inputsOf('vilt-sizes')
+  const { pixel_values: pixels, pixel_mask: mask } = inputs as { pixel_values: Tensor; pixel_mask: Tensor }
+  const zeros = (type: 'int64' | 'float32', dims: number[]) => {
+    const size = dims.reduce((a, b) => a * b)
+    return new Tensor(type, type === 'int64' ? new BigInt64Array(size) : new Float32Array(size), dims)
+  }
+  const twos = new Tensor('int64', BigInt64Array.from(mask.data as BigInt64Array, () => 2n), mask.dims)
+  const nan = new Tensor('float32', Float32Array.from(pixels.data as Float32Array).fill(NaN, 0, 1), pixels.dims)
+  const refused: [Inputs, { code: string; field: string; index?: number; message?: RegExp }][] = [
+    [{ pixel_values: zeros('float32', [3, 3, 7, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /at least one patch of 8 x 8/ }],
+    [{ pixel_values: zeros('float32', [2, 3, 32, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /has 2 pictures; expected 3 as input_ids/ }],
+    [{ pixel_values: zeros('float32', [3, 4, 32, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values' }],
+    [{ pixel_values: zeros('int64', [3, 3, 32, 48]) }, { code: 'ERR_DTYPE', field: 'pixel_values' }],
+    [{ pixel_values: nan }, { code: 'ERR_ARGUMENT', field: 'pixel_values', index: 0, message: /picture 0 hold NaN/ }],
+    [{ pixel_mask: zeros('int64', [3, 32, 40]) }, { code: 'ERR_SHAPE', field: 'pixel_mask', message: /expected \[3, 32, 48\] as pixel_values/ }],
+    [{ pixel_mask: zeros('int64', [3, 32, 48]) }, { code: 'ERR_ARGUMENT', field: 'pixel_mask', index: 0, message: /marks no patch/ }],
+    [{ pixel_mask: twos }, { code: 'ERR_ARGUMENT', field: 'pixel_mask', index: 0, message: /is 2 at element 0; expected 0 or 1/ }],
+  ]
+  for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed }), error, JSON.stringify(error))
+  await t.rejects(model.forward({ input_ids: inputs['input_ids']! }), { code: 'ERR_ARGUMENT', field: 'pixel_values' })
+  await t.rejects(load(variant(t, 'vilt-pictures', c => (c['num_images'] = 3))), { code: 'ERR_CHECKPOINT', field: 'num_images' })
+})
+
+t.test('uint8 pixels of ViLT are scaled as the processor does it', async t => {
+  const name = 'vilt-sizes'
+  await using model = await load(fixture(name))
+  const inputs = await inputsOf(name)
+  const { dims } = inputs['pixel_values']!
+  const [n, , height, width] = dims as [number, number, number, number]
+  const next = random(11)
+  const bytes = Uint8Array.from({ length: inputs['pixel_values']!.size }, () => next() * 256)
+  const floats = new Float32Array(bytes.length)
+  for (let b = 0; b < n; b++) for (let p = 0; p < height * width; p++) for (let c = 0; c < 3; c++) floats[(b * 3 + c) * height * width + p] = (bytes[(b * height * width + p) * 3 + c]! / 255 - 0.5) / 0.5
+  const some = { outputs: ['last_hidden_state'] }
+  const scaled = await model.forward({ ...inputs, pixel_values: new Tensor('float32', floats, dims) }, some)
+  const raw = await model.forward({ ...inputs, pixel_values: new Tensor('uint8', bytes, [n, height, width, 3]) }, some)
+  t.ok(difference(raw['last_hidden_state']!, scaled['last_hidden_state']!).max < 1e-5)
 })
 
 t.test('configurations that are refused', async t => {

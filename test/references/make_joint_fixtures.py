@@ -84,3 +84,57 @@ visual_bert("visual-bert-choice", cls="VisualBertForMultipleChoice", rows=3, mas
 visual_bert("visual-bert-reasoning", cls="VisualBertForVisualReasoning", num_labels=2, mask="left")
 visual_bert("visual-bert-phrases", cls="VisualBertForRegionToPhraseAlignment", mask="right", visual_mask="full")
 visual_bert("visual-bert-phrases-holes", cls="VisualBertForRegionToPhraseAlignment", mask="holes", visual_mask="full", num_attention_heads=2)
+
+
+# --- words and patches ---
+
+
+def in_order(weights, n, replacement=False):
+    """In the place of torch.multinomial: ViLT draws the order of its patches, which has no influence on anything but their places."""
+    return torch.arange(n) % len(weights)
+
+
+def vilt(name, cls="ViltModel", rows=2, length=8, sizes=((32, 48), (24, 40)), canvas=(32, 48), mask="right", pixel_mask=True, change=None, **config):
+    """sizes: what of the canvas is picture, by turns."""
+    if skip(name):
+        return
+    random = stream(name)
+    fields = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=16, image_size=32, patch_size=8)
+    fields.update(config)
+    model = build(cls, transformers.ViltConfig(**fields), random)
+    pictures = fields.get("num_images", 1)
+    inputs = text_inputs(random, rows, length, fields["vocab_size"], mask, fields.get("type_vocab_size", 2))
+    pixels = torch.randn(rows * pictures, 3, *canvas, generator=random)
+    if pixel_mask:
+        masks = torch.zeros(rows * pictures, *canvas, dtype=torch.int64)
+        for i in range(len(masks)):
+            masks[i, : sizes[i % len(sizes)][0], : sizes[i % len(sizes)][1]] = 1
+        inputs["pixel_mask"] = masks
+    else:
+        masks = torch.ones(rows * pictures, *canvas, dtype=torch.int64)
+    inputs["pixel_values"] = pixels
+    if cls == "ViltForImagesAndTextClassification":
+        inputs = {k: v.view(rows, pictures, *v.shape[1:]) if k.startswith("pixel") else v for k, v in inputs.items()}
+    drawn, torch.multinomial = torch.multinomial, in_order
+    if pixel_mask:
+        result = model(**inputs, output_hidden_states=pictures == 1)
+    else:
+        result = model(**inputs, pixel_mask=masks, output_hidden_states=pictures == 1)
+    expected = outputs_of(result, ["last_hidden_state", "pooler_output", "logits"])
+    if pictures == 1:
+        counted = getattr(model, "vilt", model).embeddings(inputs["input_ids"], inputs["attention_mask"], None, pixels, masks, None, None)[1]
+        expected["last_hidden_state_mask"] = counted.long()
+    torch.multinomial = drawn
+    several = {k: "attention_mask" if k == "logits" else "last_hidden_state_mask" for k, v in expected.items() if v.dim() == 3}
+    save(name, model, inputs, expected, change, masks=several)
+
+
+vilt("vilt-sizes", rows=3, sizes=((32, 48), (8, 40), (32, 8)))
+vilt("vilt-first-masked", mask="first", hidden_act="gelu_new")
+vilt("vilt-no-mask", pixel_mask=False, canvas=(45, 21), change=old_config)
+vilt("vilt-odd", hidden_size=35, num_attention_heads=7, intermediate_size=41, patch_size=5, image_size=17, canvas=(33, 26), sizes=((33, 26), (20, 11), (5, 5)), rows=3, qkv_bias=False)
+vilt("vilt-vqa", cls="ViltForQuestionAnswering", num_labels=9, mask="holes")
+vilt("vilt-retrieval", cls="ViltForImageAndTextRetrieval", rows=3, change=old_config)
+vilt("vilt-pictures", cls="ViltForImagesAndTextClassification", num_images=2, modality_type_vocab_size=3, num_labels=2)
+vilt("vilt-words", cls="ViltForMaskedLM", mask="left")
+vilt("vilt-tokens", cls="ViltForTokenClassification", num_labels=5)
