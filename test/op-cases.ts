@@ -136,6 +136,36 @@ const attention: OpCase[] = [
     inputs: { q: any([7, 32]), k: any([9, 32]), v: any([9, 32]), cuSeqlensQ: ints([0, 1, 1, 7]) },
     attributes: { heads: 2, keyLength: 3 },
   },
+  ...[false, true].flatMap((causal): OpCase[] => [
+    selfAttention(`a window of 4, causal: ${causal}`, [5, 1, 17, 33], 2, 8, { causal, window: 4 }),
+    selfAttention(`a window of 40 past a tile, causal: ${causal}`, [300, 3], 1, 16, { causal, window: 40 }),
+    {
+      title: `a window, cross, queries that see nothing, causal: ${causal}`,
+      inputs: { q: any([24, 16]), k: any([8, 16]), v: any([8, 16]) },
+      attributes: { heads: 2, queryLength: 12, keyLength: 4, window: 2, causal },
+    },
+    {
+      title: `fewer heads of keys and values, causal: ${causal}`,
+      inputs: { q: any([14, 48]), k: any([14, 16]), v: any([14, 16]) },
+      attributes: { heads: 6, kvHeads: 2, queryLength: 7, keyLength: 7, causal },
+    },
+  ]),
+  selfAttention('a window of nothing but oneself', [9, 2], 2, 8, { window: 0 }),
+  {
+    title: 'one head of keys and values, a window, all in one projection',
+    inputs: { q: view([18, 32], 0, 48), k: view([18, 8], 32, 48), v: view([18, 8], 40, 48) },
+    attributes: { heads: 4, kvHeads: 1, queryLength: 9, keyLength: 9, window: 3 },
+  },
+  {
+    title: 'NaN outside the window is not seen',
+    inputs: { q: any([9, 8]), k: any([9, 8], put({ 1: nan, 71: nan })), v: any([9, 8], put({ 1: nan, 65: inf })) },
+    attributes: { heads: 1, queryLength: 9, keyLength: 9, window: 2 },
+  },
+  {
+    title: 'relative bias and a window',
+    inputs: { q: any([12, 24]), k: any([12, 24]), v: any([12, 24]), cuSeqlensQ: ints([0, 7, 12]), cuSeqlensK: ints([0, 7, 12]), relativeBias: f32([19, 3], put({ 10: nan })) },
+    attributes: { heads: 3, window: 5 },
+  },
   {
     title: 'rows past the last sequence are zeros',
     inputs: { q: any([8, 8]), k: any([8, 8]), v: any([8, 8]), cuSeqlensQ: ints([0, 2, 6]), cuSeqlensK: ints([0, 2, 6]) },
@@ -198,6 +228,61 @@ const patchEmbed: OpCase[] = [
   { title: 'NaN pixels stay in their patch', inputs: { pixels: f32([2, 3, 4, 6], put({ 7: nan, 80: inf })), weight: weight(5, 12), ...tokens(7, 5) }, attributes: { patch: 2 } },
 ]
 
+/** Windows over `pictures` pictures. */
+function windowCases(inputs: (channels: number, area: number, x: CaseInput) => Record<string, CaseInput>, attributes: Attributes = {}): OpCase[] {
+  const one = (title: string, [pictures, height, width, C]: readonly [number, number, number, number], more: Record<string, number[]> = {}, fill?: Fill, x?: CaseInput): OpCase => ({
+    title,
+    inputs: inputs(C, (more['kernel'] ?? [1, 1]).reduce((a, b) => a * b), x ?? any([pictures * height * width, C], fill)),
+    attributes: { height, width, ...more, ...attributes },
+  })
+  return [
+    one('one pixel', [1, 1, 1, 1]),
+    one('every other pixel', [2, 5, 4, 8], { stride: [2, 2] }),
+    one('3 x 3 at every pixel', [2, 6, 5, 8], { kernel: [3, 3], padding: [1, 1, 1, 1] }),
+    one('odd sizes, unlike sides', [3, 7, 10, 5], { kernel: [2, 3], stride: [3, 2], padding: [1, 2, 0, 1] }),
+    one('more at the end', [2, 6, 6, 16], { kernel: [3, 3], stride: [2, 2], padding: [0, 0, 1, 1] }),
+    one('5 x 5 over a small picture', [1, 2, 3, 24], { kernel: [5, 5], padding: [2, 2, 2, 2] }),
+    one('a signal', [2, 1, 37, 9], { kernel: [1, 10], stride: [1, 5] }),
+    one('a long kernel', [1, 1, 21, 16], { kernel: [1, 16], padding: [0, 8, 0, 7] }),
+    one('many channels', [1, 3, 3, 131], { kernel: [3, 3], padding: [1, 1, 1, 1] }),
+    one('no pictures', [0, 4, 4, 8], { kernel: [3, 3] }),
+    one('a view of columns', [2, 4, 3, 11], { kernel: [3, 3], padding: [1, 1, 1, 1] }, undefined, view([24, 11], 3, 40)),
+    one('NaN and infinity', [2, 5, 5, 8], { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] }, put({ 9: nan, 100: inf, 101: -inf, 300: nan })),
+  ]
+}
+const convolutionOutputs = 13
+const convolutionCases = windowCases((C, area, x) => ({ x, weight: weight(convolutionOutputs, area * C), bias: f32([convolutionOutputs]) }))
+const convolution: OpCase[] = [
+  ...convolutionCases,
+  { title: 'more than a tile, residual', inputs: { x: any([2 * 12 * 11, 32]), weight: weight(70, 288), residual: any([2 * 12 * 11, 70]) }, attributes: { height: 12, width: 11, kernel: [3, 3], padding: [1, 1, 1, 1] } },
+  { title: 'three channels', inputs: { x: any([300, 3]), weight: weight(16, 147), bias: f32([16]) }, attributes: { height: 15, width: 20, kernel: [7, 7], stride: [2, 2], padding: [3, 3, 3, 3], activation: 'relu' } },
+  ...(['gelu', 'quick_gelu', 'gelu_tanh', 'silu', 'tanh'] as const).map((activation): OpCase => ({
+    title: activation,
+    inputs: { x: any([20, 4]), weight: weight(9, 24), bias: f32([9], put({ 3: nan }, 3)), residual: any([4, 9]) },
+    attributes: { height: 5, width: 4, kernel: [2, 3], stride: [3, 1], activation },
+  })),
+]
+const depthwiseConvolution: OpCase[] = [
+  ...windowCases((C, area, x) => ({ x, weight: f32([area, C]), bias: f32([C]) })),
+  ...windowCases((C, area, x) => ({ x, weight: f32([area, C]) }), { activation: 'silu' }).slice(1, 5),
+  ...(['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'tanh'] as const).map((activation): OpCase => ({
+    title: activation,
+    inputs: { x: any([20, 70]), weight: f32([6, 70]), bias: f32([70], put({ 3: nan }, 3)) },
+    attributes: { height: 5, width: 4, kernel: [2, 3], stride: [3, 1], activation },
+  })),
+]
+const poolWindows: OpCase[] = (['max', 'mean'] as const).flatMap((mode) => windowCases((_, __, x) => ({ x }), { mode }))
+
+const scaleSequences: OpCase[] = [
+  { title: 'one to one', inputs: { x: any([1, 1]), scale: f32([1, 1]) }, attributes: { length: 1 } },
+  { title: 'odd sizes', inputs: { x: any([21, 13]), scale: f32([3, 13]), shift: f32([3, 13]) }, attributes: { length: 7 } },
+  { title: 'long sequences', inputs: { x: any([1400, 24]), scale: f32([2, 24]) }, attributes: { length: 700 } },
+  { title: 'large rows', inputs: { x: any([4, 5003]), scale: f32([2, 5003]), shift: f32([2, 5003]) }, attributes: { length: 2 } },
+  { title: 'no sequences', inputs: { x: any([0, 5]), scale: f32([0, 5]) }, attributes: { length: 3 } },
+  { title: 'views of columns', inputs: { x: view([6, 10], 2, 17), scale: { ...view([3, 10], 5, 19), dtype: 'float32' }, shift: { ...view([3, 10], 1, 12), dtype: 'float32' } }, attributes: { length: 2 } },
+  { title: 'NaN and infinity', inputs: { x: any([6, 4], put({ 1: nan, 8: inf })), scale: f32([2, 4], put({ 6: nan })), shift: f32([2, 4], put({ 0: -inf })) }, attributes: { length: 3 } },
+]
+
 /** Shapes that every op of single rows meets. */
 function rowCases(attributes: Attributes, more: (columns: number) => Record<string, CaseInput> = () => ({})): OpCase[] {
   const one = (title: string, x: CaseInput): OpCase => ({ title, inputs: { x, ...more(x.shape.at(-1)!) }, attributes })
@@ -227,6 +312,30 @@ const layerNorm: OpCase[] = [
     attributes: { eps: 1e-5 },
     allowed: 2 * 1000 * 2 ** -23, // a float32 mean of 1000 is known to a step of 2^-14
   },
+]
+
+const rmsNorm: OpCase[] = [
+  ...rowCases({ eps: 1e-5 }, (C) => ({ weight: f32([C]) })),
+  { title: 'without weight', inputs: { x: any([7, 40]) }, attributes: { eps: 1e-6 } },
+  { title: 'a little row, a great eps', inputs: { x: any([3, 128], put({}, 0.01)), weight: f32([128]) }, attributes: { eps: 0.1 } },
+  { title: 'a row of some pieces', inputs: { x: any([3, 1000]), weight: f32([1000]) }, attributes: { eps: 1e-6 } },
+]
+
+/** A table of cosines and sines, of angles that no two places or features share. */
+const angles = (rows: number, rotated: number): CaseInput => f32([rows, rotated], (i) => (i % rotated < rotated / 2 ? Math.cos : Math.sin)(0.7 * Math.floor(i / rotated) + 1.3 * (i % (rotated / 2))))
+
+const rotary: OpCase[] = [
+  { title: 'one pair', inputs: { x: any([1, 2]), table: angles(2, 2), positions: ints([1]) }, attributes: { heads: 1 } },
+  { title: 'odd sizes', inputs: { x: any([7, 30]), table: angles(9, 10), positions: ints([0, 8, 3, 3, 1, 7, 2]) }, attributes: { heads: 3 } },
+  { title: 'a part of each head', inputs: { x: any([4, 39]), table: angles(5, 6), positions: ints([4, 0, 1, 2]) }, attributes: { heads: 3 } },
+  { title: 'nothing of a head', inputs: { x: any([2, 6]), table: f32([3, 0]), positions: ints([2, 0]) }, attributes: { heads: 2 } },
+  { title: 'heads of 64', inputs: { x: any([40, 256]), table: angles(40, 64), positions: ints(Array.from({ length: 40 }, (_, i) => (i * 7) % 40)) }, attributes: { heads: 4 } },
+  { title: 'the last rows of each sequence', inputs: { x: any([24, 32]), table: angles(5, 16) }, attributes: { heads: 2, length: 8 } },
+  { title: 'all rows of each sequence', inputs: { x: any([10, 24]), table: angles(5, 12) }, attributes: { heads: 2, length: 5 } },
+  { title: 'no rows', inputs: { x: any([0, 8]), table: angles(3, 8), positions: ints([]) }, attributes: { heads: 1 } },
+  { title: 'large rows', inputs: { x: any([2, 10008]), table: angles(3, 10008), positions: ints([2, 1]) }, attributes: { heads: 1 } },
+  { title: 'views of columns', inputs: { x: view([6, 32], 5, 99), table: { ...view([4, 16], 3, 30, (i) => Math.sin(i)), dtype: 'float32' }, positions: ints([3, 2, 1, 0, 1, 2]) }, attributes: { heads: 2 } },
+  { title: 'NaN and infinity stay in their rows and pairs', inputs: { x: any([4, 16], put({ 3: nan, 20: inf, 40: -inf })), table: angles(4, 8), positions: ints([0, 1, 2, 3]) }, attributes: { heads: 1 } },
 ]
 
 const softmax: OpCase[] = [
@@ -267,6 +376,9 @@ const unaryKinds = ['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'silu', 'tanh', '
 
 const rows = (shape: readonly number[], fill: Fill = 'normal'): CaseInput => ({ shape, fill, float16: false })
 
+/** Whose squares float32 does not hold, and 1. */
+const magnitudes = [1, 1e25, 1e-25, 1e37, 1e-36, 3e19, 1e-21]
+
 const cosineTopK: OpCase[] = [
   { title: 'one of one', inputs: { queries: any([1, 1]), corpus: rows([1, 1]) }, attributes: { k: 1 } },
   { title: 'odd sizes', inputs: { queries: any([5, 13]), corpus: rows([57, 13]) }, attributes: { k: 7 } },
@@ -285,6 +397,17 @@ const cosineTopK: OpCase[] = [
   { title: 'most of the corpus', inputs: { queries: any([2, 16]), corpus: rows([900, 16]) }, attributes: { k: 700 } },
   { title: 'many queries, int8 corpus', inputs: { queries: any([40, 32]), corpus: { shape: [200, 32], dtype: 'int8', fill: (i) => ((i * 37 + (i >> 5)) % 255) - 127 } }, attributes: { k: 20 } },
   { title: 'views of columns', inputs: { queries: view([3, 12], 2, 17), corpus: { ...view([50, 12], 3, 21), float16: false } }, attributes: { k: 6 } },
+  { title: 'great and tiny rows', inputs: { queries: any([3, 24]), corpus: rows([600, 24], (i) => wave(i) * magnitudes[Math.floor(i / 24) % 7]!) }, attributes: { k: 10 } },
+  { title: 'great and tiny queries', inputs: { queries: rows([7, 24], (i) => wave(i + 5) * magnitudes[Math.floor(i / 24)]!), corpus: rows([90, 24]) }, attributes: { k: 5 } },
+  {
+    title: 'great and tiny rows, norms given',
+    inputs: {
+      queries: any([3, 24]),
+      corpus: rows([300, 24], (i) => wave(i) * magnitudes[Math.floor(i / 24) % 7]!),
+      inverseNorms: f32([300], (i) => 0.2 / magnitudes[i % 7]!),
+    },
+    attributes: { k: 10 },
+  },
   {
     title: 'infinity with norms given',
     inputs: { queries: any([2, 4]), corpus: f32([30, 4], put({ 25: inf, 50: -inf, 70: nan })), inverseNorms: f32([30], (i) => 0.2 + (i % 5) / 7) },
@@ -297,7 +420,12 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
   matmul,
   attention,
   patchEmbed,
+  convolution,
+  depthwiseConvolution,
+  poolWindows,
   layerNorm,
+  rmsNorm,
+  rotary,
   softmax,
   l2Normalize: [...rowCases({}), { title: 'a great eps', inputs: { x: any([4, 10], put({}, 0.01)) }, attributes: { eps: 0.5 } }],
   gather: [
@@ -339,7 +467,10 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
     { title: 'large rows', inputs: { prefix: any([2, 5003]), x: any([3, 5003]) }, attributes: { length: 3 } },
     { title: 'views of columns', inputs: { prefix: view([3, 13], 2, 20), x: view([4, 13], 1, 19) }, attributes: { length: 2 } },
     { title: 'NaN and infinity', inputs: { prefix: any([1, 3], [nan, inf, -inf]), x: any([2, 3], [1, nan, 2, inf, 3, -inf]) }, attributes: { length: 1 } },
+    { title: 'a prefix for each', inputs: { prefix: any([6, 13]), x: any([12, 13]) }, attributes: { length: 4, each: true } },
+    { title: 'a prefix for each of none', inputs: { prefix: any([0, 13]), x: any([0, 13]) }, attributes: { length: 4, each: true } },
   ],
+  scaleSequences,
   add: arithmetic,
   sub: arithmetic,
   mul: arithmetic,
@@ -390,13 +521,19 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   matmul: { float32: 2e-5, bfloat16: 2e-5 },
   attention: { float32: 1e-5, bfloat16: 1e-3, cudaBfloat16: 2 ** -8 }, // each of softmax's weights is rounded to bfloat16, by 2^-9 of it at most
   patchEmbed: { float32: 1e-5, bfloat16: 4e-5 },
+  convolution: { float32: 1e-5, bfloat16: 1e-5 },
+  depthwiseConvolution: { float32: 2e-6, bfloat16: 2e-6 },
+  poolWindows: rounding,
   layerNorm: { float32: 2e-6, bfloat16: 2e-6 },
+  rmsNorm: { float32: 2e-6, bfloat16: 2e-6 },
+  rotary: { float32: 1e-6, bfloat16: 1e-6 },
   gather: exact,
   scatter: exact,
   pickToken: exact,
   pool: rounding,
   repeatRows: exact,
   prependRows: exact,
+  scaleSequences: rounding,
   l2Normalize: rounding,
   softmax: rounding,
   add: exact,

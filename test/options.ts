@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import t from 'tap'
-import { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, classifyImages, Embedder, ops, Tensor, VectorIndex } from '../lib/index.js'
+import { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, classifyImages, Device, Embedder, ops, Tensor, VectorIndex } from '../lib/index.js'
 import { temporaryFolder, writePictures, writeTinyClip } from './support/tiny-clip.js'
 
 const { folder, remove } = await temporaryFolder()
@@ -43,6 +43,7 @@ const calls: Record<string, (options: any) => unknown> = {
   'ops.patchEmbed': (o) => ops.patchEmbed(pixels, zeros(2, 3, 2, 2), o),
   'ops.cosineSimilarity': (o) => ops.cosineSimilarity(zeros(1, 2), zeros(1, 2), o),
   'ops.cosineTopK': (o) => ops.cosineTopK(zeros(1, 2), zeros(1, 2), 1, o),
+  'Device.open': (o) => Device.open(o).then((opened) => opened.dispose()),
   'VectorIndex.create': (o) => VectorIndex.create({ dimensions: 2, ...o }),
   'VectorIndex.load': (o) => VectorIndex.load(saved, o).then((loaded) => loaded.dispose()),
 }
@@ -99,6 +100,7 @@ const takes: Record<string, string[]> = {
   'ops.patchEmbed': ['device', 'dtype', 'threads', 'mean', 'std', 'rescale', 'signal'],
   'ops.cosineSimilarity': ['device', 'dtype', 'threads', 'signal'],
   'ops.cosineTopK': ['device', 'dtype', 'threads', 'signal'],
+  'Device.open': ['device', 'dtype', 'threads'],
   'VectorIndex.create': ['dimensions', 'device', 'threads'],
   'VectorIndex.load': ['device', 'threads'],
 }

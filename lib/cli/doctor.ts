@@ -23,7 +23,7 @@ async function run({ json }: { json?: boolean }): Promise<void> {
     const details = [
       isa && `instruction sets ${isa.join(', ')}`,
       computeCapability && `compute capability ${computeCapability}`,
-      memory.total > 0 && `${gibibytes(memory.total)} memory${memory.free === undefined ? '' : `, ${gibibytes(memory.free)} free`}`,
+      memory.total > 0 && `${gibibytes(memory.total)} memory${memory.free === 0 ? '' : `, ${gibibytes(memory.free)} free`}`,
     ].filter(Boolean)
     await print(`${id}: ${name}${available ? '' : ` - not usable: ${reason}`}`)
     if (details.length) await print(`  ${details.join('; ')}`)

@@ -5,6 +5,7 @@ import type { FileSource, NativeDevice, NativeWeights, WeightSpec } from '../../
 import { type DataType, type FloatType, isFloat } from './dtype.js'
 import { ArgumentError, DeviceError, ShapeError, UnsupportedError } from './errors.js'
 import { abortable, native } from './native.js'
+import { checkOptions, option, type OptionRules } from './options.js'
 import { PlanCache } from './plan-cache.js'
 import { sizeOf } from './shape.js'
 import { Tensor, type TensorLike } from './tensor.js'
@@ -15,8 +16,8 @@ export interface DeviceInfo {
   id: string
   kind: string
   name: string
-  /** Bytes; 0 where it is not known. */
-  memory: { total: number; free?: number }
+  /** Bytes; each 0 where it is not known. */
+  memory: { total: number; free: number }
   /** CPU: instruction sets this build has kernels for and the processor has, weakest first. */
   isa?: string[]
   computeCapability?: string
@@ -33,7 +34,8 @@ export interface DeviceInfo {
  * @throws DeviceError if the native addon cannot be loaded on this platform
  */
 export async function listDevices(): Promise<DeviceInfo[]> {
-  return native((addon) => addon.listDevices(), listDevices)
+  const devices = await native((addon) => addon.listDevices(), listDevices)
+  return devices.map((info) => ({ ...info, memory: { total: info.memory.total, free: info.memory.free ?? 0 } }))
 }
 
 export interface DeviceOptions {
@@ -46,6 +48,8 @@ export interface DeviceOptions {
   /** Caps the CPU's instruction set; for tests and measurements. */
   isa?: string | undefined
 }
+
+const deviceRules: OptionRules<DeviceOptions> = { device: option.text, dtype: option.text, threads: option.positiveInteger, isa: option.text }
 
 /** The types that models can compute in. */
 export type ComputeDType = 'f32' | 'bf16' | 'f16' | 'int8'
@@ -102,11 +106,9 @@ export class Device {
    * @throws DeviceError if it is absent, UnsupportedError for a dtype it cannot compute in, ArgumentError for a name that is none
    */
   static async open(options: DeviceOptions = {}): Promise<Device> {
+    checkOptions('Device.open', options, deviceRules)
     const { device = 'auto', dtype = 'auto', threads, isa } = options
     const type = parseDType(dtype)
-    if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 1)) {
-      throw new ArgumentError(`[device] threads is ${threads}; expected an integer of at least 1`, { field: 'threads' })
-    }
     const info = choose(device, await listDevices())
     if (type === 'f16' && info.kind === 'cpu') {
       throw new UnsupportedError(`[device] dtype 'f16' is not supported on cpu; expected 'f32', 'bf16' or 'int8'`, { field: 'dtype' })
@@ -207,8 +209,8 @@ export class Weights {
 
   /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
   dispose(): void {
-    this.plans.forget(this.id)
     native(() => this.native.dispose())
+    this.plans.forget(this.id) // last: it lets the device give back what is free
   }
 }
 

@@ -3,6 +3,7 @@
 // is newer than the Rust library's tables. Its parts that agree are used as they are.
 
 import { Tokenizer as Encoder } from '@huggingface/tokenizers'
+import { makeCharsmapNormalizer } from './tokenizer-charsmap.js'
 import { MARKS, PUNCTUATION } from './unicode-tables.js'
 
 export type Normalize = (text: string) => string
@@ -32,6 +33,9 @@ export function makeNormalizer(description: unknown): Normalize {
       return toLowerCase
     case 'BertNormalizer':
       return makeBertNormalizer(options)
+    case 'Precompiled':
+      // Checkpoints without rules have an empty list.
+      return options['precompiled_charsmap'] ? makeCharsmapNormalizer(options['precompiled_charsmap']) : text => text
     default: {
       const { normalizer } = new Encoder({ ...EMPTY, normalizer: description }, {})
       return text => normalizer!.normalize(text)

@@ -280,20 +280,57 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
 interface EncoderParts {
   normalizer: Normalize
   pre_tokenizer: unknown
+  splitter_unnormalized: { split: Split }
   splitter_normalized: { split: Split }
   readonly model: UnigramModel
+}
+
+interface AddedToken {
+  readonly content: string
+  /** Found after normalising, not before. */
+  readonly normalized?: boolean
+  /** Takes the blanks before it, or after it. */
+  readonly lstrip?: boolean
+  readonly rstrip?: boolean
+}
+
+/** Blanks beside added tokens go away by Rust's \s; and what becomes a special token by normalising is none. */
+function correctAddedTokens(encoder: EncoderParts, added: readonly AddedToken[]): void {
+  const tokens = new Map(added.map(token => [token.content, token]))
+  const split = (splitter: { split: Split }): Split => {
+    const cut = splitter.split.bind(splitter)
+    return text => {
+      const parts = cut(text)
+      parts.forEach((part, i) => {
+        const { lstrip, rstrip } = tokens.get(part) ?? {}
+        if (lstrip && i > 0) parts[i - 1] = trimEnd(parts[i - 1]!)
+        if (rstrip && i + 1 < parts.length) parts[i + 1] = parts[i + 1]!.replace(/^\p{White_Space}+/u, '')
+      })
+      return parts
+    }
+  }
+  const splitNormalized = split(encoder.splitter_normalized)
+  encoder.splitter_unnormalized = { split: split(encoder.splitter_unnormalized) }
+  // The library compares after normalising; a blank in front makes the difference.
+  const isMade = (part: string) => tokens.has(part) && !tokens.get(part)!.normalized
+  encoder.splitter_normalized = { split: text => splitNormalized(text).map(part => (isMade(part) ? ` ${part}` : part)) }
+}
+
+function trimEnd(text: string): string {
+  let end = text.length
+  while (end > 0 && /\p{White_Space}/u.test(text[end - 1]!)) end--
+  return text.slice(0, end)
 }
 
 /** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
 function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
   try {
-    const complete = { added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
-    const encoder = new Encoder(complete, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
+    const complete = { added_tokens: [] as AddedToken[], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
+    const added = complete.added_tokens
+    const described = { ...complete, added_tokens: added.map(token => ({ ...token, lstrip: false, rstrip: false })) }
+    const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
     encoder.normalizer = makeNormalizer(complete.normalizer)
-    // What becomes a special token by normalising is none, but the library compares after it; a blank in front makes the difference.
-    const special = new Set((complete.added_tokens as { content: string; normalized?: boolean }[]).filter(({ normalized }) => !normalized).map(({ content }) => content))
-    const splitter = encoder.splitter_normalized
-    encoder.splitter_normalized = { split: (text: string) => splitter.split(text).map((part: string) => (special.has(part) ? ` ${part}` : part)) }
+    correctAddedTokens(encoder, added)
     if ((complete as { model?: { type?: unknown } }).model?.type === 'Unigram') correctUnigram(encoder.model)
     if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
     else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)

@@ -73,18 +73,18 @@ export const AutoModel = {
  * @param meanwhile gets the architecture; what it rejects with is thrown
  */
 export async function loadModel<T>(source: string, options: LoadOptions, meanwhile: (architecture: Architecture) => Promise<T>): Promise<{ model: Model; rest: T }> {
-  const { signal } = options
+  const { signal, device: wanted, dtype, threads, isa } = options
   signal?.throwIfAborted()
   const { folder } = await resolveSource(source, { ...options, files: ['config', 'weights', 'processor'] })
-  const device = await Device.open(options)
+  const device = await Device.open({ device: wanted, dtype, threads, isa })
   try {
     const modules = await readSentenceModules(folder)
     const encoderFolder = modules?.encoder ?? folder
     const { config, checkpoint } = await openModel(encoderFolder, signal)
     const built = await build(config, checkpoint, modules, device)
     const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
-    const { images } = built.architecture
-    const scale = images && (await readPixelScale(encoderFolder, modelKind(config.json)))
+    const { images, joint } = built.architecture
+    const scale = images || joint?.takesPixels ? await readPixelScale(encoderFolder, modelKind(config.json)) : undefined
     const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
     const loading = device.loadWeights(sources, { signal })
     const others = meanwhile(built.architecture)

@@ -4,6 +4,7 @@
 import type { Parameter, Value } from '../core/value.js'
 import type { PixelScale, Sequences } from '../nn/index.js'
 import { gather, pool } from '../ops/index.js'
+import type { JointTower } from './joint.js'
 
 /** The graph of one batch: B pictures or S texts, T packed tokens. Values nobody asks for are never computed. */
 export interface Traced {
@@ -11,6 +12,8 @@ export interface Traced {
   readonly outputs: Readonly<Record<string, Value>>
   /** The residual stream: the embeddings, then after each layer. */
   readonly hiddenStates: readonly Value[]
+  /** Outputs of picture towers that are pictures themselves: what is [B·height·width, C] here is given as [B, C, height, width]. */
+  readonly maps?: Readonly<Record<string, { readonly height: number; readonly width: number }>> | undefined
   /** What stands for the picture or text in a search, [B or S, d], not normalised. */
   readonly embedding: Value
 }
@@ -112,6 +115,8 @@ export interface SentenceSettings {
 
 /** A model as the registry builds it. */
 export interface Architecture {
+  /** Looks at texts and pictures together. */
+  readonly joint?: JointTower
   readonly images?: ImageTower
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */

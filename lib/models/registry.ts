@@ -2,6 +2,7 @@
 
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Scope } from '../nn/index.js'
+import { buildAlign } from './align.js'
 import { buildBert } from './bert.js'
 import { buildBlip } from './blip.js'
 import { buildChineseClip } from './chinese-clip.js'
@@ -11,8 +12,13 @@ import { buildDinov2 } from './dinov2.js'
 import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
+import { buildModernBert } from './modern-bert.js'
 import { buildMpnet } from './mpnet.js'
+import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildUniter } from './uniter.js'
+import { buildVilt } from './vilt.js'
+import { buildVisualBert } from './visual-bert.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
 
@@ -32,6 +38,9 @@ const entries: Readonly<Record<string, Entry>> = {
   siglip: { build: buildSiglip, classes: 'Siglip', usual: 'SiglipModel' },
   siglip_vision_model: { build: buildSiglip, classes: 'SiglipVision', usual: 'SiglipVisionModel' },
   siglip_text_model: { build: buildSiglip, classes: 'SiglipText', usual: 'SiglipTextModel' },
+  align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
+  align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
+  align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
@@ -39,10 +48,15 @@ const entries: Readonly<Record<string, Entry>> = {
   },
   dinov2: { build: buildDinov2, classes: 'Dinov2', usual: 'Dinov2Model' },
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
+  uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
+  vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
+  resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
   mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
+  modernbert: { build: buildModernBert, classes: 'ModernBert', usual: 'ModernBertModel' },
   'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
   roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
   camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },

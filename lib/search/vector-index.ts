@@ -9,7 +9,7 @@ import { Device, type Weights } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, ShapeError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { checkHeld, partOf, Tensor, type TensorLike } from '../core/tensor.js'
-import { type Parameter, parameter } from '../core/value.js'
+import { type Parameter, parameter, type Value } from '../core/value.js'
 import { fileSource } from '../io/entry.js'
 import { readSafetensorsHeader, readTensors, writeSafetensors } from '../io/safetensors.js'
 import { cosineTopK } from '../ops/index.js'
@@ -33,8 +33,11 @@ export interface Hit {
 }
 
 const storage = { f32: 'float32', bf16: 'bfloat16', int8: 'int8' } as const
-const segmentBytes = 64 << 20
+/** Small, since the event loop waits while one is copied to the device. */
+const segmentBytes = 16 << 20
 const queriesAtOnce = 256
+/** Segments whose search is queued at once. */
+const runsAhead = 3
 /** Elements converted before the event loop gets a turn. */
 const sliceElements = 1 << 20
 
@@ -256,7 +259,10 @@ export class VectorIndex {
     if (!host || needed > host.length) {
       const length = full ? needed : Math.min(this.#capacity * dimensions, Math.max(needed, 2 * used))
       const larger = this.dtype === 'f32' ? new Float32Array(length) : this.dtype === 'bf16' ? new Uint16Array(length) : new Int8Array(length)
-      if (host) larger.set(host.subarray(0, used))
+      for (let from = 0; host && from < used; from += sliceElements) {
+        if (from > 0) await nextTurn()
+        larger.set(host.subarray(from, Math.min(used, from + sliceElements)), from)
+      }
       host = larger
     }
     // Until the rows are in, a segment on the device stays the one that counts.
@@ -270,7 +276,7 @@ export class VectorIndex {
     const offset = begin * dimensions
     const step = Math.max(1, Math.floor(sliceElements / dimensions)) * dimensions
     for (let from = 0; from < stored.length; from += step) {
-      if (from > 0 || begin > 0) await new Promise((resolve) => setImmediate(resolve))
+      if (from > 0 || begin > 0) await nextTurn()
       checkHeld(tensor, 'embeddings')
       const rows = (tensor.data as Float32Array).subarray(offset, offset + take * dimensions)
       const to = Math.min(stored.length, from + step)
@@ -320,46 +326,95 @@ export class VectorIndex {
     return segment.loaded
   }
 
+  #program({ weights, parameter: rows, programs }: Loaded, capacity: number, k: number): Program {
+    const key = `${capacity} ${k}`
+    let program = programs.get(key)
+    if (!program) {
+      const specs = { queries: { shape: [capacity, this.dimensions], dtype: 'float32', extent: { name: 'queries', per: 1 } } } as const
+      const search = (inputs: Record<string, Value>) => {
+        const [scores, indices] = cosineTopK(inputs['queries']!, parameter(rows), { k })
+        return { scores, indices }
+      }
+      program = compile(search, specs, this.#device, weights)
+      programs.set(key, program)
+    }
+    return program
+  }
+
   async #searchSome(queries: Tensor, k: number): Promise<Hit[][]> {
     const m = queries.dims[0]!
-    const lists: Hit[][] = Array.from({ length: m }, () => [])
-    if (!k) return lists
+    const best = new BestRows(m, k)
+    // The next ones are queued before the first has ended, so that the device need not wait for this thread.
+    const running: Promise<() => void>[] = []
     let first = 0
-    for (const segment of this.#segments) {
-      const { weights, parameter: rows, programs } = await this.#load(segment)
-      const kHere = Math.min(k, segment.count)
-      const capacity = m === 1 ? 1 : queriesAtOnce
-      const key = `${capacity} ${kHere}`
-      let program = programs.get(key)
-      if (!program) {
-        const specs = { queries: { shape: [capacity, this.dimensions], dtype: 'float32', extent: { name: 'queries', per: 1 } } } as const
-        program = compile(
-          (inputs) => {
-            const [scores, indices] = cosineTopK(inputs['queries']!, parameter(rows), { k: kHere })
-            return { scores, indices }
-          },
-          specs,
-          this.#device,
-          weights,
-        )
-        programs.set(key, program)
-      }
-      const { scores, indices } = await program.run({ queries }, { counts: { queries: m } })
-      for (let query = 0; query < m; query++) {
-        for (let i = query * kHere; i < (query + 1) * kHere; i++) {
-          const index = first + Number(indices!.data[i])
-          const hit: Hit = { index, score: Number(scores!.data[i]) }
-          const id = this.#ids[index]
-          lists[query]!.push(id === undefined ? hit : { id, ...hit })
-        }
-      }
+    for (const segment of k ? this.#segments : []) {
+      const [begin, count] = [first, Math.min(k, segment.count)]
+      const loaded = await this.#load(segment)
+      const result = this.#program(loaded, m === 1 ? 1 : queriesAtOnce, count).run({ queries }, { counts: { queries: m } })
+      const merge = result.then(({ scores, indices }) => () => best.merge(scores!.data as Float32Array, indices!.data as Int32Array, count, begin))
+      merge.catch(() => {}) // awaited below
+      running.push(merge)
+      if (running.length === runsAhead) (await running.shift()!)()
       first += segment.count
     }
-    // Segments come in order of their indices and sort is stable, so ties stay with the lower index.
-    if (this.#segments.length > 1) for (const list of lists) list.sort((a, b) => b.score - a.score).splice(k)
-    return lists
+    for (const merge of running) (await merge)()
+    return Array.from({ length: m }, (_, query) =>
+      best.of(query).map(([index, score]) => {
+        const id = this.#ids[index]
+        return id === undefined ? { index, score } : { id, index, score }
+      }),
+    )
   }
 }
+
+/** The k best rows of each of m queries, out of lists that come in order of their rows. */
+class BestRows {
+  #count = 0
+  #scores: Float32Array
+  #indices: Float64Array
+
+  constructor(
+    private readonly m: number,
+    private readonly k: number,
+  ) {
+    this.#scores = new Float32Array(m * k)
+    this.#indices = new Float64Array(m * k)
+  }
+
+  /**
+   * Takes in the lists of a segment, best first.
+   * @param scores [m, count]
+   * @param indices [m, count], counted from the segment's first row
+   */
+  merge(scores: Float32Array, indices: Int32Array, count: number, first: number): void {
+    const { m, k } = this
+    const [oldScores, oldIndices, old] = [this.#scores, this.#indices, this.#count]
+    this.#scores = new Float32Array(m * k)
+    this.#indices = new Float64Array(m * k)
+    this.#count = Math.min(k, old + count)
+    for (let query = 0; query < m; query++) {
+      let [a, b] = [query * k, query * count]
+      const [endA, endB] = [a + old, b + count]
+      for (let to = query * k; to < query * k + this.#count; to++) {
+        // Ties stay with the lower index, NaN goes last.
+        if (b < endB && (a === endA || scores[b]! > oldScores[a]! || (Number.isNaN(oldScores[a]) && !Number.isNaN(scores[b])))) {
+          this.#scores[to] = scores[b]!
+          this.#indices[to] = first + indices[b++]!
+        } else {
+          this.#scores[to] = oldScores[a]!
+          this.#indices[to] = oldIndices[a++]!
+        }
+      }
+    }
+  }
+
+  /** Index and score, best first. */
+  of(query: number): [number, number][] {
+    return Array.from({ length: this.#count }, (_, i) => [this.#indices[query * this.k + i]!, this.#scores[query * this.k + i]!])
+  }
+}
+
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve))
 
 function checkPath(call: string, path: unknown): void {
   if (typeof path !== 'string' || path === '') throw new ArgumentError(`[${call}] path is ${shown(path)}; expected the path of a file`, { field: 'path' })

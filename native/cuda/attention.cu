@@ -1,5 +1,6 @@
 // attention: softmax(q·kᵀ·scale + bias)·v by sequence and head, without padding. The online softmax of Milakov and Gimelshein (2018), tiled as in
-// FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the keys that they see, from the first on.
+// FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the tiles of keys that they see, in order. Tiles are
+// counted from the sequence's first key; those before a window or behind it are left out.
 //
 // Tensor cores (q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
 // cp.async while the other is used; scores, softmax and the products' a operand stay in registers. Heads are padded with zeros to 32, 64, 80, 96 or 128.
@@ -38,7 +39,7 @@ struct Work {
   int64_t query_row, key_row;  // of q and k: this block's first query, its sequence's first key
   int first, count;            // the queries, counted in the sequence
   int queries, keys;           // of the sequence
-  int head;
+  int head, kv_head;
   bool only_zeros;             // the rows belong to no sequence
 };
 
@@ -47,6 +48,7 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
   const int64_t tile = static_cast<int64_t>(blockIdx.x) / a.heads;
   Work work{};
   work.head = static_cast<int>(blockIdx.x % a.heads);
+  work.kv_head = work.head / static_cast<int>(a.heads / a.kv_heads);
   // The last sequence whose first tile is not behind this one; number `count` stands for the rows behind all sequences.
   int64_t low = 0, high = a.queries.count;
   while (low < high) {
@@ -84,15 +86,22 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
   return work;
 }
 
-// Keys that a query sees, from the first on.
-__device__ __forceinline__ int visible_keys(const Attention& a, const Work& work, int query) {
-  if (!a.causal) return work.keys;
-  const int keys = query + 1 + work.keys - work.queries;
-  return keys < 0 ? 0 : keys < work.keys ? keys : work.keys;
+// Keys that a query sees: [begin, end), begin <= end. Neither decreases from query to query.
+struct Visible {
+  int begin, end;
+  __device__ __forceinline__ bool none() const { return begin == end; }
+  __device__ __forceinline__ bool has(int key) const { return static_cast<uint32_t>(key - begin) < static_cast<uint32_t>(end - begin); }
+};
+__device__ __forceinline__ Visible visible_keys(const Attention& a, const Work& work, int query) {
+  const int64_t place = static_cast<int64_t>(query) + work.keys - work.queries;  // the key that stands where the query does
+  const int64_t begin = a.window < 0 || place < a.window ? 0 : place - a.window;
+  const int64_t after = a.causal ? 0 : a.window < 0 || a.window > work.keys ? work.keys + work.queries : a.window;
+  const int64_t end = place + after + 1 < 0 ? 0 : place + after + 1;
+  return {static_cast<int>(begin < work.keys ? begin : work.keys), static_cast<int>(end < work.keys ? end : work.keys)};
 }
 
 // 1 / sum, or 0 for a query that saw nothing.
-__device__ __forceinline__ float inverse_sum(float sum, int visible) { return visible > 0 ? 1.0f / sum : 0.0f; }
+__device__ __forceinline__ float inverse_sum(float sum, const Visible& visible) { return visible.none() ? 0.0f : 1.0f / sum; }
 
 __device__ __forceinline__ float load_number(const Rows& rows, int64_t at) {
   switch (rows.type) {
@@ -183,7 +192,7 @@ __device__ __forceinline__ bool any_not_finite(const uint32_t (&values)[N][2]) {
 // sums += weights · values of 16 keys, one key after the other and only for the queries that see it: a value that is not finite, times the weight 0 of a query
 // that must not see it, would be NaN.
 template <ptx::Product P, int N>
-__device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uint32_t (&weights)[4], const uint32_t (&values)[N][2], const int (&visible)[2],
+__device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uint32_t (&weights)[4], const uint32_t (&values)[N][2], const Visible (&visible)[2],
                                                int first_key, int t) {
 #pragma unroll 1
   for (int k = 0; k < 16; ++k) {
@@ -197,7 +206,7 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
       float products[1][1][4] = {};
       ptx::mma<P>(products, one_weight, one_value);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sums[0][n][e] += first_key + k < visible[e / 2] ? products[0][0][e] : 0.0f;
+      for (int e = 0; e < 4; ++e) sums[0][n][e] += visible[e / 2].has(first_key + k) ? products[0][0][e] : 0.0f;
     }
   }
 }
@@ -232,25 +241,25 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
     return;
   }
 
-  const int last_visible = visible_keys(a, work, work.first + work.count - 1);
-  const int key_tiles = (last_visible + tile_keys - 1) / tile_keys;
+  const int first_tile = visible_keys(a, work, work.first).begin / tile_keys;
+  const int key_tiles = (visible_keys(a, work, work.first + work.count - 1).end + tile_keys - 1) / tile_keys;
   const auto start_stage = [&](int key_tile) {
     if (key_tile < key_tiles) {
       uint8_t* const stage = shared + tile_bytes + key_tile % 2 * 2 * tile_bytes;
       const int64_t row = work.key_row + key_tile * tile_keys;
       const int left = work.keys - key_tile * tile_keys;
       const int count = left < tile_keys ? left : tile_keys;
-      start_rows<T, HeadSize>(stage, a.k, row, count, work.head, head_size, access.k);
-      start_rows<T, HeadSize>(stage + tile_bytes, a.v, row, count, work.head, head_size, access.v);
+      start_rows<T, HeadSize>(stage, a.k, row, count, work.kv_head, head_size, access.k);
+      start_rows<T, HeadSize>(stage + tile_bytes, a.v, row, count, work.kv_head, head_size, access.v);
     }
     ptx::cp_async_commit();
   };
   start_rows<T, HeadSize>(shared, a.q, work.query_row, work.count, work.head, head_size, access.q);
-  start_stage(0);
+  start_stage(first_tile);
 
   // This lane's two queries are rows g and g + 8 of its warp's.
   const int query = work.first + warp * 16 + g;
-  const int visible[2] = {visible_keys(a, work, query), visible_keys(a, work, query + 8)};
+  const Visible visible[2] = {visible_keys(a, work, query), visible_keys(a, work, query + 8)};
   const float scale = a.scale * log2e;
   float largest[2] = {-INFINITY, -INFINITY}, weights[2] = {0, 0};
   float sums[chunks][1][chunk][4];
@@ -262,14 +271,14 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
   uint32_t q_part[keeps_queries ? steps : 1][1][4];
   ptx::poison(q_part);
 
-  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
+  for (int key_tile = first_tile; key_tile < key_tiles; ++key_tile) {
     start_stage(key_tile + 1);
     ptx::cp_async_wait<1>();
     __syncthreads();
     const uint32_t k_tile = ptx::shared_address(shared + tile_bytes + key_tile % 2 * 2 * tile_bytes);
     const uint32_t v_tile = k_tile + tile_bytes;
     const uint32_t q_tile = ptx::shared_address(shared);
-    if (keeps_queries && key_tile == 0) {
+    if (keeps_queries && key_tile == first_tile) {
 #pragma unroll
       for (int step = 0; step < steps; ++step) Layout::load_a(q_part[keeps_queries ? step : 0][0], q_tile, warp * 16, step * 2, lane);
     }
@@ -298,7 +307,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
         const int key = key_tile * tile_keys + j * 8 + t * 2 + e % 2;
         float& score = scores[0][j][e];
         score *= scale;
-        if (key >= visible[e / 2]) continue;
+        if (!visible[e / 2].has(key)) continue;
         if (a.bias && query + e / 2 * 8 < work.queries) {
           score += log2e * a.bias[(key - query - e / 2 * 8 + a.longest - 1) * a.bias_stride + work.head];
         }
@@ -320,7 +329,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
       for (int e = 0; e < 4; ++e) {
         const int key = key_tile * tile_keys + j * 8 + t * 2 + e % 2;
         float& score = scores[0][j][e];
-        score = key < visible[e / 2] ? ptx::ex2(score - largest[e / 2]) : 0.0f;
+        score = visible[e / 2].has(key) ? ptx::ex2(score - largest[e / 2]) : 0.0f;
         weights[e / 2] += score;
       }
     }
@@ -343,7 +352,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
         uint32_t v_part[chunk][2];
 #pragma unroll
         for (int n = 0; n < chunk; n += 2) Layout::load_b_transposed(v_part[n], v_part[n + 1], v_tile, step * 16, c * chunk + n, lane);
-        if (a.causal && any_not_finite<T>(v_part)) {
+        if ((a.causal || a.window >= 0) && any_not_finite<T>(v_part)) {
           add_key_by_key<product>(sums[c], p_part[0], v_part, visible, key_tile * tile_keys + step * 16, t);
         } else {
           ptx::mma<product>(sums[c], p_part, v_part);
@@ -362,7 +371,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
     for (int n = 0; n < columns; ++n) {
       for (int e = 2 * r; e < 2 * r + 2; ++e) {
         float& sum = sums[n / chunk][0][n % chunk][e];
-        sum = visible[r] > 0 ? sum * factor : 0.0f;
+        sum = visible[r].none() ? 0.0f : sum * factor;
       }
     }
   }
@@ -415,52 +424,54 @@ __global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
   const Work work = work_of_block<float_queries>(a);
   if (work.count == 0) return;
-  const int64_t column = static_cast<int64_t>(work.head) * head_size;
+  const int64_t column = static_cast<int64_t>(work.head) * head_size, kv_column = static_cast<int64_t>(work.kv_head) * head_size;
 
   float largest[queries_of_warp], weights[queries_of_warp], sums[queries_of_warp][Parts];
-  int visible[queries_of_warp];
+  Visible visible[queries_of_warp];
 #pragma unroll
   for (int r = 0; r < queries_of_warp; ++r) {
     largest[r] = -INFINITY;
     weights[r] = 0;
     const int row = warp * queries_of_warp + r;
-    visible[r] = work.only_zeros || row >= work.count ? 0 : visible_keys(a, work, work.first + row);
+    visible[r] = work.only_zeros || row >= work.count ? Visible{0, 0} : visible_keys(a, work, work.first + row);
 #pragma unroll
     for (int i = 0; i < Parts; ++i) sums[r][i] = 0;
   }
-  const int last_visible = work.only_zeros ? 0 : visible_keys(a, work, work.first + work.count - 1);
-  for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size && last_visible > 0; at += threads) {
+  const Visible any = work.only_zeros ? Visible{0, 0} : Visible{visible_keys(a, work, work.first).begin, visible_keys(a, work, work.first + work.count - 1).end};
+  for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size && !any.none(); at += threads) {
     q_tile[at] = load_number(a.q, (work.query_row + at / head_size) * a.q.stride + column + at % head_size);
   }
 
-  for (int first_key = 0; first_key < last_visible; first_key += float_keys) {
+  for (int first_key = any.begin / float_keys * float_keys; first_key < any.end; first_key += float_keys) {
     const int count = work.keys - first_key < float_keys ? work.keys - first_key : float_keys;
     __syncthreads();
     for (int at = static_cast<int>(threadIdx.x); at < count * head_size; at += threads) {
       const int64_t row = work.key_row + first_key + at / head_size;
-      k_tile[at / head_size * (head_size + 1) + at % head_size] = load_number(a.k, row * a.k.stride + column + at % head_size);
-      v_tile[at] = load_number(a.v, row * a.v.stride + column + at % head_size);
+      k_tile[at / head_size * (head_size + 1) + at % head_size] = load_number(a.k, row * a.k.stride + kv_column + at % head_size);
+      v_tile[at] = load_number(a.v, row * a.v.stride + kv_column + at % head_size);
     }
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < queries_of_warp; ++r) {
       const int row = warp * queries_of_warp + r, key = first_key + lane;
-      const int seen = visible[r] - first_key < count ? visible[r] - first_key : count;
-      if (seen <= 0) continue;
+      const int seen = visible[r].end - first_key < count ? visible[r].end - first_key : count;
+      const int first_seen = visible[r].begin > first_key ? visible[r].begin - first_key : 0;
+      if (first_seen >= seen) continue;
+      const bool sees = lane >= first_seen && lane < seen;
       float score = 0;
-      if (lane < seen) {
+      if (sees) {
         for (int d = 0; d < head_size; ++d) score = fmaf(q_tile[row * head_size + d], k_tile[lane * (head_size + 1) + d], score);
         score *= a.scale;
         if (a.bias) score += a.bias[(key - work.first - row + a.longest - 1) * a.bias_stride + work.head];
       }
-      const float new_largest = fmaxf(largest[r], warp_max(lane < seen ? score : -INFINITY));
+      const float new_largest = fmaxf(largest[r], warp_max(sees ? score : -INFINITY));
       const float shrink = new_largest == largest[r] ? 1.0f : expf(largest[r] - new_largest);
       largest[r] = new_largest;
-      const float weight = lane < seen ? expf(score - new_largest) : 0.0f;
+      const float weight = sees ? expf(score - new_largest) : 0.0f;
       weights[r] = weights[r] * shrink + weight;
 #pragma unroll
       for (int i = 0; i < Parts; ++i) sums[r][i] *= shrink;
-      for (int j = 0; j < seen; ++j) {
+      for (int j = first_seen; j < seen; ++j) {
         const float one = __shfl_sync(full_warp, weight, j);
 #pragma unroll
         for (int i = 0; i < Parts; ++i) {
@@ -478,7 +489,7 @@ __global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
 #pragma unroll
     for (int i = 0; i < Parts; ++i) {
       const int d = lane + i * warp_size;
-      if (d < head_size) store_number(a.out, (work.query_row + row) * a.out.stride + column + d, visible[r] > 0 ? sums[r][i] * factor : 0.0f);
+      if (d < head_size) store_number(a.out, (work.query_row + row) * a.out.stride + column + d, visible[r].none() ? 0.0f : sums[r][i] * factor);
     }
   }
 }

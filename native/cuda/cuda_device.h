@@ -43,6 +43,7 @@ struct DeviceFacts {
   std::string isa;  // 'sm_90'
   int ordinal = 0;
   size_t memory = 0;  // bytes
+  std::shared_ptr<const void> in_use = {};  // lives as long as one of the process' devices of this id
 };
 
 class CudaDevice final : public core::Device {

@@ -1,6 +1,9 @@
 // The driver's devices, each with the reason if it cannot be used.
 #include "cuda/devices.h"
 
+#include <map>
+#include <mutex>
+
 #include "core/error.h"
 #include "cuda/cuda_device.h"
 #include "cuda/driver.h"
@@ -12,13 +15,14 @@ namespace {
 
 std::string capability_text(int major, int minor) { return std::to_string(major) + "." + std::to_string(minor); }
 
-void add_gpus(std::vector<DeviceInfo>& devices) {
+// Whether the answer stands for as long as the process lives.
+bool add_gpus(std::vector<DeviceInfo>& devices) {
   const Driver driver = probe_driver();
   if (!driver.problem.empty()) {
     DeviceInfo none{.id = "cuda", .kind = "cuda", .name = "NVIDIA GPU"};
     none.reason = driver.problem;
     devices.push_back(std::move(none));
-    return;
+    return !driver.passing;
   }
   std::string library_problem;
   if (!is_file(cuda_library_path())) library_problem = "this build has no CUDA library (libchiasma_cuda.so); `npm run build:cuda` builds it";
@@ -33,6 +37,7 @@ void add_gpus(std::vector<DeviceInfo>& devices) {
     if (info.reason.empty()) info.reason = library_problem;
     devices.push_back(std::move(info));
   }
+  return true;
 }
 
 // One is 'cuda-sim', several are numbered as GPUs are.
@@ -61,14 +66,27 @@ void add_simulator(std::vector<DeviceInfo>& devices) {
   }
 }
 
-const std::vector<DeviceInfo>& known_devices() {
-  static const std::vector<DeviceInfo> devices = [] {
-    std::vector<DeviceInfo> found;
-    add_gpus(found);
-    add_simulator(found);
-    return found;
-  }();
-  return devices;
+std::vector<DeviceInfo> known_devices() {
+  static std::mutex mutex;
+  static std::vector<DeviceInfo> known;  // empty before an answer that stands
+  std::lock_guard lock(mutex);
+  if (!known.empty()) return known;
+  std::vector<DeviceInfo> found;
+  const bool stands = add_gpus(found);
+  add_simulator(found);
+  if (stands) known = found;
+  return found;
+}
+
+// What the open devices of this process hold, by device: one token each.
+std::shared_ptr<const void> token_of(const std::string& id, bool make) {
+  static std::mutex mutex;
+  static std::map<std::string, std::weak_ptr<const void>> tokens;
+  std::lock_guard lock(mutex);
+  std::weak_ptr<const void>& known = tokens[id];
+  std::shared_ptr<const void> token = known.lock();
+  if (!token && make) known = token = std::make_shared<const char>();
+  return token;
 }
 
 }  // namespace
@@ -77,7 +95,8 @@ std::vector<DeviceInfo> list_devices() {
   std::vector<DeviceInfo> devices = known_devices();
   for (DeviceInfo& info : devices) {
     info.free = free_memory(info.bus_id);
-    if (info.free && info.reason.empty()) info.reason = memory_problem(*info.free, info.memory);
+    // Where this process has the device open, it has its context, and may be what fills the memory.
+    if (info.free && info.reason.empty() && !token_of(info.id, false)) info.reason = memory_problem(*info.free, info.memory);
   }
   return devices;
 }
@@ -89,7 +108,7 @@ std::unique_ptr<core::Device> open_device(const std::string& id) {
     std::string isa = "sm_" + info.compute_capability;
     isa.erase(isa.find('.'), 1);
     return std::make_unique<CudaDevice>(load_library(info.kind == "cuda-sim" ? simulator_path() : cuda_library_path()),
-                                        DeviceFacts{id, isa, info.ordinal, static_cast<size_t>(info.memory)});
+                                        DeviceFacts{id, isa, info.ordinal, static_cast<size_t>(info.memory), token_of(id, true)});
   }
   throw core::Error(core::ErrorCode::device, "there is no device '" + id + "'");
 }

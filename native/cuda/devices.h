@@ -23,7 +23,8 @@ struct DeviceInfo {
   std::string reason = {};         // why it cannot be used; empty if it can
 };
 
-// Asks the driver once; later calls get the same answer but for the free memory. May take seconds the first time, makes no context.
+// Asks the driver once; later calls get the same answer but for the free memory, and for a driver that had no memory to start.
+// A device that this process has open is not too full to be used. May take seconds the first time, makes no context.
 std::vector<DeviceInfo> list_devices();
 
 // Opens a device of the list. Work that takes long (the context, the library's code) is left to the threads that use it.

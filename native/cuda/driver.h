@@ -17,7 +17,8 @@ struct DriverDevice {
 };
 
 struct Driver {
-  std::string problem;  // why there are no devices; empty if there are
+  std::string problem;   // why there are no devices; empty if there are
+  bool passing = false;  // the problem may be gone when the driver is asked again
   std::vector<DriverDevice> devices;
 };
 

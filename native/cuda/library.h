@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 4;
+constexpr uint32_t library_version = 7;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -54,6 +54,13 @@ struct LayerNorm {
   float eps;
 };
 
+struct RmsNorm {
+  Rows x, out;
+  int64_t rows, columns;
+  const float* weight;  // [columns], or null
+  float eps;
+};
+
 struct L2Normalize {
   Rows x, out;
   int64_t rows, columns;
@@ -63,6 +70,18 @@ struct L2Normalize {
 struct Softmax {
   Rows x, out;
   int64_t rows, columns;
+};
+
+// --- rotary ---
+
+// Row t of x [rows, heads · head_size] by row positions[t] of the table [table_rows, rotated], or, without positions, by row
+// t % length - (length - table_rows); it stays if that is below 0.
+struct Rotary {
+  Rows x, out;
+  Rows table;  // float32
+  const int32_t* positions;
+  int64_t length, table_rows, rows, heads, head_size, rotated;
+  FaultSlot slot;
 };
 
 // --- gather ---
@@ -97,10 +116,11 @@ struct PickToken {
   FaultSlot slot;
 };
 
-// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0.
+// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0. `each`: rows of the table for every sequence.
 struct Prefix {
   Rows table, x, out;
   int64_t head, length, rows, columns;
+  bool each;
 };
 
 // --- pool ---
@@ -139,6 +159,50 @@ struct Unary {
 struct Cast {
   Rows x, out;
   int64_t rows, columns;
+};
+
+// --- convolution ---
+
+// Windows over pictures of height · width rows; `down` · `across` of them a picture.
+struct Windows {
+  int64_t height, width, kernel_y, kernel_x, stride_y, stride_x, top, left, down, across;
+};
+
+// The pixels of each window as a row [kernel_y · kernel_x · channels] of `out`, in the order y, x, channel, zeros outside of the picture and from there to
+// out.stride. Rows of out begin at multiples of 16 bytes.
+struct Unfold {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, channels;  // rows: of out
+};
+
+// Each channel by itself: weight [kernel_y · kernel_x, columns].
+struct Depthwise {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, columns;
+  const float* weight;
+  int64_t weight_stride;
+  const float* bias;  // [columns], or null
+  bool activated;
+  UnaryKind activation;
+};
+
+// Of the pixels of each window that are within the picture.
+struct PoolWindows {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, columns;
+  bool max;
+};
+
+// Row r of x · row r / length of scale + that of shift.
+struct ScaleSequences {
+  Rows x, out;
+  const float* scale;
+  int64_t scale_stride;
+  const float* shift;  // or null
+  int64_t shift_stride, length, rows, columns;
 };
 
 // --- patch embedding ---
@@ -192,9 +256,10 @@ struct Quantize {
 struct Attention {
   Rows q, k, v, out;
   Sequences queries, keys;
-  int64_t heads, head_size;
+  int64_t heads, kv_heads, head_size;
   float scale;
   bool causal;
+  int64_t window = -1;  // -1: none
   const float* bias;  // [2 · longest − 1, heads] of row stride bias_stride, or null
   int64_t bias_stride, longest;
   FaultSlot slot;
@@ -253,6 +318,8 @@ struct Library {
   Runtime runtime;
 
   int (*layer_norm)(const LayerNorm& arguments, StreamHandle stream);
+  int (*rms_norm)(const RmsNorm& arguments, StreamHandle stream);
+  int (*rotary)(const Rotary& arguments, StreamHandle stream);
   int (*l2_normalize)(const L2Normalize& arguments, StreamHandle stream);
   int (*softmax)(const Softmax& arguments, StreamHandle stream);
   int (*gather)(const Gather& arguments, StreamHandle stream);
@@ -263,6 +330,10 @@ struct Library {
   int (*binary)(const Binary& arguments, StreamHandle stream);
   int (*unary)(const Unary& arguments, StreamHandle stream);
   int (*cast)(const Cast& arguments, StreamHandle stream);
+  int (*unfold)(const Unfold& arguments, StreamHandle stream);
+  int (*depthwise)(const Depthwise& arguments, StreamHandle stream);
+  int (*pool_windows)(const PoolWindows& arguments, StreamHandle stream);
+  int (*scale_sequences)(const ScaleSequences& arguments, StreamHandle stream);
   int (*patchify)(const Patchify& arguments, StreamHandle stream);
   int (*gemm)(const Gemm& arguments, StreamHandle stream);
   int (*quantize)(const Quantize& arguments, StreamHandle stream);

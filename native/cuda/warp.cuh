@@ -5,7 +5,8 @@
 
 namespace chiasma::cuda {
 
-__device__ __forceinline__ float warp_sum(float x) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(full_warp, x, lanes);
   return x;

@@ -63,6 +63,13 @@ t.test('why there is no GPU to use', { skip: hasGpu }, async t => {
   }
 })
 
+t.test('a driver that had no memory to start is asked again', { skip: hasGpu }, async t => {
+  const answer = await ask({ ...withDriver, FAKE_INIT: '2', FAKE_GPUS: '90' }, 'cuda', 'FAKE_INIT=0')
+  t.match(gpus(answer), [{ id: 'cuda', available: false, reason: /^out of memory/ }])
+  t.match(answer.opened, { cuda: { error: 'DeviceError', message: /out of memory/ } })
+  t.match(gpus({ ...answer, devices: answer.again }), [{ id: 'cuda:0', computeCapability: '9.0' }])
+})
+
 t.test('doctor', { skip: hasGpu }, async t => {
   const { stdout } = await startCli(['doctor'], { ...withDriver, FAKE_GPUS: '75', FAKE_FREE: String(20 * GiB) }).result
   t.match(stdout, /cuda:0: Fake GPU 0 - not usable: its compute capability is 7\.5; expected 8\.0 or later\n {2}compute capability 7\.5; 24\.0 GiB memory, 20\.0 GiB free/)
@@ -79,7 +86,7 @@ t.test('GPUs, with the simulator as the CUDA library', { skip: hasGpu || noSimul
   copyFileSync(join(root, 'build/sim/libchiasma_cuda_sim.so'), join(folder, 'build/Release/libchiasma_cuda.so'))
   const answer = await ask(env, 'auto', 'cuda', 'gpu', 'cuda:1', 'cuda:2', 'cuda:7')
   t.match(gpus(answer), [
-    { id: 'cuda:0', name: 'Fake GPU 0', available: true, computeCapability: '8.6', memory: { total: 24 * GiB, free: undefined } },
+    { id: 'cuda:0', name: 'Fake GPU 0', available: true, computeCapability: '8.6', memory: { total: 24 * GiB, free: 0 } },
     { id: 'cuda:1', available: true, computeCapability: '8.0' },
     { id: 'cuda:2', available: false, reason: 'its compute capability is 7.5; expected 8.0 or later' },
   ])
@@ -91,4 +98,12 @@ t.test('GPUs, with the simulator as the CUDA library', { skip: hasGpu || noSimul
   const full = await ask({ ...env, FAKE_FREE: String(100 << 20) }, 'cuda', 'auto')
   t.match(gpus(full)[0], { available: false, memory: { free: 100 << 20 }, reason: 'out of memory: 100 MiB of its 24576 MiB are free; expected at least 512 MiB' })
   t.match(full.opened, { cuda: { error: 'DeviceError', message: /out of memory/ }, auto: { id: 'cpu' } })
+
+  const own = await ask({ ...env, FAKE_FREE: String(20 * GiB) }, 'cuda:1+', `FAKE_FREE=${100 << 20}`, 'auto', 'cuda:0')
+  t.match(own.again.filter(({ kind }) => kind === 'cuda'), [
+    { id: 'cuda:0', available: false, reason: /out of memory/ },
+    { id: 'cuda:1', available: true, memory: { free: 100 << 20 } },
+    { id: 'cuda:2', available: false },
+  ])
+  t.match(own.opened, { auto: { id: 'cuda:1' }, 'cuda:0': { error: 'DeviceError', message: /out of memory/ } }, 'what this process fills is no reason to leave it')
 })

@@ -83,6 +83,29 @@ t.test('padding', async t => {
   t.same(numbers((await AutoTokenizer.fromPretrained(left))(texts).input_ids), [...new Array<number>(long.length - short.length).fill(0), ...short, ...long])
 })
 
+t.test("SentencePiece's rules that are broken", async t => {
+  const whole = readFileSync(join(own, 'sentencepiece', 'tokenizer.json'), 'utf8')
+  const folder = temporary(t)
+  const file = join(folder, 'tokenizer.json')
+  const use = (charsmap: unknown) => {
+    const json = JSON.parse(whole)
+    json.normalizer.normalizers[0].precompiled_charsmap = charsmap
+    writeFileSync(file, JSON.stringify(json))
+    return AutoTokenizer.fromPretrained(folder)
+  }
+  const { precompiled_charsmap } = JSON.parse(whole).normalizer.normalizers[0]
+  const bytes = Buffer.from(precompiled_charsmap, 'base64')
+  for (const charsmap of [3, [1], '!', bytes.subarray(0, 100).toString('base64'), Buffer.alloc(8).toString('base64')]) {
+    await t.rejects(use(charsmap), { code: 'ERR_CHECKPOINT', file, message: /precompiled_charsmap/ }, JSON.stringify(charsmap).slice(0, 20))
+  }
+  // A trie cut to its first block: what is asked of the rest says so.
+  const short = Buffer.concat([Buffer.from([0, 4, 0, 0]), bytes.subarray(4, 1028), bytes.subarray(4 + bytes.readUInt32LE(0))])
+  const text = '\uff21\uff22'
+  await t.rejects(async () => (await use(short.toString('base64')))(text), { code: 'ERR_CHECKPOINT', message: /precompiled_charsmap points at unit/ })
+  for (const none of ['', null]) t.same((await use(none)).encode('a').length, 3, 'no rules')
+  t.same((await use(precompiled_charsmap)).encode(text), (await use(precompiled_charsmap)).encode('AB'))
+})
+
 t.test('descriptions that are broken', async t => {
   const whole = readFileSync(join(own, 'unigram', 'tokenizer.json'), 'utf8')
   const folder = temporary(t)

@@ -1,17 +1,21 @@
 """Makes test/fixtures/tokenizers: small tokenizers of every kind, and the ids that Hugging Face's Rust library gives for strings of every kind.
 
-Run with Python 3.11, tokenizers 0.23.3:  python make_tokenizer_fixtures.py ../fixtures/tokenizers STRINGS.json... [--seed N] [--count N]
+Run with Python 3.11, tokenizers 0.23.3, sentencepiece 0.2.3, protobuf 7.36.2:  python make_tokenizer_fixtures.py ../fixtures/tokenizers STRINGS.json... [--seed N] [--count N]
 STRINGS.json hold { rows: [{ text }] }, such as the parity folders' tokenizer-bert and tokenizer-clip; the tokenizers are trained on them, and random
 strings are made of their words. Each folder gets expected.json: plain [text, ids] with special tokens; cut { maxLength, side, rows }; pairs
 { maxLength, side, rows of [first, second, ids, types] }.
 """
 
 import argparse
+import io
 import json
 import os
 import random
+import tempfile
 import unicodedata
 
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 arguments = argparse.ArgumentParser()
@@ -19,6 +23,7 @@ arguments.add_argument("out")
 arguments.add_argument("strings", nargs="+")
 arguments.add_argument("--seed", type=int, default=1)
 arguments.add_argument("--count", type=int, default=60)
+arguments.add_argument("--rules", help="SentencePiece's rules for the sentencepiece folder, say nmt_nfkc; default some of our own, since those take 300 kB")
 arguments = arguments.parse_args()
 draw = random.Random(arguments.seed)
 
@@ -95,9 +100,26 @@ def word_piece(lowercase, strip_accents, chinese=True, sentence_ends=False):
     return tokenizer, "MPNetTokenizer" if sentence_ends else "BertTokenizer", "[PAD]"
 
 
-def unigram(scheme):
+def charsmap(name):
+    """SentencePiece's rules of this name, or some of their kind: compositions, compatibility characters, blanks, controls that go away."""
+    with tempfile.TemporaryDirectory() as folder:
+        rules, lines = os.path.join(folder, "rules.tsv"), os.path.join(folder, "corpus.txt")
+        keys = [chr(c) for c in [*range(0xFB00, 0xFB07), *range(0xFF01, 0xFFEF), *range(0x2460, 0x2480), *range(0x3300, 0x3310), *range(0xA0, 0x180), *range(0x1100, 0x1113)]]
+        keys += [unicodedata.normalize("NFD", chr(c)) for c in [*range(0xC0, 0x180), *range(0xAC00, 0xAC80), *range(0x1EA0, 0x1EF0)]]
+        mapping = {key: unicodedata.normalize("NFKC", key) for key in keys}
+        mapping |= {c: " " for c in "\t\n\r\u00a0\u2003\u2028\u3000\u200b\u200d\ufeff\u2581"} | {c: "" for c in "\x01\x02\x0e\x1f\x7f"}
+        codes = lambda text: " ".join(f"{ord(c):X}" for c in text)
+        open(rules, "w").writelines(f"{codes(key)}\t{codes(value)}\n" for key, value in mapping.items() if key != value)
+        open(lines, "w").write("\n".join(words))
+        model = io.BytesIO()
+        chosen = {"normalization_rule_name": name} if name else {"normalization_rule_tsv": rules}
+        sentencepiece.SentencePieceTrainer.train(input=lines, model_writer=model, vocab_size=400, hard_vocab_limit=False, minloglevel=3, **chosen)
+        return sentencepiece_model_pb2.ModelProto.FromString(model.getvalue()).normalizer_spec.precompiled_charsmap
+
+
+def unigram(scheme, normalizer=normalizers.NFKC()):
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.normalizer = normalizers.Sequence([normalizer, normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer.train_from_iterator(corpus, trainers.UnigramTrainer(vocab_size=600, special_tokens=special, unk_token="<unk>", show_progress=False))
@@ -112,6 +134,7 @@ made = {
     "word-piece-cased": word_piece(False, None),
     "word-piece-accents": word_piece(True, False, sentence_ends=True),
     "unigram": unigram("first"),
+    "sentencepiece": unigram("first", normalizers.Precompiled(charsmap(arguments.rules))),
 }
 for name, (tokenizer, kind, pad) in made.items():
     folder = os.path.join(arguments.out, name)

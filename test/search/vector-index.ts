@@ -73,7 +73,7 @@ t.test('rows are in one place: on the device once they have been searched', asyn
     }
     return process.memoryUsage().arrayBuffers
   }
-  const [n, d] = [36_000, 512] // two segments
+  const [n, d] = [36_000, 512] // several segments
   const bytes = n * d * 4
   const before = await hostBytes()
   const index = await VectorIndex.create({ dimensions: d })
@@ -105,6 +105,26 @@ t.test('rows are in one place: on the device once they have been searched', asyn
   t.equal(loaded.size, n + 3, 'all rows of a call or none')
   t.same((await loaded.search(query, 2))[0], first)
   await loaded.dispose()
+})
+
+t.test('several segments: best first, ties to the lower index', async (t) => {
+  const d = 1 << 18
+  const [n, kinds] = [40, 7] // rows of a MiB, sixteen a segment
+  const unit = (kind: number, row: Float32Array) => (row[kind * 1000] = 1)
+  await using index = await VectorIndex.create({ dimensions: d })
+  const data = new Float32Array(n * d)
+  for (let i = 0; i < n; i++) unit(i % kinds, data.subarray(i * d, (i + 1) * d))
+  await index.add(new Tensor('float32', data, [n, d]))
+  const queries = new Float32Array(2 * d)
+  unit(3, queries)
+  unit(5, queries.subarray(d))
+  for (const k of [1, 4, 12, n, n + 5]) {
+    const found = await index.search(new Tensor('float32', queries, [2, d]), k)
+    for (const [q, kind] of [3, 5].entries()) {
+      const all = Array.from({ length: n }, (_, i) => ({ index: i, score: i % kinds === kind ? 1 : 0 }))
+      t.same(found[q], all.sort((a, b) => b.score - a.score).slice(0, k), `k ${k}`)
+    }
+  }
 })
 
 t.test('edges', async (t) => {

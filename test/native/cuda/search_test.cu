@@ -1,5 +1,6 @@
 // cosineTopK's kernels against float64: types and alignments of the corpus, few and many queries, several passes, ties, and what is not finite.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -60,12 +61,28 @@ std::vector<double> cosines(const Matrix<Query>& queries, int64_t query, const M
   return result;
 }
 
+// Squares of most rows' numbers are outside of float32, the numbers are not.
+template <class T>
+void scale_rows(Matrix<T>& matrix) {
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    const double scale = std::ldexp(1.0, std::array{0, 80, -80, 120, -110}[static_cast<size_t>(r % 5)]);
+    for (int64_t c = 0; c < matrix.columns; ++c) {
+      double& value = matrix.values[static_cast<size_t>(r * matrix.columns + c)];
+      value *= scale;
+      matrix.data()[r * matrix.stride + c] = test::rounded<T>(static_cast<float>(value));
+    }
+  }
+}
+
 // Random rows lie farther apart than float32 sums are wrong, so that the order is known.
 template <class Query, class T>
-Found run_case(int64_t count, int64_t rows, int64_t columns, int64_t k, int64_t gap = 0) {
+Found run_case(int64_t count, int64_t rows, int64_t columns, int64_t k, int64_t gap = 0, bool extremes = false) {
   NOTE(std::to_string(count) + " queries, " + std::to_string(rows) + " rows of " + std::to_string(columns) + ", k " + std::to_string(k));
-  const Matrix<Query> queries(count, columns, columns + 3, 1);
-  const Matrix<T> corpus(rows, columns, columns + gap, 2, std::is_same_v<T, int8_t> ? 40 : 1);
+  Matrix<Query> queries(count, columns, columns + 3, 1);
+  Matrix<T> corpus(rows, columns, columns + gap, 2, std::is_same_v<T, int8_t> ? 40 : 1);
+  if constexpr (!std::is_same_v<T, int8_t> && !std::is_same_v<Query, f16>) {
+    if (extremes) scale_rows(queries), scale_rows(corpus);
+  }
   Found found = search(queries, corpus, count, k);
   for (int64_t q = 0; q < count; ++q) {
     const std::vector<double> all = cosines(queries, q, corpus);
@@ -102,6 +119,14 @@ TEST("search: types, few and many queries") {
   run_case<bf16, bf16>(8, 300, 64, 5);
   run_case<bf16, float>(33, 200, 24, 5);
   run_case<f16, int8_t>(2, 129, 16, 3);
+}
+
+TEST("search: great and tiny rows beside ordinary ones") {
+  run_case<float, float>(3, 700, 40, 10, 0, true);
+  run_case<float, bf16>(3, 700, 40, 10, 0, true);
+  run_case<bf16, float>(3, 700, 40, 10, 0, true);
+  const Found many = run_case<bf16, bf16>(21, 700, 40, 10, 0, true), few = run_case<bf16, bf16>(5, 700, 40, 10, 0, true);
+  CHECK(same(few, many));
 }
 
 TEST("search: rows at any address") {
