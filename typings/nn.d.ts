@@ -57,6 +57,8 @@ declare class Scope {
 }
 
 type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh';
+/** An activation by itself. */
+declare function activated(x: Value, activation: Activation): Value;
 interface LinearOptions {
     activation?: Activation;
     /** Added after the activation, same shape as the result. */
@@ -430,5 +432,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, CrossAttention, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export { Attention, AttentionPool, CrossAttention, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
 export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, CrossAttentionOptions, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

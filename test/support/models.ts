@@ -102,7 +102,7 @@ export async function compareWithReference(t: Test, model: Model, folder: string
       continue
     }
     const mask = maskOf(folder, name, reference.dims, { ...inputs, ...expected })
-    const { max, cosine } = difference(got, reference, row => !mask || mask[row] === 1)
+    const { max, cosine } = difference(flat(got), flat(reference), row => !mask || mask[row] === 1)
     const bound = cosines[model.dtype]
     if (!bound) t.ok(max <= part * Math.max(1, largest(reference)), `${name}: off by ${max}`)
     else t.ok(cosine >= (name.startsWith('logits') ? bound.logits : bound.least), `${name}: cosine ${cosine}`)
@@ -111,6 +111,12 @@ export async function compareWithReference(t: Test, model: Model, folder: string
       t.ok((got.data as Float32Array).every((value, i) => value === 0 || mask[Math.floor(i / width)] === 1), `${name} is 0 where masked`)
     }
   }
+}
+
+/** A map [B, C, H, W] is one vector for each picture. */
+function flat(tensor: Tensor): Tensor {
+  const { dims } = tensor
+  return dims.length === 4 ? new Tensor('float32', tensor.data as Float32Array, [dims[0]!, dims[0] ? tensor.size / dims[0] : 0]) : tensor
 }
 
 /** The masks that, side by side, say which rows of an output [n, columns, C] count, by meta.json or else by what is usual. */

@@ -196,22 +196,28 @@ class PrefixKernel final : public core::Kernel {
       if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
     }
     if (!alone && table[1] != x[1]) operands.refuse_shape(0, "[P, " + std::to_string(x[1]) + "]");
-    operands.result({count(operands.input(1), alone ? operands.input(2) : TensorView()) * (table[0] + (alone ? 0 : length_)), table[1]});
-    spec.attributes.expect_only({"length", "dtype"});
+    const int64_t sequences = count(operands.input(1), alone ? operands.input(2) : TensorView());
+    each_ = !alone && spec.attributes.boolean("each", false);
+    if (each_ && sequences > 0 && table[0] % sequences != 0) operands.refuse_shape(0, "as many rows for each of " + std::to_string(sequences) + " sequences");
+    head_ = each_ ? table[0] / std::max<int64_t>(sequences, 1) : table[0];
+    operands.result({sequences * (head_ + (alone ? 0 : length_)), table[1]});
+    if (alone) spec.attributes.expect_only({"length", "dtype"});
+    if (!alone) spec.attributes.expect_only({"length", "each", "dtype"});
   }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& table = arguments.inputs[0];
     const TensorView& x = arguments.inputs[1];
     const TensorView& out = arguments.outputs[0];
-    const int64_t head = table.rows(), tail = alone_ ? 0 : length_;
+    const int64_t head = head_, tail = alone_ ? 0 : length_;
     check_run(out.rows() == count(x, alone_ ? arguments.inputs[2] : TensorView()) * (head + tail), op_, "the sequences and the output have different counts");
+    check_run(table.rows() == (each_ ? out.rows() / std::max<int64_t>(head + tail, 1) : 1) * head, op_, "the prefix and the sequences have different counts");
     const RowMover from_table(simd_, table, out), from_x(simd_, alone_ ? table : x, out);
     for_pieces(arguments, out.rows(), out.columns(), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t s = row / (head + tail), i = row % (head + tail);
         if (i < head) {
-          from_table.move(i, row);
+          from_table.move(each_ ? s * head + i : i, row);
         } else {
           from_x.move(s * tail + i - head, row);
         }
@@ -225,6 +231,8 @@ class PrefixKernel final : public core::Kernel {
   const RowFunctions& simd_;
   std::string op_;
   bool alone_;
+  bool each_ = false;    // each sequence has a prefix of its own
+  int64_t head_ = 0;     // rows of a prefix
   int64_t length_;
 };
 
