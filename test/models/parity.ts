@@ -13,7 +13,9 @@ const names = [
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
   // Convolutional towers.
-  ...['resnet', 'clip-rn-tiny', 'align'],
+  ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
+  // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
+  ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes'],
   ...['visual-bert', 'uniter', 'vilt'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
