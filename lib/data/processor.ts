@@ -51,6 +51,7 @@ const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
   [/^siglip2/, 'Siglip2ImageProcessor'],
   [/^siglip/, 'SiglipImageProcessor'],
+  [/^dinov3/, 'DINOv3ViTImageProcessor'],
   [/^align/, 'EfficientNetImageProcessor'],
   [/^vilt/, 'ViltImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],

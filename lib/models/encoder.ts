@@ -1,9 +1,10 @@
 // What every architecture gives to Model: towers. A tower traces one modality, from pixels or packed tokens to named outputs; running,
 // batching and placing results is the same for all of them (image-runner.ts, text-runner.ts).
 
-import type { Parameter, Value } from '../core/value.js'
-import type { PixelScale, Sequences } from '../nn/index.js'
-import { gather, pool } from '../ops/index.js'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Parameter, type Value } from '../core/value.js'
+import type { AttentionExtra, PixelScale, Sequences } from '../nn/index.js'
+import { gather, pool, reshape } from '../ops/index.js'
 import type { JointTower } from './joint.js'
 
 /** The graph of one batch: B pictures or S texts, T packed tokens. Values nobody asks for are never computed. */
@@ -158,4 +159,16 @@ export function countedRows(x: Value, { sequences, pooled }: TokenInputs): { row
 export function meanOfTokens(x: Value, tokens: TokenInputs): Value {
   const { rows, cuSeqlens } = countedRows(x, tokens)
   return pool(rows, { mode: 'mean', cuSeqlens, dtype: 'float32' })
+}
+
+/**
+ * The mask of a window for a text with holes, whose tokens do not stand side by side: nothing where the tower's `distanceRow` is 0, and not seen
+ * where it is 1. Of a text without holes there is none: the op's own window serves.
+ */
+export function maskByDistance({ ids, sequences, distanceRows }: TokenInputs, heads: number): AttentionExtra {
+  if (!distanceRows) return {}
+  const shares = constant(new Tensor('float32', Float32Array.of(0, -1e30), [2, 1])) // of a query that sees nothing all keys weigh the same
+  const queries = ids.shape[0]!
+  const mask = reshape(gather(shares, distanceRows, { dtype: 'float32' }), [queries, sequences.keys?.rows.shape[0] ?? queries])
+  return { scoreBias: Array.from({ length: heads }, () => mask) }
 }

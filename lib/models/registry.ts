@@ -9,11 +9,13 @@ import { buildChineseClip } from './chinese-clip.js'
 import { buildClip } from './clip.js'
 import type { ConfigFile } from './config.js'
 import { buildDinov2 } from './dinov2.js'
+import { buildDinov3 } from './dinov3.js'
 import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
 import { buildMpnet } from './mpnet.js'
+import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
 import { buildUniter } from './uniter.js'
@@ -53,12 +55,14 @@ const entries: Readonly<Record<string, Entry>> = {
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
+  dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
   mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
   modernbert: { build: buildModernBert, classes: 'ModernBert', usual: 'ModernBertModel' },
+  qwen3: { build: buildQwen3, classes: 'Qwen3', usual: 'Qwen3Model' },
   'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
   roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
   camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },

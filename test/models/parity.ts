@@ -12,6 +12,9 @@ const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
+  ...['modernbert', 'qwen3', 'dinov3'],
+  // By make_rotary_fixtures.py: holes in a mask before a window, a window of causal attention, oblong pictures.
+  ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong'],
   // Convolutional towers.
   ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
   // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
