@@ -24,6 +24,7 @@ import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
 import { buildVlBert } from './vl-bert.js'
 import { buildViT } from './vit.js'
+import { buildWav2Vec2 } from './wav2vec2.js'
 import { buildRoberta } from './xlm-roberta.js'
 
 interface Entry {
@@ -57,6 +58,7 @@ const entries: Readonly<Record<string, Entry>> = {
   lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
   'vl-bert': { build: buildVlBert, classes: 'VisualLinguisticBert', usual: 'VisualLinguisticBert' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
+  wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
