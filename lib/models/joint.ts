@@ -75,6 +75,8 @@ export interface JointTower {
   /** Default 1. */
   readonly sequencesPerExample?: number
   readonly streams: Streams
+  /** Whether what it embeds are pictures alone, so that it is the model's picture tower. */
+  readonly embedsPictures?: boolean
   /** Whether it reads pixels, which a processor makes. */
   readonly takesPixels?: boolean
   /** @throws ArgumentError, ShapeError, DTypeError unless the inputs belong together. */
