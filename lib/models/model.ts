@@ -36,6 +36,13 @@ export interface ImageEncoder {
   encode(pixels: Uint8Array, count: number, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
+/** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
+export interface PatchEncoder {
+  readonly dimensions: number
+  /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
+  encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
 /** Token ids to embeddings. */
 export interface TextEncoder {
   readonly dimensions: number
@@ -124,6 +131,8 @@ export class Model {
   /** Tensors of the checkpoint that nothing here reads. */
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
+  /** In imageEncoder's place for pictures of any aspect ratio. */
+  readonly patchEncoder: PatchEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
   readonly audioEncoder: AudioEncoder | undefined
   readonly classifier: Classifier | undefined
@@ -157,6 +166,7 @@ export class Model {
     const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
     const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
     this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.patchEncoder = joint?.tower.embedsPictures ? this.makePatchEncoder(joint) : undefined
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
     this.audioEncoder = audio && this.makeAudioEncoder(audio)
@@ -345,6 +355,19 @@ export class Model {
     }
   }
 
+  private makePatchEncoder(runner: JointRunner): PatchEncoder {
+    return {
+      dimensions: runner.kinds.get(EMBEDDING)!.width,
+      encode: async (pictures, { signal } = {}) => {
+        this.checkAlive()
+        if (pictures.length === 0) return new Float32Array(0)
+        const inputs = Object.fromEntries(runner.inputs.map(name => [name, stacked(pictures.map(picture => picture[name]!))]))
+        const results = await runner.prepare(inputs)([EMBEDDING], signal)
+        return results[EMBEDDING]!.data as Float32Array
+      },
+    }
+  }
+
   private makeClassifier(runner: ImageRunner, labels: readonly string[]): Classifier {
     return { labels, logits: (pixels, count, options) => this.fromPixels(runner, 'logits', pixels, count, options?.signal) }
   }
@@ -389,6 +412,14 @@ export class Model {
       },
     }
   }
+}
+
+/** Tensors of one shape, one after the other: [a, …] of n as [n·a, …]. */
+function stacked(tensors: readonly Tensor[]): Tensor {
+  const [first] = tensors as [Tensor]
+  const data = new (first.data.constructor as new (length: number) => Float32Array)(tensors.length * first.size)
+  tensors.forEach((tensor, i) => data.set(tensor.data as Float32Array, i * first.size))
+  return new Tensor(first.type, data, [tensors.length * first.dims[0]!, ...first.dims.slice(1)])
 }
 
 function pairingOf({ architecture: { cosines }, logitScale, logitBias }: ModelParts): Pairing | undefined {
