@@ -419,7 +419,8 @@ function imageOptionsOf({ allowRemote, maxBytes, timeout, maxPixels, allowSvg, s
   return { allowRemote, maxBytes, timeout, maxPixels, allowSvg, signal }
 }
 
-function withIndex(error: Error, index: number): Error {
+/** The error of one input among many, saying which. */
+export function withIndex(error: Error, index: number): Error {
   if ((error as { index?: unknown }).index === index) return error
   Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   error.message = `input ${index}: ${error.message}`

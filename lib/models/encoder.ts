@@ -144,6 +144,8 @@ export interface Architecture {
   readonly audio?: AudioTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Where the joint tower's score of a text and a picture is: a column of one of its outputs, a probability or any number, more for a better match. */
+  readonly matching?: { readonly output: string; readonly column: number; readonly kind: 'probability' | 'logit' }
   /** Of a model without a factor: the output of images' and texts' cosines, and the outputs they are computed from. */
   readonly cosines?: { readonly images: string; readonly texts: string; readonly output: string }
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
