@@ -618,6 +618,7 @@ declare class Model {
     private readonly texts;
     /** All there are, in the order in which outputs are listed. */
     private readonly runners;
+    private readonly pairing;
     private disposed;
     /**
      * Runs the model.

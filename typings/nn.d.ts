@@ -251,6 +251,31 @@ declare class AttentionPool {
     forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
+interface CrossAttentionOptions {
+    width: number;
+    /** Of the rows that are looked at. Default: as wide. */
+    contextWidth?: number;
+    heads: number;
+    /** Checkpoint names below the scope. */
+    names: {
+        query: string;
+        key: string;
+        value: string;
+        out: string;
+    };
+}
+declare class CrossAttention {
+    private readonly options;
+    private readonly query;
+    private readonly key;
+    private readonly value;
+    private readonly out;
+    private readonly dtype;
+    constructor(scope: Scope, options: CrossAttentionOptions);
+    /** x: [Tq, C]; context: [Tk, D]; residual: float32 [Tq, C], added to the result -> float32 [Tq, C] */
+    forward(x: Value, sequences: Sequences, context: Value, contextSequences: Sequences, residual?: Value): Value;
+}
+
 /** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
 interface PixelScale {
     readonly rescale: number;
@@ -462,5 +487,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Convolution, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Convolution, CrossAttention, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

@@ -141,6 +141,8 @@ export interface Architecture {
   readonly audio?: AudioTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Of a model without a factor: the output of images' and texts' cosines, and the outputs they are computed from. */
+  readonly cosines?: { readonly images: string; readonly texts: string; readonly output: string }
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
   readonly logitBias?: Parameter
   /** Of a sentence-transformers folder. */

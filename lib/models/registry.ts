@@ -14,6 +14,7 @@ import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
+import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
@@ -21,6 +22,7 @@ import { buildSiglip } from './siglip.js'
 import { buildUniter } from './uniter.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
+import { buildVlBert } from './vl-bert.js'
 import { buildViT } from './vit.js'
 import { buildWav2Vec2 } from './wav2vec2.js'
 import { buildRoberta } from './xlm-roberta.js'
@@ -53,6 +55,8 @@ const entries: Readonly<Record<string, Entry>> = {
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
+  'vl-bert': { build: buildVlBert, classes: 'VisualLinguisticBert', usual: 'VisualLinguisticBert' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
