@@ -256,6 +256,10 @@ declare const ImageError_base: FamilyMember;
 /** An image that cannot be read or decoded. */
 declare class ImageError extends ImageError_base {
 }
+declare const AudioError_base: FamilyMember;
+/** A sound that cannot be read or decoded. */
+declare class AudioError extends AudioError_base {
+}
 declare const DeviceError_base: FamilyMember;
 /** A device is absent, lost or cannot be loaded. */
 declare class DeviceError extends DeviceError_base {
@@ -267,6 +271,52 @@ declare class OutOfMemoryError extends OutOfMemoryError_base {
 declare const DisposedError_base: FamilyMember;
 /** The object was disposed of before or during the call. */
 declare class DisposedError extends DisposedError_base {
+}
+
+interface SourceLimits {
+    /** Fetch http(s) URLs; default false. */
+    allowRemote?: boolean;
+    /** Bytes that a file, a data: URL or a download may have; default 256 MiB. */
+    maxBytes?: number;
+    /** Milliseconds a download may take in all; default 30,000. */
+    timeout?: number;
+    signal?: AbortSignal;
+}
+
+/** Seconds in which anything was in each stage; `total` is the whole call. */
+interface EmbedTimings {
+    readonly total: number;
+    /** Reading files or downloading, and headers. */
+    readonly read: number;
+    /** Image files to pixels. */
+    readonly decode: number;
+    /** Orientation, resize and crop. */
+    readonly preprocess: number;
+    readonly tokenise: number;
+    /** The model. */
+    readonly compute: number;
+}
+
+/** One channel of samples, usually within −1 and 1, and how many there are a second. */
+interface RawAudio {
+    samples: Float32Array;
+    sampleRate: number;
+}
+/** A path, a file:, data: or (if allowed) http(s) URL of a WAV file, its bytes, or samples. */
+type AudioInput = string | URL | Buffer | Uint8Array | RawAudio;
+interface AudioOptions extends SourceLimits {
+    /** Seconds that a sound may have: memory grows with it. Default 120. */
+    maxSeconds?: number;
+}
+
+interface AudioFeatures extends Record<string, Tensor> {
+    /** float32 [n, samples] */
+    input_values: Tensor;
+}
+/** Sounds to what a model takes; `attention_mask`, int64, is there if the checkpoint asks for it. */
+interface AudioProcessor {
+    (clips: AudioInput | readonly AudioInput[], options?: AudioOptions): Promise<AudioFeatures>;
+    readonly sampleRate: number;
 }
 
 /** Groups of files: `config` (config.json and sentence-transformers' module files), `weights`, `tokenizer`, `processor`. */
@@ -360,15 +410,6 @@ interface RawImage {
 }
 /** A path, a file:, data: or (if allowed) http(s) URL, the bytes of an image file, or raw pixels. */
 type ImageInput = string | URL | Buffer | Uint8Array | RawImage;
-interface SourceLimits {
-    /** Fetch http(s) URLs; default false. */
-    allowRemote?: boolean;
-    /** Bytes that a file, a data: URL or a download may have; default 256 MiB. */
-    maxBytes?: number;
-    /** Milliseconds a download may take in all; default 30,000. */
-    timeout?: number;
-    signal?: AbortSignal;
-}
 
 interface ImageOptions extends SourceLimits {
     /** Pixels (width times height) an image may have; default 100 million. */
@@ -415,28 +456,16 @@ interface Processor {
 
 declare const AutoProcessor: {
     /**
-     * The image processor of a checkpoint, with the pixels of the reference's Pillow processor.
+     * The image processor of a checkpoint, with the pixels of the reference's Pillow processor; of one that takes sound, its feature extractor.
      *
+     * @example
+     * const extractor = await AutoProcessor.fromPretrained<AudioProcessor>('facebook/wav2vec2-base-960h')
      * @param source a folder or a Hub id
      * @throws CheckpointError: no preprocessor_config.json, or a field that is missing or absurd
      * @throws UnsupportedError for a processor that does more than resize, crop, rescale and normalise.
      */
-    fromPretrained(source: string, options?: SourceOptions): Promise<Processor>;
+    fromPretrained<P extends Processor | AudioProcessor = Processor>(source: string, options?: SourceOptions): Promise<P>;
 };
-
-/** Seconds in which anything was in each stage; `total` is the whole call. */
-interface EmbedTimings {
-    readonly total: number;
-    /** Reading files or downloading, and headers. */
-    readonly read: number;
-    /** Image files to pixels. */
-    readonly decode: number;
-    /** Orientation, resize and crop. */
-    readonly preprocess: number;
-    readonly tokenise: number;
-    /** The model. */
-    readonly compute: number;
-}
 
 interface TokenizeOptions {
     /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
@@ -698,6 +727,8 @@ interface EmbedOptions {
 }
 interface EmbedImagesOptions extends EmbedOptions, ImageOptions {
 }
+interface EmbedAudioOptions extends EmbedOptions, AudioOptions {
+}
 interface EmbedTextsOptions extends EmbedOptions {
     /** Put before every text. */
     prompt?: string;
@@ -714,6 +745,8 @@ type StreamItem = ImageInput | {
 } | {
     image: ImageInput;
 } | {
+    audio: AudioInput;
+} | {
     text: string;
     image: ImageInput;
 };
@@ -727,7 +760,7 @@ type StreamResult = {
     embedding?: undefined;
 };
 /** What a stream takes: the options of images and of texts; its embeddings are float32. */
-type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>;
+type EmbedStreamOptions = EmbedImagesOptions & AudioOptions & Omit<EmbedTextsOptions, 'precision'>;
 /**
  * Embeds images and texts with a checkpoint.
  *
@@ -768,6 +801,15 @@ declare class Embedder {
      * @throws ArgumentError with `index` set to the first text that failed.
      */
     embedTexts(texts: readonly string[], options?: EmbedTextsOptions): Promise<Tensor>;
+    /**
+     * Embeds sounds: the mean over the frames of each. WAV files are decoded, mixed to one channel and resampled to the checkpoint's rate.
+     *
+     * @example
+     * const clips = await embedder.embedAudio(['bell.wav', { samples: new Float32Array(16000), sampleRate: 16000 }]) // Tensor float32 [2, 768]
+     * @returns float32 [n, dimensions]
+     * @throws AudioError, ArgumentError with `index` set to the first input that failed.
+     */
+    embedAudio(clips: readonly AudioInput[], options?: EmbedAudioOptions): Promise<Tensor>;
     /**
      * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
      * come in the order of the items. Leaving the loop early stops the work.
@@ -1055,5 +1097,5 @@ declare class VectorIndex {
     [Symbol.asyncDispose](): Promise<void>;
 }
 
-export { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, recallAtK };
-export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, recallAtK };
+export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
