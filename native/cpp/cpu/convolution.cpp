@@ -52,14 +52,14 @@ class ConvolutionKernel final : public core::Kernel {
 
     char* const scratch = static_cast<char*>(arguments.workspace) + gemm_.workspace_bytes();
     const auto row_bytes = static_cast<int64_t>(gemm_.functions().row_bytes(spec_.depth, gemm_.weight_type()));
-    const auto pack = [&](int64_t, int64_t row, int64_t rows, void* packed, int worker) {
+    const auto pack = [&](int64_t row, int64_t rows, void* packed, int worker) {
       char* const unfolded = scratch + static_cast<size_t>(worker) * scratch_bytes();
       for (int64_t r = 0; r < rows; ++r) {
         unfold(x, row + r, unfolded);
         gemm_.functions().pack_rows(unfolded, x_type_, spec_.depth, 1, spec_.depth, gemm_.weight_type(), static_cast<char*>(packed) + r * row_bytes);
       }
     };
-    gemm_.run(static_cast<const CpuStream&>(arguments.stream), arguments.workspace, 1, out.rows(), block, 0, pack);
+    gemm_.run(static_cast<const CpuStream&>(arguments.stream), arguments.workspace, out.rows(), block, pack);
   }
 
  private:
