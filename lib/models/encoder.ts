@@ -84,6 +84,24 @@ export interface TextTower extends Tower {
   trace(tokens: TokenInputs): Traced
 }
 
+/** Frames of clips that count: int32 [T], their rows among all, and where each clip's begin, int32 [B + 1]. */
+export interface ValidFrames {
+  readonly rows: Value
+  readonly cuSeqlens: Value
+}
+
+export interface AudioTower extends Tower {
+  /** Frames that so many samples make; 0 for too few. */
+  framesOf(samples: number): number
+  /** The fewest samples that make so many frames. */
+  samplesFor(frames: number): number
+  /**
+   * Outputs for each frame are [B·frames, C], those after the masking [T, C] where some frames do not count.
+   * @param samples float32 [B, L]
+   */
+  trace(samples: Value, valid?: ValidFrames): Traced
+}
+
 /** A picture tower with all of `tower`'s fields but those given. */
 export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTower {
   const { prefix, absent, imageSize, anySize } = tower
@@ -120,6 +138,7 @@ export interface Architecture {
   readonly joint?: JointTower
   readonly images?: ImageTower
   readonly texts?: TextTower
+  readonly audio?: AudioTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */

@@ -9,6 +9,7 @@ import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
+import { AudioRunner } from './audio-runner.js'
 import { ImageRunner } from './image-runner.js'
 import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
@@ -48,6 +49,15 @@ export interface TextEncoder {
    * @param options.padId the tokenizer's padding token, for towers that are given texts of one length
    */
   encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; padId?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** Sound to embeddings. */
+export interface AudioEncoder {
+  readonly dimensions: number
+  /** The fewest samples that a clip may have. */
+  readonly minSamples: number
+  /** clips: samples at the checkpoint's rate, as its feature extractor makes them -> float32 [n, dimensions], not normalised */
+  encode(clips: readonly Float32Array[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
 /** Pictures to scores of the classes that a checkpoint was trained on. */
@@ -109,6 +119,7 @@ export class Model {
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
+  readonly audioEncoder: AudioEncoder | undefined
   readonly classifier: Classifier | undefined
   /** The factor that turns cosines of images and texts into logits, of models that have one. */
   readonly logitScale: number | undefined
@@ -136,9 +147,11 @@ export class Model {
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
-    this.runners = [this.images, this.texts, joint].filter(part => part !== undefined)
+    const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
+    this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
+    this.audioEncoder = audio && this.makeAudioEncoder(audio)
     this.classifier = this.images && architecture.labels && this.makeClassifier(this.images, architecture.labels)
   }
 
@@ -146,7 +159,7 @@ export class Model {
    * Runs the model.
    *
    * Inputs, by the reference's names: `pixel_values` uint8 [n, H, W, 3] or float32 [n, 3, H, W] (as the processor makes them);
-   * `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
+   * `input_values` float32 [n, samples], with `attention_mask` of the same shape; `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
    * enough for its outputs. Outputs are float32. Positions whose mask is 0 are not computed and come back as zeros, as does
    * everything of a text whose mask is 0 throughout.
    *
@@ -297,6 +310,28 @@ export class Model {
       size: runner.size,
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
+    }
+  }
+
+  private makeAudioEncoder(runner: AudioRunner): AudioEncoder {
+    const { width } = runner.kinds.get(EMBEDDING)!
+    return {
+      dimensions: width,
+      minSamples: runner.tower.samplesFor(1),
+      // Clips of one length run together; nothing is padded.
+      encode: async (clips, { signal } = {}) => {
+        this.checkAlive()
+        const results = new Float32Array(clips.length * width)
+        const byLength = new Map<number, number[]>()
+        clips.forEach(({ length }, i) => byLength.set(length, [...(byLength.get(length) ?? []), i]))
+        for (const [length, indices] of byLength) {
+          const samples = new Float32Array(indices.length * length)
+          indices.forEach((index, i) => samples.set(clips[index]!, i * length))
+          const outputs = await runner.prepare({ input_values: new Tensor('float32', samples, [indices.length, length]) })([EMBEDDING], signal)
+          indices.forEach((index, i) => results.set((outputs[EMBEDDING]!.data as Float32Array).subarray(i * width, (i + 1) * width), index * width))
+        }
+        return results
+      },
     }
   }
 

@@ -22,6 +22,7 @@ import { buildUniter } from './uniter.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
 import { buildViT } from './vit.js'
+import { buildWav2Vec2 } from './wav2vec2.js'
 import { buildRoberta } from './xlm-roberta.js'
 
 interface Entry {
@@ -53,6 +54,7 @@ const entries: Readonly<Record<string, Entry>> = {
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
+  wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },

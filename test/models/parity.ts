@@ -16,7 +16,9 @@ const names = [
   // By make_rotary_fixtures.py: holes in a mask before a window, a window of causal attention, oblong pictures.
   ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong'],
   // Convolutional towers.
-  ...['resnet', 'clip-rn-tiny', 'align'],
+  ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
+  // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
+  ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes'],
   ...['visual-bert', 'uniter', 'vilt'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
