@@ -82,6 +82,8 @@ interface LinearParameters {
         weight: string;
         bias: string;
     } | undefined;
+    /** The weight is stored as [in, out]. */
+    transposed?: boolean | undefined;
     /** Full name of a vector [out] that every output is multiplied by: LayerScale (Touvron et al., arXiv:2103.17239), folded. */
     outputScale?: string | undefined;
 }
@@ -251,6 +253,31 @@ declare class AttentionPool {
     forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
+interface CrossAttentionOptions {
+    width: number;
+    /** Of the rows that are looked at. Default: as wide. */
+    contextWidth?: number;
+    heads: number;
+    /** Checkpoint names below the scope. */
+    names: {
+        query: string;
+        key: string;
+        value: string;
+        out: string;
+    };
+}
+declare class CrossAttention {
+    private readonly options;
+    private readonly query;
+    private readonly key;
+    private readonly value;
+    private readonly out;
+    private readonly dtype;
+    constructor(scope: Scope, options: CrossAttentionOptions);
+    /** x: [Tq, C]; context: [Tk, D]; residual: float32 [Tq, C], added to the result -> float32 [Tq, C] */
+    forward(x: Value, sequences: Sequences, context: Value, contextSequences: Sequences, residual?: Value): Value;
+}
+
 /** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
 interface PixelScale {
     readonly rescale: number;
@@ -270,6 +297,11 @@ interface PatchEmbedOptions {
         classToken?: string;
         positions?: string;
     };
+    /** The stored table has `of` rows, of which these begin at `begin`: those before are for tokens that are put there otherwise. */
+    positionRows?: {
+        begin: number;
+        of: number;
+    };
 }
 declare class PatchEmbed {
     readonly weight: Parameter;
@@ -277,7 +309,7 @@ declare class PatchEmbed {
     readonly classToken: Parameter | undefined;
     readonly positions: Parameter | undefined;
     readonly patch: number;
-    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
+    constructor(scope: Scope, { width, patch, tokens, names, positionRows }: PatchEmbedOptions);
     /**
      * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
      * @param positions float32 [tokens, C], in the table's place
@@ -343,7 +375,7 @@ declare class PixelRows {
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
-    constructor(scope: Scope, rows: number, width: number);
+    constructor(scope: Scope, rows: number, width: number, name?: string);
     /** indices: int32 [T] -> float32 [T, C] */
     forward(indices: Value): Value;
 }
@@ -462,5 +494,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Convolution, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Convolution, CrossAttention, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

@@ -26,6 +26,10 @@ const texts = vocabulary => () => ({ items: TEXTS, inputs: { input_ids: ids(TEXT
 const sentences = `texts of ${TOKENS} tokens, ${TEXTS} at once`
 const pictures = (size = 224) => `images of ${size} x ${size}, ${IMAGES} at once`
 
+const floats = (...dims) => new Tensor('float32', new Float32Array(dims.reduce((a, b) => a * b)).fill(0.25), dims)
+/** Texts of 16 tokens and what they are read with. */
+const joint = (inputs, items = TEXTS) => ({ items, inputs: { input_ids: ids(items, 16), ...inputs } })
+
 /** Towers of the base size, as CLIP's and SigLIP's configs spell it. */
 const base = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 }
 const bert = { ...base, vocab_size: 30_000, max_position_embeddings: 512, type_vocab_size: 2 }
@@ -75,5 +79,44 @@ export const families = [
     ...{ name: 'XLM-RoBERTa, 30,000 of its words', size: 'FacebookAI/xlm-roberta-base', what: sentences, outputs: ['last_hidden_state'], batch: texts() },
     config: { model_type: 'xlm-roberta', architectures: ['XLMRobertaModel'], ...bert, max_position_embeddings: 514, type_vocab_size: 1 },
     gflop: transformer({ tokens: TOKENS }),
+  },
+  {
+    ...{ name: 'ModernBERT, 30,000 of its words', size: 'answerdotai/ModernBERT-base', what: sentences, outputs: ['last_hidden_state'], batch: texts() },
+    config: { model_type: 'modernbert', architectures: ['ModernBertModel'], ...base, intermediate_size: 1152, num_hidden_layers: 22, vocab_size: 30_000, pad_token_id: 0, max_position_embeddings: 8192, local_attention: 128, global_attn_every_n_layers: 3 },
+    gflop: transformer({ layers: 22, hidden: 1152, matrices: 3, tokens: TOKENS }),
+  },
+  {
+    ...{ name: 'Qwen3, 7 of its 28 layers, 30,000 of its words', size: 'Qwen/Qwen3-Embedding-0.6B', what: sentences, outputs: ['last_hidden_state'], batch: texts() },
+    config: { model_type: 'qwen3', architectures: ['Qwen3Model'], hidden_size: 1024, intermediate_size: 3072, num_hidden_layers: 7, num_attention_heads: 16, num_key_value_heads: 8, head_dim: 128, vocab_size: 30_000, rms_norm_eps: 1e-6, rope_theta: 1e6, hidden_act: 'silu' },
+    gflop: 1e-9 * 7 * TOKENS * (2 * 1024 * (2 * 2048 + 2 * 1024 + 3 * 3072) + 4 * TOKENS * 2048),
+  },
+  {
+    ...{ name: 'DINOv3', size: 'facebook/dinov3-vits16-pretrain-lvd1689m', what: pictures(), outputs: ['pooler_output'], batch: images() },
+    config: { model_type: 'dinov3_vit', architectures: ['DINOv3ViTModel'], hidden_size: 384, intermediate_size: 1536, num_hidden_layers: 12, num_attention_heads: 6, num_register_tokens: 4 },
+    gflop: vision({ patch: 16, width: 384, extra: 5 }),
+  },
+  {
+    ...{ name: 'ResNet', size: 'microsoft/resnet-50', what: pictures(), outputs: ['pooler_output'], batch: images() },
+    config: { model_type: 'resnet', architectures: ['ResNetModel'], embedding_size: 64, hidden_sizes: [256, 512, 1024, 2048], depths: [3, 4, 6, 3], layer_type: 'bottleneck' },
+    gflop: 8.18, // 4.09 multiply-adds, by torchvision's table of its resnet50
+  },
+  {
+    ...{ name: 'ALIGN', size: 'kakaobrain/align-base', what: 'images of 289 x 289, 4 at once', outputs: ['image_embeds'], batch: images(289, 4) },
+    config: { model_type: 'align', architectures: ['AlignModel'], projection_dim: 640, vision_config: {}, text_config: bert },
+  },
+  {
+    ...{ name: 'VisualBERT', size: 'uclanlp/visualbert-vqa-coco-pre', what: 'texts of 16 tokens with 36 regions, 32 at once', outputs: ['pooler_output'], batch: () => joint({ visual_embeds: floats(TEXTS, 36, 2048) }) },
+    config: { model_type: 'visual_bert', architectures: ['VisualBertModel'], ...bert, visual_embedding_dim: 2048 },
+    gflop: transformer({ tokens: 16 + 36 }) + 2e-9 * 36 * 2048 * 768,
+  },
+  {
+    ...{ name: 'UNITER', size: "UNITER's uniter-base.pt", what: 'texts of 16 tokens with 36 regions, 32 at once', outputs: ['pooled'], batch: () => joint({ img_feat: floats(TEXTS, 36, 2048), img_pos_feat: floats(TEXTS, 36, 7) }) },
+    config: { model_type: 'uniter', architectures: ['UniterModel'], ...bert },
+    gflop: transformer({ tokens: 16 + 36 }) + 2e-9 * 36 * 2048 * 768,
+  },
+  {
+    ...{ name: 'ViLT', size: 'dandelin/vilt-b32-mlm', what: 'texts of 16 tokens with an image of 384 x 384, 8 at once', outputs: ['pooler_output'], batch: () => joint({ pixel_values: floats(8, 3, 384, 384) }, 8) },
+    config: { model_type: 'vilt', architectures: ['ViltModel'] },
+    gflop: transformer({ tokens: 16 + 145 }) + 2e-9 * 144 * 768 * 3072,
   },
 ]

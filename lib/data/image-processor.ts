@@ -190,7 +190,7 @@ function cutPatches({ data, width, height }: Picture, patch: number, table: Floa
 }
 
 function withIndex({ index, error }: { index: number; error: unknown }): unknown {
-  if (error instanceof ChiasmaError) Object.defineProperty(error, 'index', { value: index, enumerable: true })
+  if (error instanceof ChiasmaError) Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   return error
 }
 
@@ -320,5 +320,6 @@ function scale(rgb: Uint8Array, table: Float32Array, result: Float32Array, offse
 }
 
 function fixedSize({ resize, crop }: ImageRules): { readonly height: number; readonly width: number } | undefined {
-  return crop ?? (resize?.kind === 'fixed' ? { height: resize.height, width: resize.width } : undefined)
+  const size = crop ?? (resize?.kind === 'fixed' ? resize : undefined)
+  return size && { height: size.height, width: size.width }
 }

@@ -6,7 +6,7 @@ import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { type Activation, type ComputeType, Convolution, DepthwiseConvolution, type FeatureMap, Linear, PixelRows, type PixelScale, type Scope } from '../nn/index.js'
 import { cast, pickToken, pool, scaleSequences, unary } from '../ops/index.js'
-import { BertEncoder, bertOptions, readBertConfig } from './bert.js'
+import { BertEncoder, bertOptions, readBertConfig, readBertSection } from './bert.js'
 import { activation, type ConfigFile, epsilon, integer, readConfig, sides, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
 import { projectedImages, projectedTexts } from './projected.js'
@@ -180,7 +180,7 @@ class AlignText extends BertEncoder {
 }
 
 function buildText(file: ConfigFile, scope: Scope, section?: string): { tower: TextTower; width: number } {
-  const config = readBertConfig(file, section)
+  const config = section === undefined ? readBertConfig(file) : readBertSection(file, section, scope)
   return { tower: new AlignText(scope, bertOptions(config)), width: config.hidden_size }
 }
 

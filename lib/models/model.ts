@@ -36,6 +36,26 @@ export interface ImageEncoder {
   encode(pixels: Uint8Array, count: number, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
+/** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
+export interface PatchEncoder {
+  readonly dimensions: number
+  /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
+  encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** The scores of texts beside one picture, by a model that looks at both together. */
+export interface PairScorer {
+  /** What a score is: a probability, or any number, more for a better match. */
+  readonly kind: 'probability' | 'logit'
+  /** Tokens a text may have. */
+  readonly maxLength: number
+  /**
+   * picture: what the processor makes of one; sequences: ids of each text, with special tokens and without padding -> a score for each
+   * @param options.padId the tokenizer's padding token
+   */
+  score(picture: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], options?: { padId?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
 /** Token ids to embeddings. */
 export interface TextEncoder {
   readonly dimensions: number
@@ -86,11 +106,19 @@ export interface ModelParts {
   readonly file: string
 }
 
-const EMBEDS = ['image_embeds', 'text_embeds']
 const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
 const SIGMOIDS = 'probs_sigmoid'
+/** Texts scored beside a picture in one run. */
+const PAIRS_AT_ONCE = 16
 /** Rows and columns of logits in one run. */
 const LOGITS_BLOCK = 512
+
+/** What is computed of every picture and every text, and from which outputs. */
+interface Pairing {
+  images: string
+  texts: string
+  outputs: readonly string[]
+}
 
 /** The outputs wanted of each part whose inputs are there, and of what is computed from two parts' embeddings. */
 interface Wanted {
@@ -118,7 +146,11 @@ export class Model {
   /** Tensors of the checkpoint that nothing here reads. */
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
+  /** In imageEncoder's place for pictures of any aspect ratio. */
+  readonly patchEncoder: PatchEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
+  /** Of models that were trained to match pictures and texts. */
+  readonly pairScorer: PairScorer | undefined
   readonly audioEncoder: AudioEncoder | undefined
   readonly classifier: Classifier | undefined
   /** The factor that turns cosines of images and texts into logits, of models that have one. */
@@ -130,6 +162,7 @@ export class Model {
   private readonly texts: TextRunner | undefined
   /** All there are, in the order in which outputs are listed. */
   private readonly runners: readonly Part[]
+  private readonly pairing: Pairing | undefined
   private disposed = false
 
   /** @internal */
@@ -143,12 +176,15 @@ export class Model {
     this.logitScale = parts.logitScale
     this.logitBias = parts.logitBias
     this.programs = new Programs(device, weights)
-    if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
+    this.pairing = pairingOf(parts)
+    if (this.pairing) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
     const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
     this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.patchEncoder = joint?.tower.embedsPictures ? this.makePatchEncoder(joint) : undefined
+    this.pairScorer = joint && architecture.matching && this.makePairScorer(joint, architecture.matching)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
     this.audioEncoder = audio && this.makeAudioEncoder(audio)
@@ -180,12 +216,13 @@ export class Model {
     const results: Record<string, Tensor> = {}
     // What is not asked for, but what logits or later parts are computed from.
     const used = new Set([...parts].flatMap(([part, names]) => (names.length > 0 ? (part.uses ?? []) : [])))
-    if (joint.length > 0) for (const name of EMBEDS) used.add(name)
+    const { pairing } = this
+    if (pairing && joint.length > 0) for (const name of [pairing.images, pairing.texts]) used.add(name)
     for (const [part, names] of parts) {
       const want = [...new Set([...names, ...part.outputs.filter(name => used.has(name))])]
       if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal, pick(results, part.uses ?? [])))
     }
-    if (joint.length > 0) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
+    if (pairing && joint.length > 0) Object.assign(results, await this.logits(results[pairing.images]!, results[pairing.texts]!, signal))
     return Object.fromEntries([...[...parts.values()].flat(), ...joint].map(name => [name, results[name]!]))
   }
 
@@ -222,14 +259,13 @@ export class Model {
 
   /** Which part gives each output. */
   private resolve(present: ReadonlyMap<Part, Prepared>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
-    const { logitBias } = this.parts
-    const joint = this.logitScale === undefined ? [] : logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS]
-    const bothTowers = [this.images, this.texts].filter(part => part !== undefined)
+    const { images, texts, outputs: joint } = this.pairing ?? { images: '', texts: '', outputs: [] }
+    const bothTowers = this.runners.filter(part => part.outputs.includes(images) || part.outputs.includes(texts))
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
     const wanted: Wanted = { parts: new Map([...present.keys()].map(part => [part, []])), joint: [] }
     if (!outputs) {
       for (const [part, names] of wanted.parts) names.push(...part.outputs.filter(name => !isState(name)))
-      if (bothTowers.every(part => present.has(part))) wanted.joint = joint
+      if (bothTowers.every(part => present.has(part))) wanted.joint = [...joint]
     }
     const need = (name: string, parts: readonly Part[]) => {
       const input = parts.flatMap(part => (present.has(part) ? [] : part.required)).filter(input => !this.runners.some(part => present.has(part) && part.required.includes(input)))[0]!
@@ -287,6 +323,8 @@ export class Model {
         }
       }
     }
+    const { cosines } = this.parts.architecture
+    if (cosines) return { [cosines.output]: new Tensor('float32', perImage, [rows, columns]) }
     return {
       logits_per_image: new Tensor('float32', perImage, [rows, columns]),
       logits_per_text: new Tensor('float32', perText, [columns, rows]),
@@ -297,7 +335,7 @@ export class Model {
   private logitsProgram(images: number, texts: number, width: number): Program {
     return this.programs.get(
       JSON.stringify(['logits', images, texts]),
-      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale!, dtype: 'float32' }) }),
+      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale ?? 1, dtype: 'float32' }) }),
       {
         images: { shape: [images, width], dtype: 'float32', extent: { name: 'images', per: 1 } },
         texts: { shape: [texts, width], dtype: 'float32' },
@@ -331,6 +369,49 @@ export class Model {
           indices.forEach((index, i) => results.set((outputs[EMBEDDING]!.data as Float32Array).subarray(i * width, (i + 1) * width), index * width))
         }
         return results
+      },
+    }
+  }
+
+  private makePatchEncoder(runner: JointRunner): PatchEncoder {
+    return {
+      dimensions: runner.kinds.get(EMBEDDING)!.width,
+      encode: async (pictures, { signal } = {}) => {
+        this.checkAlive()
+        if (pictures.length === 0) return new Float32Array(0)
+        const inputs = Object.fromEntries(runner.inputs.map(name => [name, stacked(pictures.map(picture => picture[name]!))]))
+        const results = await runner.prepare(inputs)([EMBEDDING], signal)
+        return results[EMBEDDING]!.data as Float32Array
+      },
+    }
+  }
+
+  private makePairScorer(runner: JointRunner, { output, column, kind }: NonNullable<Architecture['matching']>): PairScorer {
+    const score = async (picture: Readonly<Record<string, Tensor>>, used: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], padId: number, signal: AbortSignal | undefined) => {
+      const count = sequences.length
+      const length = Math.max(...sequences.map(ids => ids.length))
+      const ids = new Int32Array(count * length).fill(padId)
+      const mask = new Int32Array(count * length)
+      sequences.forEach((sequence, i) => {
+        ids.set(sequence, i * length)
+        mask.fill(1, i * length, i * length + sequence.length)
+      })
+      const repeated = (tensors: Readonly<Record<string, Tensor>>) => Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
+      const inputs = { ...(runner.uses.length === 0 && repeated(picture)), input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
+      const results = await runner.prepare(inputs)([output], signal, repeated(used))
+      const { data, dims } = results[output]!
+      return Float32Array.from({ length: count }, (_, i) => data[i * dims[1]! + column] as number)
+    }
+    return {
+      kind,
+      maxLength: runner.tower.maxLength ?? Number.POSITIVE_INFINITY,
+      score: async (picture, sequences, { padId = 0, signal } = {}) => {
+        this.checkAlive()
+        // What is of the picture alone is computed once.
+        const used = runner.uses.length > 0 ? await this.images!.prepare(picture)(runner.uses, signal) : {}
+        const scores = new Float32Array(sequences.length)
+        for (let at = 0; at < sequences.length; at += PAIRS_AT_ONCE) scores.set(await score(picture, used, sequences.slice(at, at + PAIRS_AT_ONCE), padId, signal), at)
+        return scores
       },
     }
   }
@@ -379,6 +460,20 @@ export class Model {
       },
     }
   }
+}
+
+/** Tensors of one shape, one after the other: [a, …] of n as [n·a, …]. */
+function stacked(tensors: readonly Tensor[]): Tensor {
+  const [first] = tensors as [Tensor]
+  const data = new (first.data.constructor as new (length: number) => Float32Array)(tensors.length * first.size)
+  tensors.forEach((tensor, i) => data.set(tensor.data as Float32Array, i * first.size))
+  return new Tensor(first.type, data, [tensors.length * first.dims[0]!, ...first.dims.slice(1)])
+}
+
+function pairingOf({ architecture: { cosines }, logitScale, logitBias }: ModelParts): Pairing | undefined {
+  if (cosines) return { images: cosines.images, texts: cosines.texts, outputs: [cosines.output] }
+  if (logitScale === undefined) return undefined
+  return { images: 'image_embeds', texts: 'text_embeds', outputs: logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS] }
 }
 
 function pick(results: Readonly<Record<string, Tensor>>, names: readonly string[]): Record<string, Tensor> {

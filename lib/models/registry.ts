@@ -14,15 +14,18 @@ import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
+import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildOpenClip } from './open-clip.js'
 import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildSiglip2 } from './siglip2.js'
 import { buildUniter } from './uniter.js'
 import { buildTimmViT } from './timm-vit.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
+import { buildVlBert } from './vl-bert.js'
 import { buildViT } from './vit.js'
 import { buildWav2Vec2 } from './wav2vec2.js'
 import { buildRoberta } from './xlm-roberta.js'
@@ -46,6 +49,9 @@ const entries: Readonly<Record<string, Entry>> = {
   align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
   align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
   align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
+  siglip2: { build: buildSiglip2, classes: 'Siglip2', usual: 'Siglip2Model' },
+  siglip2_vision_model: { build: buildSiglip2, classes: 'Siglip2Vision', usual: 'Siglip2VisionModel' },
+  siglip2_text_model: { build: buildSiglip2, classes: 'Siglip2Text', usual: 'Siglip2TextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
@@ -55,6 +61,8 @@ const entries: Readonly<Record<string, Entry>> = {
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
+  'vl-bert': { build: buildVlBert, classes: 'VisualLinguisticBert', usual: 'VisualLinguisticBert' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },

@@ -2,6 +2,7 @@
 
 export { Attention, type AttentionExtra, type AttentionOptions, type ScoreBias, type Sequences } from './attention.js'
 export { AttentionPool, type AttentionPoolOptions } from './attention-pool.js'
+export { CrossAttention, type CrossAttentionOptions } from './cross-attention.js'
 export { Convolution, type ConvolutionOptions, DepthwiseConvolution, type FeatureMap, PixelRows } from './convolution.js'
 export { Embedding } from './embedding.js'
 export { activated, type Activation, Linear, type LinearOptions, type LinearParameters } from './linear.js'

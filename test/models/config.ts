@@ -179,6 +179,22 @@ t.test('CLIP configurations that leave out defaults', t => {
   t.end()
 })
 
+t.test('text sections of pairs that leave out defaults', t => {
+  const pairs: [string, string, Json, string, number[]][] = [
+    ['chinese_clip', 'text_model', { vocab_size: 21128 }, 'text_model.embeddings.word_embeddings.weight', [21128, 768]],
+    ['align', 'text_model', {}, 'text_model.encoder.layer.11.intermediate.dense.weight', [3072, 768]],
+    ['blip', 'text_model', {}, 'text_model.embeddings.word_embeddings.weight', [30524, 768]],
+  ]
+  for (const [type, tower, fields, name, shape] of pairs) {
+    const sparse = { model_type: type, text_config: { model_type: `${type}_text_model`, ...fields }, vision_config: { model_type: `${type}_vision_model` } }
+    t.strictSame(build(sparse).scope.parameters.find(parameter => parameter.name === name)?.shape, shape, type)
+    t.throws(() => build(sparse, [`${tower}.encoder.layer.12.output.dense.weight`]), { name: 'CheckpointError', field: 'text_config.num_hidden_layers' }, type)
+    const half = { ...sparse, text_config: { ...sparse.text_config, hidden_size: 96 } }
+    t.throws(() => build(half), { name: 'CheckpointError', message: /text_config\.num_attention_heads is missing/ }, type)
+  }
+  t.end()
+})
+
 t.test('end of text', t => {
   const endOf = (eos: number | undefined, ids: number[]) => {
     const config = read('clip-v5')

@@ -8,7 +8,7 @@ import { fixture, temporary } from '../support/models.js'
 
 type Json = Record<string, any>
 
-async function refused(t: Test, name: string, file: string, change: (config: Json) => void, expected: object): Promise<void> {
+async function refused(t: Test, name: string, file: string, change: (config: Json) => void, expected: { name: string; field: string; message: RegExp }): Promise<void> {
   const folder = temporary(t)
   cpSync(fixture(name), folder, { recursive: true })
   const config = JSON.parse(readFileSync(join(folder, file), 'utf8')) as Json

@@ -21,12 +21,13 @@ const names = [
   ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
   // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
   ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes'],
-  ...['visual-bert', 'uniter', 'vilt'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
-  // By make_joint_fixtures.py: text and picture together.
+  // Text and picture together; those after by make_joint_fixtures.py.
+  ...['visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm'],
   ...['visual-bert-random', 'visual-bert-vqa-holes', 'visual-bert-choice', 'visual-bert-pretraining', 'visual-bert-phrases'],
-  ...['vilt-odd', 'vilt-sizes', 'vilt-vqa', 'vilt-pictures', 'vilt-words'],
+  ...['vilt-odd', 'vilt-sizes', 'vilt-vqa', 'vilt-retrieval', 'vilt-pictures', 'vilt-words'],
+  ...['uniter-first-masked', 'uniter-vqa', 'uniter-pretraining', 'vl-bert-scaled', 'vl-bert-frozen', 'lxmert-odd', 'lxmert-question', 'lxmert-pretraining', 'blip-itm-odd', 'siglip2', 'siglip2-shapes', 'siglip2-odd', 'siglip2-classifier'],
 ]
 const folders = new Map(names.map(name => [name, parityFolder(name) ?? '']))
 const more = process.env['CHIASMA_PARITY']
