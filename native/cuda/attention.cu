@@ -1,5 +1,6 @@
 // attention: softmax(q·kᵀ·scale + bias)·v by sequence and head, without padding. The online softmax of Milakov and Gimelshein (2018), tiled as in
-// FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the keys that they see, from the first on.
+// FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the tiles of keys that they see, in order. Tiles are
+// counted from the sequence's first key; those before a window or behind it are left out.
 //
 // Tensor cores (q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
 // cp.async while the other is used; scores, softmax and the products' a operand stay in registers. Heads are padded with zeros to 32, 64, 80, 96 or 128.
@@ -7,46 +8,24 @@
 //
 // A query's result depends on its own sequence and place only. Blocks find their sequence by searching the cumulative lengths: sequence s owns the tiles from
 // begin(s) / TileQueries + s on, which is enough for it, and those it does not need do nothing.
-#include "cuda/kernels.cuh"
-#include "cuda/rows.cuh"
-#include "cuda/tile.cuh"
+#include "cuda/attention.cuh"
 
 namespace chiasma::cuda {
 
 namespace {
 
-constexpr float log2e = 1.4426950408889634f;
-
 // --- Which queries and keys a block has ---
-
-// As span_of, with faults from `first_fault` on.
-__device__ __forceinline__ Span checked_span(const Sequences& sequences, int64_t s, const FaultSlot& slot, int64_t first_fault, bool report) {
-  if (!sequences.cumulative) return {s * sequences.length, sequences.length};
-  const int64_t begin = sequences.cumulative[s], end = sequences.cumulative[s + 1];
-  const bool wrong_start = sequences.cumulative[0] != 0;
-  if (!wrong_start && begin >= 0 && end >= begin && end <= sequences.rows) return {begin, end - begin};
-  if (report) report_fault(slot, first_fault + (wrong_start ? 0 : s + 1), wrong_start ? sequences.cumulative[0] : static_cast<int32_t>(end));
-  return {0, 0};
-}
 
 __device__ __forceinline__ int64_t begin_of(const Sequences& sequences, int64_t s) {
   return sequences.cumulative ? sequences.cumulative[s] : s * sequences.length;
 }
 
-// A block's work. count 0: none.
-struct Work {
-  int64_t query_row, key_row;  // of q and k: this block's first query, its sequence's first key
-  int first, count;            // the queries, counted in the sequence
-  int queries, keys;           // of the sequence
-  int head;
-  bool only_zeros;             // the rows belong to no sequence
-};
-
 template <int TileQueries>
-__device__ __forceinline__ Work work_of_block(const Attention& a) {
+__device__ __forceinline__ AttentionWork work_of_block(const Attention& a, const Resident& others) {
   const int64_t tile = static_cast<int64_t>(blockIdx.x) / a.heads;
-  Work work{};
+  AttentionWork work{};
   work.head = static_cast<int>(blockIdx.x % a.heads);
+  work.kv_head = work.head / static_cast<int>(a.heads / a.kv_heads);
   // The last sequence whose first tile is not behind this one; number `count` stands for the rows behind all sequences.
   int64_t low = 0, high = a.queries.count;
   while (low < high) {
@@ -57,22 +36,17 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
       high = middle - 1;
     }
   }
-  const bool report = work.head == 0 && threadIdx.x == 0;
-  Span queries, keys{0, 0};
+  Sequence sequence{{0, 0}, {0, 0}};
   if (low == a.queries.count) {
     int64_t end = begin_of(a.queries, low);
     if (end < 0) end = 0;
-    queries = {end, a.queries.rows > end ? a.queries.rows - end : 0};
+    sequence.queries = {end, a.queries.rows > end ? a.queries.rows - end : 0};
     work.only_zeros = true;
   } else {
-    queries = checked_span(a.queries, low, a.slot, 0, report);
-    keys = checked_span(a.keys, low, a.slot, attention_keys, report);
-    const int64_t longest = queries.length > keys.length ? queries.length : keys.length;
-    if (a.bias && longest > a.longest) {
-      if (report) report_fault(a.slot, attention_bias + low, static_cast<int32_t>(longest));
-      queries.length = 0;
-    }
+    sequence = checked_sequence(a, low, work.head == 0 && threadIdx.x == 0);
+    if (others.has(sequence.queries.length, sequence.keys.length)) return work;
   }
+  const auto& [queries, keys] = sequence;
   const int64_t first = (tile - begin_of(a.queries, low) / TileQueries - low) * TileQueries;
   const int64_t left = first < 0 ? 0 : queries.length - first;
   work.query_row = queries.begin + first;
@@ -83,16 +57,6 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
   work.keys = static_cast<int>(keys.length);
   return work;
 }
-
-// Keys that a query sees, from the first on.
-__device__ __forceinline__ int visible_keys(const Attention& a, const Work& work, int query) {
-  if (!a.causal) return work.keys;
-  const int keys = query + 1 + work.keys - work.queries;
-  return keys < 0 ? 0 : keys < work.keys ? keys : work.keys;
-}
-
-// 1 / sum, or 0 for a query that saw nothing.
-__device__ __forceinline__ float inverse_sum(float sum, int visible) { return visible > 0 ? 1.0f / sum : 0.0f; }
 
 __device__ __forceinline__ float load_number(const Rows& rows, int64_t at) {
   switch (rows.type) {
@@ -105,70 +69,25 @@ __device__ __forceinline__ float load_number(const Rows& rows, int64_t at) {
   }
 }
 
-__device__ __forceinline__ void store_number(const Rows& rows, int64_t at, float x) {
-  switch (rows.type) {
-    case DType::bfloat16:
-      static_cast<bf16*>(rows.data)[at] = round_to<bf16>(x);
-      break;
-    case DType::float16:
-      static_cast<f16*>(rows.data)[at] = round_to<f16>(x);
-      break;
-    default:
-      static_cast<float*>(rows.data)[at] = x;
-  }
-}
-
 // --- Tensor cores ---
 
 constexpr int warps = 4;
 constexpr int threads = warps * warp_size;
 constexpr int tile_queries = warps * 16;
 constexpr int tile_keys = 64;
-constexpr int max_mma_head_size = 128;
-
-// Into a tile of 64 rows: rows [row, row + count) of one head, by pieces of `Bytes`, which divides every address; zeros elsewhere.
-template <class T, int HeadSize, int Bytes>
-__device__ __forceinline__ void start_rows_by(uint8_t* tile, const Rows& from, int64_t row, int count, int head, int head_size) {
-  using Layout = Tile<HeadSize * 2 / unit_bytes>;
-  constexpr int pieces = HeadSize * 2 / Bytes;
-  const uint8_t* const data = static_cast<const uint8_t*>(from.data) + (row * from.stride + static_cast<int64_t>(head) * head_size) * 2;
-  for (int at = static_cast<int>(threadIdx.x); at < 64 * pieces; at += threads) {
-    const int tile_row = at / pieces, byte = at % pieces * Bytes;
-    const bool inside = tile_row < count && byte < head_size * 2;
-    const uint8_t* const source = inside ? data + tile_row * from.stride * 2 + byte : static_cast<const uint8_t*>(from.data);
-    uint8_t* const to = tile + Layout::offset(tile_row, byte / unit_bytes) + byte % unit_bytes;
-    if constexpr (Bytes == 2) {
-      *reinterpret_cast<T*>(to) = inside ? *reinterpret_cast<const T*>(source) : T{};
-    } else {
-      const int left = head_size * 2 - byte;
-      ptx::cp_async<Bytes>(ptx::shared_address(to), source, !inside ? 0 : left < Bytes ? left : Bytes);
-    }
-  }
-}
 
 template <class T, int HeadSize>
-__device__ __forceinline__ void start_rows(uint8_t* tile, const Rows& from, int64_t row, int count, int head, int head_size, int bytes) {
+__device__ __forceinline__ void start_rows(uint8_t* tile, int rows, const Rows& from, int64_t row, int count, int head, int head_size, int bytes, int thread, int threads) {
   switch (bytes) {
     case 16:
-      return start_rows_by<T, HeadSize, 16>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 16>(tile, rows, from, row, count, head, head_size, thread, threads);
     case 8:
-      return start_rows_by<T, HeadSize, 8>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 8>(tile, rows, from, row, count, head, head_size, thread, threads);
     case 4:
-      return start_rows_by<T, HeadSize, 4>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 4>(tile, rows, from, row, count, head, head_size, thread, threads);
     default:
-      return start_rows_by<T, HeadSize, 2>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 2>(tile, rows, from, row, count, head, head_size, thread, threads);
   }
-}
-
-template <class T>
-constexpr ptx::Product product_of = ptx::Product::bf16;
-template <>
-constexpr ptx::Product product_of<f16> = ptx::Product::f16;
-
-// Bits 15 and 31 of what this gives are set if the pair's low and high number are infinite or NaN: their exponent is all ones, and overflows.
-template <class T>
-__device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
-  return std::is_same_v<T, f16> ? (pair & 0x7c007c00u) + 0x04000400u : (pair & 0x7f807f80u) + 0x00800080u;
 }
 
 // Whether the warp has a value that is infinite or NaN.
@@ -183,7 +102,7 @@ __device__ __forceinline__ bool any_not_finite(const uint32_t (&values)[N][2]) {
 // sums += weights · values of 16 keys, one key after the other and only for the queries that see it: a value that is not finite, times the weight 0 of a query
 // that must not see it, would be NaN.
 template <ptx::Product P, int N>
-__device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uint32_t (&weights)[4], const uint32_t (&values)[N][2], const int (&visible)[2],
+__device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uint32_t (&weights)[4], const uint32_t (&values)[N][2], const Visible (&visible)[2],
                                                int first_key, int t) {
 #pragma unroll 1
   for (int k = 0; k < 16; ++k) {
@@ -197,22 +116,16 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
       float products[1][1][4] = {};
       ptx::mma<P>(products, one_weight, one_value);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sums[0][n][e] += first_key + k < visible[e / 2] ? products[0][0][e] : 0.0f;
+      for (int e = 0; e < 4; ++e) sums[0][n][e] += visible[e / 2].has(first_key + k) ? products[0][0][e] : 0.0f;
     }
   }
 }
-
-// How operands may be read and written: bytes that divide every address.
-struct Access {
-  int q, k, v;
-  bool out_vectors;  // out is of q's type, and its heads lie at multiples of 16 bytes
-};
 
 template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Access access) {
+__global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
   constexpr int chunk = columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time
@@ -223,7 +136,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
   const int g = lane / 4, t = lane % 4;
   const int head_size = static_cast<int>(a.head_size);
-  const Work work = work_of_block<tile_queries>(a);
+  const AttentionWork work = work_of_block<tile_queries>(a, others);
   if (work.count == 0) return;
   if (work.only_zeros) {
     for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size; at += threads) {
@@ -232,25 +145,25 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
     return;
   }
 
-  const int last_visible = visible_keys(a, work, work.first + work.count - 1);
-  const int key_tiles = (last_visible + tile_keys - 1) / tile_keys;
+  const int first_tile = visible_keys(a, work, work.first).begin / tile_keys;
+  const int key_tiles = (visible_keys(a, work, work.first + work.count - 1).end + tile_keys - 1) / tile_keys;
   const auto start_stage = [&](int key_tile) {
     if (key_tile < key_tiles) {
       uint8_t* const stage = shared + tile_bytes + key_tile % 2 * 2 * tile_bytes;
       const int64_t row = work.key_row + key_tile * tile_keys;
       const int left = work.keys - key_tile * tile_keys;
       const int count = left < tile_keys ? left : tile_keys;
-      start_rows<T, HeadSize>(stage, a.k, row, count, work.head, head_size, access.k);
-      start_rows<T, HeadSize>(stage + tile_bytes, a.v, row, count, work.head, head_size, access.v);
+      start_rows<T, HeadSize>(stage, tile_keys, a.k, row, count, work.kv_head, head_size, access.k, static_cast<int>(threadIdx.x), threads);
+      start_rows<T, HeadSize>(stage + tile_bytes, tile_keys, a.v, row, count, work.kv_head, head_size, access.v, static_cast<int>(threadIdx.x), threads);
     }
     ptx::cp_async_commit();
   };
-  start_rows<T, HeadSize>(shared, a.q, work.query_row, work.count, work.head, head_size, access.q);
-  start_stage(0);
+  start_rows<T, HeadSize>(shared, tile_queries, a.q, work.query_row, work.count, work.head, head_size, access.q, static_cast<int>(threadIdx.x), threads);
+  start_stage(first_tile);
 
   // This lane's two queries are rows g and g + 8 of its warp's.
   const int query = work.first + warp * 16 + g;
-  const int visible[2] = {visible_keys(a, work, query), visible_keys(a, work, query + 8)};
+  const Visible visible[2] = {visible_keys(a, work, query), visible_keys(a, work, query + 8)};
   const float scale = a.scale * log2e;
   float largest[2] = {-INFINITY, -INFINITY}, weights[2] = {0, 0};
   float sums[chunks][1][chunk][4];
@@ -262,14 +175,14 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
   uint32_t q_part[keeps_queries ? steps : 1][1][4];
   ptx::poison(q_part);
 
-  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
+  for (int key_tile = first_tile; key_tile < key_tiles; ++key_tile) {
     start_stage(key_tile + 1);
     ptx::cp_async_wait<1>();
     __syncthreads();
     const uint32_t k_tile = ptx::shared_address(shared + tile_bytes + key_tile % 2 * 2 * tile_bytes);
     const uint32_t v_tile = k_tile + tile_bytes;
     const uint32_t q_tile = ptx::shared_address(shared);
-    if (keeps_queries && key_tile == 0) {
+    if (keeps_queries && key_tile == first_tile) {
 #pragma unroll
       for (int step = 0; step < steps; ++step) Layout::load_a(q_part[keeps_queries ? step : 0][0], q_tile, warp * 16, step * 2, lane);
     }
@@ -298,7 +211,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
         const int key = key_tile * tile_keys + j * 8 + t * 2 + e % 2;
         float& score = scores[0][j][e];
         score *= scale;
-        if (key >= visible[e / 2]) continue;
+        if (!visible[e / 2].has(key)) continue;
         if (a.bias && query + e / 2 * 8 < work.queries) {
           score += log2e * a.bias[(key - query - e / 2 * 8 + a.longest - 1) * a.bias_stride + work.head];
         }
@@ -320,7 +233,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
       for (int e = 0; e < 4; ++e) {
         const int key = key_tile * tile_keys + j * 8 + t * 2 + e % 2;
         float& score = scores[0][j][e];
-        score = key < visible[e / 2] ? ptx::ex2(score - largest[e / 2]) : 0.0f;
+        score = visible[e / 2].has(key) ? ptx::ex2(score - largest[e / 2]) : 0.0f;
         weights[e / 2] += score;
       }
     }
@@ -343,7 +256,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
         uint32_t v_part[chunk][2];
 #pragma unroll
         for (int n = 0; n < chunk; n += 2) Layout::load_b_transposed(v_part[n], v_part[n + 1], v_tile, step * 16, c * chunk + n, lane);
-        if (a.causal && any_not_finite<T>(v_part)) {
+        if ((a.causal || a.window >= 0) && any_not_finite<T>(v_part)) {
           add_key_by_key<product>(sums[c], p_part[0], v_part, visible, key_tile * tile_keys + step * 16, t);
         } else {
           ptx::mma<product>(sums[c], p_part, v_part);
@@ -362,7 +275,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
     for (int n = 0; n < columns; ++n) {
       for (int e = 2 * r; e < 2 * r + 2; ++e) {
         float& sum = sums[n / chunk][0][n % chunk][e];
-        sum = visible[r] > 0 ? sum * factor : 0.0f;
+        sum = visible[r].none() ? 0.0f : sum * factor;
       }
     }
   }
@@ -413,54 +326,56 @@ __global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
   float* const k_tile = q_tile + float_queries * head_size;        // [float_keys, head_size + 1]: lanes read down a column
   float* const v_tile = k_tile + float_keys * (head_size + 1);     // [float_keys, head_size]
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
-  const Work work = work_of_block<float_queries>(a);
+  const AttentionWork work = work_of_block<float_queries>(a, no_residents);
   if (work.count == 0) return;
-  const int64_t column = static_cast<int64_t>(work.head) * head_size;
+  const int64_t column = static_cast<int64_t>(work.head) * head_size, kv_column = static_cast<int64_t>(work.kv_head) * head_size;
 
   float largest[queries_of_warp], weights[queries_of_warp], sums[queries_of_warp][Parts];
-  int visible[queries_of_warp];
+  Visible visible[queries_of_warp];
 #pragma unroll
   for (int r = 0; r < queries_of_warp; ++r) {
     largest[r] = -INFINITY;
     weights[r] = 0;
     const int row = warp * queries_of_warp + r;
-    visible[r] = work.only_zeros || row >= work.count ? 0 : visible_keys(a, work, work.first + row);
+    visible[r] = work.only_zeros || row >= work.count ? Visible{0, 0} : visible_keys(a, work, work.first + row);
 #pragma unroll
     for (int i = 0; i < Parts; ++i) sums[r][i] = 0;
   }
-  const int last_visible = work.only_zeros ? 0 : visible_keys(a, work, work.first + work.count - 1);
-  for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size && last_visible > 0; at += threads) {
+  const Visible any = work.only_zeros ? Visible{0, 0} : Visible{visible_keys(a, work, work.first).begin, visible_keys(a, work, work.first + work.count - 1).end};
+  for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size && !any.none(); at += threads) {
     q_tile[at] = load_number(a.q, (work.query_row + at / head_size) * a.q.stride + column + at % head_size);
   }
 
-  for (int first_key = 0; first_key < last_visible; first_key += float_keys) {
+  for (int first_key = any.begin / float_keys * float_keys; first_key < any.end; first_key += float_keys) {
     const int count = work.keys - first_key < float_keys ? work.keys - first_key : float_keys;
     __syncthreads();
     for (int at = static_cast<int>(threadIdx.x); at < count * head_size; at += threads) {
       const int64_t row = work.key_row + first_key + at / head_size;
-      k_tile[at / head_size * (head_size + 1) + at % head_size] = load_number(a.k, row * a.k.stride + column + at % head_size);
-      v_tile[at] = load_number(a.v, row * a.v.stride + column + at % head_size);
+      k_tile[at / head_size * (head_size + 1) + at % head_size] = load_number(a.k, row * a.k.stride + kv_column + at % head_size);
+      v_tile[at] = load_number(a.v, row * a.v.stride + kv_column + at % head_size);
     }
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < queries_of_warp; ++r) {
       const int row = warp * queries_of_warp + r, key = first_key + lane;
-      const int seen = visible[r] - first_key < count ? visible[r] - first_key : count;
-      if (seen <= 0) continue;
+      const int seen = visible[r].end - first_key < count ? visible[r].end - first_key : count;
+      const int first_seen = visible[r].begin > first_key ? visible[r].begin - first_key : 0;
+      if (first_seen >= seen) continue;
+      const bool sees = lane >= first_seen && lane < seen;
       float score = 0;
-      if (lane < seen) {
+      if (sees) {
         for (int d = 0; d < head_size; ++d) score = fmaf(q_tile[row * head_size + d], k_tile[lane * (head_size + 1) + d], score);
         score *= a.scale;
         if (a.bias) score += a.bias[(key - work.first - row + a.longest - 1) * a.bias_stride + work.head];
       }
-      const float new_largest = fmaxf(largest[r], warp_max(lane < seen ? score : -INFINITY));
+      const float new_largest = fmaxf(largest[r], warp_max(sees ? score : -INFINITY));
       const float shrink = new_largest == largest[r] ? 1.0f : expf(largest[r] - new_largest);
       largest[r] = new_largest;
-      const float weight = lane < seen ? expf(score - new_largest) : 0.0f;
+      const float weight = sees ? expf(score - new_largest) : 0.0f;
       weights[r] = weights[r] * shrink + weight;
 #pragma unroll
       for (int i = 0; i < Parts; ++i) sums[r][i] *= shrink;
-      for (int j = 0; j < seen; ++j) {
+      for (int j = first_seen; j < seen; ++j) {
         const float one = __shfl_sync(full_warp, weight, j);
 #pragma unroll
         for (int i = 0; i < Parts; ++i) {
@@ -478,7 +393,7 @@ __global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
 #pragma unroll
     for (int i = 0; i < Parts; ++i) {
       const int d = lane + i * warp_size;
-      if (d < head_size) store_number(a.out, (work.query_row + row) * a.out.stride + column + d, visible[r] > 0 ? sums[r][i] * factor : 0.0f);
+      if (d < head_size) store_number(a.out, (work.query_row + row) * a.out.stride + column + d, visible[r].none() ? 0.0f : sums[r][i] * factor);
     }
   }
 }
@@ -492,19 +407,20 @@ bool grid_of(const Attention& a, dim3* grid) {
   return blocks <= 0x7fffffff;
 }
 
-// The largest of 16, 8, 4 and 2 bytes that divides the addresses of all heads.
-int access_of(const Rows& rows, int64_t head_size) {
-  const uint64_t all = reinterpret_cast<uintptr_t>(rows.data) | static_cast<uint64_t>(rows.stride) * 2 | static_cast<uint64_t>(head_size) * 2;
-  return all % 16 == 0 ? 16 : all % 8 == 0 ? 8 : all % 4 == 0 ? 4 : 2;
-}
-
 template <class T, int HeadSize>
 cudaError_t launch_mma(const Attention& a, cudaStream_t stream) {
-  dim3 grid;
-  if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
   const Access access = {access_of(a.q, a.head_size), access_of(a.k, a.head_size), access_of(a.v, a.head_size),
                          a.out.type == a.q.type && access_of(a.out, a.head_size) == 16};
-  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access);
+  const Resident residents = residents_of(a, access);
+  if (residents.queries >= 0) {
+    const cudaError_t error = launch_attention_resident(a, residents, stream);
+    if (error != cudaSuccess) return error;
+    // Of one length, and no rows past the last sequence: nothing is left.
+    if (!a.queries.cumulative && a.queries.rows == a.queries.count * a.queries.length && residents.has(a.queries.length, a.keys.length)) return cudaSuccess;
+  }
+  dim3 grid;
+  if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
+  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, residents);
 }
 
 template <class T>
