@@ -143,7 +143,7 @@ Call call_of(const Case& c, Memory& memory) {
     a.q = memory.matrix("bf16", all, heads * size), a.k = memory.matrix("bf16", all, heads * size);
     a.v = memory.matrix("bf16", all, heads * size), a.out = memory.matrix("bf16", all, heads * size);
     a.queries = a.keys = {nullptr, length, count, all};
-    a.heads = heads, a.head_size = size;
+    a.heads = a.kv_heads = heads, a.head_size = size;
     a.scale = 1 / std::sqrt(static_cast<float>(size));
     a.causal = c.number("causal") != 0;
     a.slot = fault_of(memory);

@@ -47,6 +47,8 @@ export const hot = {
   gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
   attention_mma_kernel: { holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'], shared: ([, headSize]) => (64 + 4 * 64) * headSize * 2 },
   layer_norm_kernel: { holds: wideAccess },
+  rms_norm_kernel: { holds: wideAccess },
+  rotary_kernel: { holds: wideAccess },
   l2_normalize_kernel: { holds: wideAccess },
   softmax_kernel: { holds: wideAccess },
   quantize_kernel: { holds: ([from]) => [...wideAccess([from, 'signed char']), 'STG.64'] },

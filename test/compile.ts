@@ -216,6 +216,20 @@ t.test('only picked tokens go through the last block', async (t) => {
   })
   t.equal(picks(biased('last')), 0, 'the last query would lose its row of the relative bias')
   t.equal(picks(biased('first')), 1)
+  const turned = (which: 'first' | 'last', rows: number): TracedFunction => ({ x, table }) => {
+    const q = ops.rotary(x!, table!, { heads: 2, length: 4 })
+    return { y: ops.pickToken(ops.attention(q, x!, x!, { heads: 2, queryLength: 4, keyLength: 4 }), { which, length: 4 }) }
+  }
+  const turns = (which: 'first' | 'last', rows: number) =>
+    graph(turned(which, rows), { x: f32(12, 8), table: f32(rows, 4) }, Object.values(rules)).filter((line) => line.includes('= rotary')).length
+  t.equal(turns('first', 3), 0, 'the first row of each sequence is not turned')
+  t.equal(turns('first', 4), 1)
+  t.equal(turns('last', 3), 1)
+  const windowed = (which: 'first' | 'last'): TracedFunction => ({ x }) => ({
+    y: ops.pickToken(ops.attention(x!, x!, x!, { heads: 2, queryLength: 4, keyLength: 4, window: 1 }), { which, length: 4 }),
+  })
+  t.equal(picks(windowed('first')), 0, 'the first query would see the last keys')
+  t.equal(picks(windowed('last')), 1)
 })
 
 t.test('dead code is not lowered, equal nodes are merged', (t) => {

@@ -63,13 +63,13 @@ const ragged = (attributes: Attributes): Batch => ({
   build: (order) => ({ title: '', inputs: { x: stacked(order, length, [13], 1), cuSeqlens: cuSeqlens(order) }, attributes }),
 })
 
-const raggedAttention = (heads: number, D: number, causal: boolean): Batch => ({
-  title: `ragged, ${heads} heads of ${D}${causal ? ', causal' : ''}`,
+const raggedAttention = (heads: number, D: number, attributes: Attributes, kvHeads = heads): Batch => ({
+  title: `ragged, ${heads} heads of ${D}, ${JSON.stringify(attributes)}`,
   items: 20,
   rows: length,
   build: (order) => {
-    const [q, k, v] = [1, 2, 3].map((salt) => stacked(order, length, [heads * D], salt)) as [CaseInput, CaseInput, CaseInput]
-    return { title: '', inputs: { q, k, v, cuSeqlensQ: cuSeqlens(order), cuSeqlensK: cuSeqlens(order) }, attributes: { heads, causal } }
+    const [q, k, v] = [heads, kvHeads, kvHeads].map((count, i) => stacked(order, length, [count * D], i + 1)) as [CaseInput, CaseInput, CaseInput]
+    return { title: '', inputs: { q, k, v, cuSeqlensQ: cuSeqlens(order), cuSeqlensK: cuSeqlens(order) }, attributes: { heads, kvHeads, ...attributes } }
   },
 })
 
@@ -82,8 +82,9 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   ],
   matmul: [rowBatch('rows', 37, (_, rows) => ({ a: rows(70, 1), b: fixed([29, 70]) }), { scale: 0.3 })],
   attention: [
-    raggedAttention(2, 16, false),
-    raggedAttention(3, 8, true),
+    raggedAttention(2, 16, {}),
+    raggedAttention(3, 8, { causal: true }),
+    raggedAttention(4, 8, { window: 5 }, 2),
     {
       title: 'of one length',
       items: 9,
@@ -112,6 +113,19 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
     },
   ],
   layerNorm: [rowBatch('rows', 37, (_, rows) => ({ x: rows(131, 1), weight: fixed([131], { dtype: 'float32' }), bias: fixed([131], { dtype: 'float32' }) }), { eps: 1e-5 })],
+  rmsNorm: [rowBatch('rows', 37, (_, rows) => ({ x: rows(131, 1), weight: fixed([131], { dtype: 'float32' }) }), { eps: 1e-6 })],
+  rotary: [
+    rowBatch(
+      'positions',
+      37,
+      (order, rows) => ({
+        x: rows(64, 1),
+        table: fixed([50, 16], { dtype: 'float32' }),
+        positions: { shape: [order.length], fill: order.map((item) => (item * 7) % 50), dtype: 'int32' },
+      }),
+      { heads: 4 },
+    ),
+  ],
   l2Normalize: x(131),
   softmax: x(131),
   gather: [

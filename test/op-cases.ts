@@ -136,6 +136,36 @@ const attention: OpCase[] = [
     inputs: { q: any([7, 32]), k: any([9, 32]), v: any([9, 32]), cuSeqlensQ: ints([0, 1, 1, 7]) },
     attributes: { heads: 2, keyLength: 3 },
   },
+  ...[false, true].flatMap((causal): OpCase[] => [
+    selfAttention(`a window of 4, causal: ${causal}`, [5, 1, 17, 33], 2, 8, { causal, window: 4 }),
+    selfAttention(`a window of 40 past a tile, causal: ${causal}`, [300, 3], 1, 16, { causal, window: 40 }),
+    {
+      title: `a window, cross, queries that see nothing, causal: ${causal}`,
+      inputs: { q: any([24, 16]), k: any([8, 16]), v: any([8, 16]) },
+      attributes: { heads: 2, queryLength: 12, keyLength: 4, window: 2, causal },
+    },
+    {
+      title: `fewer heads of keys and values, causal: ${causal}`,
+      inputs: { q: any([14, 48]), k: any([14, 16]), v: any([14, 16]) },
+      attributes: { heads: 6, kvHeads: 2, queryLength: 7, keyLength: 7, causal },
+    },
+  ]),
+  selfAttention('a window of nothing but oneself', [9, 2], 2, 8, { window: 0 }),
+  {
+    title: 'one head of keys and values, a window, all in one projection',
+    inputs: { q: view([18, 32], 0, 48), k: view([18, 8], 32, 48), v: view([18, 8], 40, 48) },
+    attributes: { heads: 4, kvHeads: 1, queryLength: 9, keyLength: 9, window: 3 },
+  },
+  {
+    title: 'NaN outside the window is not seen',
+    inputs: { q: any([9, 8]), k: any([9, 8], put({ 1: nan, 71: nan })), v: any([9, 8], put({ 1: nan, 65: inf })) },
+    attributes: { heads: 1, queryLength: 9, keyLength: 9, window: 2 },
+  },
+  {
+    title: 'relative bias and a window',
+    inputs: { q: any([12, 24]), k: any([12, 24]), v: any([12, 24]), cuSeqlensQ: ints([0, 7, 12]), cuSeqlensK: ints([0, 7, 12]), relativeBias: f32([19, 3], put({ 10: nan })) },
+    attributes: { heads: 3, window: 5 },
+  },
   {
     title: 'rows past the last sequence are zeros',
     inputs: { q: any([8, 8]), k: any([8, 8]), v: any([8, 8]), cuSeqlensQ: ints([0, 2, 6]), cuSeqlensK: ints([0, 2, 6]) },
@@ -229,6 +259,30 @@ const layerNorm: OpCase[] = [
   },
 ]
 
+const rmsNorm: OpCase[] = [
+  ...rowCases({ eps: 1e-5 }, (C) => ({ weight: f32([C]) })),
+  { title: 'without weight', inputs: { x: any([7, 40]) }, attributes: { eps: 1e-6 } },
+  { title: 'a little row, a great eps', inputs: { x: any([3, 128], put({}, 0.01)), weight: f32([128]) }, attributes: { eps: 0.1 } },
+  { title: 'a row of some pieces', inputs: { x: any([3, 1000]), weight: f32([1000]) }, attributes: { eps: 1e-6 } },
+]
+
+/** A table of cosines and sines, of angles that no two places or features share. */
+const angles = (rows: number, rotated: number): CaseInput => f32([rows, rotated], (i) => (i % rotated < rotated / 2 ? Math.cos : Math.sin)(0.7 * Math.floor(i / rotated) + 1.3 * (i % (rotated / 2))))
+
+const rotary: OpCase[] = [
+  { title: 'one pair', inputs: { x: any([1, 2]), table: angles(2, 2), positions: ints([1]) }, attributes: { heads: 1 } },
+  { title: 'odd sizes', inputs: { x: any([7, 30]), table: angles(9, 10), positions: ints([0, 8, 3, 3, 1, 7, 2]) }, attributes: { heads: 3 } },
+  { title: 'a part of each head', inputs: { x: any([4, 39]), table: angles(5, 6), positions: ints([4, 0, 1, 2]) }, attributes: { heads: 3 } },
+  { title: 'nothing of a head', inputs: { x: any([2, 6]), table: f32([3, 0]), positions: ints([2, 0]) }, attributes: { heads: 2 } },
+  { title: 'heads of 64', inputs: { x: any([40, 256]), table: angles(40, 64), positions: ints(Array.from({ length: 40 }, (_, i) => (i * 7) % 40)) }, attributes: { heads: 4 } },
+  { title: 'the last rows of each sequence', inputs: { x: any([24, 32]), table: angles(5, 16) }, attributes: { heads: 2, length: 8 } },
+  { title: 'all rows of each sequence', inputs: { x: any([10, 24]), table: angles(5, 12) }, attributes: { heads: 2, length: 5 } },
+  { title: 'no rows', inputs: { x: any([0, 8]), table: angles(3, 8), positions: ints([]) }, attributes: { heads: 1 } },
+  { title: 'large rows', inputs: { x: any([2, 10008]), table: angles(3, 10008), positions: ints([2, 1]) }, attributes: { heads: 1 } },
+  { title: 'views of columns', inputs: { x: view([6, 32], 5, 99), table: { ...view([4, 16], 3, 30, (i) => Math.sin(i)), dtype: 'float32' }, positions: ints([3, 2, 1, 0, 1, 2]) }, attributes: { heads: 2 } },
+  { title: 'NaN and infinity stay in their rows and pairs', inputs: { x: any([4, 16], put({ 3: nan, 20: inf, 40: -inf })), table: angles(4, 8), positions: ints([0, 1, 2, 3]) }, attributes: { heads: 1 } },
+]
+
 const softmax: OpCase[] = [
   ...rowCases({}),
   { title: 'minus infinity has no share', inputs: { x: any([2, 6], [1, -inf, 2, -inf, 0, 3, -inf, -inf, -inf, -inf, -inf, -inf]) } },
@@ -312,6 +366,8 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
   attention,
   patchEmbed,
   layerNorm,
+  rmsNorm,
+  rotary,
   softmax,
   l2Normalize: [...rowCases({}), { title: 'a great eps', inputs: { x: any([4, 10], put({}, 0.01)) }, attributes: { eps: 0.5 } }],
   gather: [
@@ -405,6 +461,8 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   attention: { float32: 1e-5, bfloat16: 1e-3, cudaBfloat16: 2 ** -8 }, // each of softmax's weights is rounded to bfloat16, by 2^-9 of it at most
   patchEmbed: { float32: 1e-5, bfloat16: 4e-5 },
   layerNorm: { float32: 2e-6, bfloat16: 2e-6 },
+  rmsNorm: { float32: 2e-6, bfloat16: 2e-6 },
+  rotary: { float32: 1e-6, bfloat16: 1e-6 },
   gather: exact,
   scatter: exact,
   pickToken: exact,

@@ -175,6 +175,8 @@ declare class Program {
     private entry;
     /** The outputs' types at capacity. */
     get outputTypes(): Readonly<Record<string, ValueType>>;
+    /** What its rows are counted by. */
+    get extents(): readonly string[];
     /** Bytes of the arena this plan needs; plans of a device share one. */
     get arenaBytes(): number;
     /**
@@ -314,6 +316,19 @@ type ResizeRule = {
     readonly kind: 'shortest';
     readonly shortest: number;
     readonly longest?: number;
+}
+/** The same, and then both sides rounded down to multiples of `divisor`: ViLT's. */
+ | {
+    readonly kind: 'divisible';
+    readonly shortest: number;
+    readonly longest: number;
+    readonly divisor: number;
+}
+/** As large as gives at most so many patches of a side of `patch`, both sides rounded up to whole ones: SigLIP 2's. */
+ | {
+    readonly kind: 'patches';
+    readonly patch: number;
+    readonly most: number;
 };
 interface ImageRules {
     readonly resize?: ResizeRule;
@@ -321,6 +336,13 @@ interface ImageRules {
     readonly crop?: {
         readonly height: number;
         readonly width: number;
+    };
+    /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
+    readonly pads?: boolean;
+    /** Pictures are cut into patches, padded to `most`. */
+    readonly patches?: {
+        readonly patch: number;
+        readonly most: number;
     };
     /** pixel * rescale, then (x - mean) / std, one of each for a channel. */
     readonly rescale: number;
@@ -359,6 +381,16 @@ interface ProcessorOptions extends ImageOptions {
     /** 'float32' (default): scaled, [n, 3, H, W], as the reference's `pixel_values`. 'uint8': as cropped, [n, H, W, 3]. */
     output?: 'float32' | 'uint8';
 }
+/** What a model takes; masks and shapes are int64. */
+interface ProcessorOutput {
+    readonly pixel_values: Tensor;
+    /** [n, H, W], 1 where there is picture: of processors that pad pictures. */
+    readonly pixel_mask?: Tensor;
+    /** [n, patches], 1 where there is one: of processors that cut pictures into patches. */
+    readonly pixel_attention_mask?: Tensor;
+    /** [n, 2], rows and columns of patches. */
+    readonly spatial_shapes?: Tensor;
+}
 /**
  * Made by `AutoProcessor.fromPretrained`; it is called: `await processor(images)`.
  *
@@ -368,12 +400,10 @@ interface ProcessorOptions extends ImageOptions {
  */
 interface Processor {
     /**
-     * @returns `pixel_values`: float32 [n, 3, H, W], or uint8 [n, H, W, 3] with `output: 'uint8'`
+     * @returns `pixel_values`: float32 [n, 3, H, W], or uint8 [n, H, W, 3] with `output: 'uint8'`; with what else the class makes
      * @throws ImageError, ArgumentError with `index` set to the first image that failed; ShapeError if images come out in different sizes.
      */
-    (images: ImageInput | readonly ImageInput[], options?: ProcessorOptions): Promise<{
-        pixel_values: Tensor;
-    }>;
+    (images: ImageInput | readonly ImageInput[], options?: ProcessorOptions): Promise<ProcessorOutput>;
     /** The size of every result, unless it depends on the image. */
     readonly size: {
         readonly height: number;

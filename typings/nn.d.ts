@@ -1,6 +1,6 @@
 // Generated from lib by `npm run build:typings`.
 
-import { FloatType, WeightRole, StoredView, Derived, Shape } from './shared.js';
+import { FloatType, Shape, WeightRole, StoredView, Derived } from './shared.js';
 import { DataType, Parameter, Value } from './index.js';
 
 /** The type of weights and of the inputs of matrix products; sums, statistics and the residual stream are float32 in either. */
@@ -10,6 +10,8 @@ type ProductType = ComputeType | 'int8';
 /** What is known of a checkpoint before its tensors are read. */
 interface TensorNames {
     has(name: string): boolean;
+    /** Of the tensor as it is stored. */
+    shapeOf?(name: string): Shape | undefined;
 }
 interface ParameterOptions {
     /** How the device stores it; 'linear' for the weights of `linear` and `patchEmbed`. Default 'plain'. */
@@ -44,6 +46,8 @@ declare class Scope {
     nameOf(name: string): string;
     /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
     has(name: string): boolean;
+    /** The first dimension of the tensor as it is stored: for sizes that no configuration tells. */
+    rowsOf(name: string): number | undefined;
     /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */
     firstWith(probe: string, prefixes: readonly string[]): Scope;
     /** Asks for a tensor of the checkpoint, or what is made of some. Asked twice in the same way, it is the same parameter. */
@@ -87,6 +91,56 @@ declare class Linear {
     forward(x: Value, options?: LinearOptions): Value;
 }
 
+interface Grid {
+    readonly height: number;
+    readonly width: number;
+}
+interface GridPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** Whether shrinking averages over all it leaves out, as Pillow does. Default false. */
+    antialias?: boolean;
+}
+declare class GridPositions {
+    private readonly options;
+    private readonly table;
+    private readonly transposed;
+    private readonly matrices;
+    constructor(scope: Scope, name: string, options: GridPositionsOptions);
+    /** float32 [height·width, C], row by row. */
+    forward(to: Grid): Value;
+    private times;
+}
+
+/** How the queries and keys of a layer are turned; see the op `rotary`. */
+interface Rotation {
+    /** float32 [L, R] */
+    readonly table: Value;
+    /** int32 [T], rows of the table; or `length`. */
+    readonly positions?: Value;
+    readonly length?: number;
+}
+/**
+ * The table of positions 0 to rows − 1, computed when the model is loaded.
+ * @param size rotated features of a head
+ */
+declare function rotaryTable(scope: Scope, { rows, size, theta }: {
+    rows: number;
+    size: number;
+    theta: number;
+}): Parameter;
+/**
+ * The table of a grid of patches, row by row, as DINOv3 has it: patch centres from −1 to 1 along either side; a quarter of a head's features
+ * turns by 2π times the row's, a quarter by the column's. Prefix tokens before the patches are not turned.
+ */
+declare function gridRotation({ height, width }: Grid, { size, theta, prefix }: {
+    size: number;
+    theta: number;
+    prefix: number;
+}): Rotation;
+
 /** What is added to the scores before the softmax. */
 interface ScoreBias {
     /** float32 [2L − 1, heads], by distance; see the op. */
@@ -105,10 +159,22 @@ interface Sequences {
         readonly cuSeqlens: Value;
     };
 }
+/** What a layer's attention depends on beside its rows. */
+interface AttentionExtra extends ScoreBias {
+    /** Queries and keys are turned by it. */
+    readonly rotation?: Rotation | undefined;
+}
 interface AttentionOptions {
     width: number;
     heads: number;
-    /** Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. */
+    /** Features of a head. Default width / heads. */
+    headSize?: number;
+    /** Heads of keys and values, each for heads / kvHeads neighbours. Default: as many. */
+    kvHeads?: number;
+    /**
+     * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: RMS norms of each
+     * head, with `eps`.
+     */
     names: ({
         query: string;
         key: string;
@@ -121,14 +187,23 @@ interface AttentionOptions {
         };
     }) & {
         out: string;
+        queryNorm?: string;
+        keyNorm?: string;
     };
+    eps?: number;
     /** Whether the query, key and value projections have biases. Default true. */
-    qkvBias?: boolean;
+    qkvBias?: boolean | {
+        query: boolean;
+        key: boolean;
+        value: boolean;
+    };
     /** Whether the output projection has a bias. Default true. */
     outBias?: boolean;
     /** Full name of the LayerScale of its output. */
     outputScale?: string | undefined;
     causal?: boolean;
+    /** Tokens further apart do not see each other. */
+    window?: number | undefined;
 }
 declare class Attention {
     private readonly options;
@@ -138,12 +213,15 @@ declare class Attention {
     readonly out: Linear;
     /** Of queries, keys and values. */
     readonly dtype: ComputeType;
-    private readonly scale;
+    private readonly headSize;
+    private readonly kvHeads;
+    private readonly queryNorm?;
+    private readonly keyNorm?;
     constructor(scope: Scope, options: AttentionOptions);
     /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
-    forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias }?: {
+    forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias, rotation }?: {
         residual?: Value;
-    } & ScoreBias): Value;
+    } & AttentionExtra): Value;
     /** softmax(q·kᵀ·scale + bias)·v, head by head. */
     private mixApart;
 }
@@ -179,6 +257,26 @@ declare class Embedding {
     forward(indices: Value): Value;
 }
 
+interface MixedPositionsOptions {
+    width: number;
+    grid: Grid;
+    /** Rows of the table before those of the patches: a class token's. Default 0. */
+    skip?: number;
+    /** align_corners: the corners of both grids are the same points. Else edges are, and shrinking averages over all it leaves out (antialias). */
+    alignCorners: boolean;
+}
+declare class MixedPositions {
+    private readonly options;
+    private readonly transposed;
+    constructor(scope: Scope, name: string, options: MixedPositionsOptions);
+    /** Rows of the table, so many weights each patch has. */
+    get size(): number;
+    /** weights: float32 [T, size] -> float32 [T, C] */
+    forward(weights: Value): Value;
+    /** The weights [to.height·to.width, size] of a picture's patches, row by row. */
+    weights(to: Grid): Float32Array;
+}
+
 interface MlpOptions {
     width: number;
     hidden: number;
@@ -212,12 +310,28 @@ declare class Mlp {
     forward(x: Value, residual?: Value): Value;
 }
 
-declare class LayerNorm {
+interface Norm {
+    /** x: [..., C] -> [..., C] */
+    forward(x: Value, options?: {
+        dtype?: FloatType;
+    }): Value;
+}
+declare class LayerNorm implements Norm {
     readonly eps: number;
     readonly weight: Parameter;
-    readonly bias: Parameter;
-    constructor(scope: Scope, width: number, eps: number);
+    readonly bias?: Parameter;
+    constructor(scope: Scope, width: number, eps: number, { bias }?: {
+        bias?: boolean;
+    });
     /** x: [..., C] -> [..., C] */
+    forward(x: Value, options?: {
+        dtype?: FloatType;
+    }): Value;
+}
+declare class RmsNorm implements Norm {
+    readonly eps: number;
+    readonly weight: Parameter;
+    constructor(scope: Scope, width: number, eps: number);
     forward(x: Value, options?: {
         dtype?: FloatType;
     }): Value;
@@ -257,47 +371,23 @@ declare class PatchEmbed {
     forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
 }
 
-interface Grid {
-    readonly height: number;
-    readonly width: number;
-}
-interface GridPositionsOptions {
-    width: number;
-    grid: Grid;
-    /** Rows of the table before those of the patches: a class token's. Default 0. */
-    skip?: number;
-    /** Whether shrinking averages over all it leaves out, as Pillow does. Default false. */
-    antialias?: boolean;
-}
-declare class GridPositions {
-    private readonly options;
-    private readonly table;
-    private readonly transposed;
-    private readonly matrices;
-    constructor(scope: Scope, name: string, options: GridPositionsOptions);
-    /** float32 [height·width, C], row by row. */
-    forward(to: Grid): Value;
-    private times;
-}
-
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
 declare function sideBySide(values: readonly Value[]): Value;
 
-interface BlockOptions {
+interface BlockOptions extends Omit<AttentionOptions, 'names' | 'eps' | 'outputScale'> {
     order: 'pre' | 'post';
-    width: number;
-    heads: number;
     hidden: number;
     activation: Activation;
     eps: number;
-    causal?: boolean;
-    qkvBias?: boolean;
+    /** Default 'layer'. */
+    norm?: 'layer' | 'layer without bias' | 'rms';
+    mlpBias?: boolean;
     /** Names of the LayerScale of the attention and of the MLP. */
     layerScale?: readonly [string, string];
-    /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. */
+    /** Checkpoint names below the block's scope; norm1 belongs to the attention, norm2 to the MLP. Without a name there is no norm1. */
     names: {
         attention: AttentionOptions['names'];
-        norm1: string;
+        norm1?: string;
         mlp: MlpOptions['names'];
         norm2: string;
     };
@@ -305,15 +395,15 @@ interface BlockOptions {
 declare class TransformerBlock {
     private readonly options;
     readonly attention: Attention;
-    readonly norm1: LayerNorm;
+    readonly norm1?: Norm;
     readonly mlp: Mlp;
-    readonly norm2: LayerNorm;
+    readonly norm2: Norm;
     constructor(scope: Scope, options: BlockOptions);
     /** x: float32 [T, C] -> float32 [T, C] */
-    forward(x: Value, sequences: Sequences, extra?: ScoreBias): Value;
+    forward(x: Value, sequences: Sequences, extra?: AttentionExtra): Value;
 }
-/** Runs blocks one after the other; gives the stream before the first, and after each. */
-declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: ScoreBias): Value[];
+/** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
+declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, Mlp, PatchEmbed, Scope, TransformerBlock, hiddenStates, sideBySide };
-export type { Activation, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MlpOptions, ParameterOptions, PatchEmbedOptions, PixelScale, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

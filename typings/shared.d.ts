@@ -75,7 +75,7 @@ interface Derived {
         readonly shape: Shape;
     }[];
     /** The stored numbers, row-major, in the order of `from`, to those of the parameter. */
-    compute(tensors: readonly Float32Array[]): Float32Array;
+    compute(tensors: readonly Float32Array[]): Float32Array | Promise<Float32Array>;
 }
 interface Node {
     /** An op of the op table, or a leaf: 'input', 'parameter', 'constant'. */

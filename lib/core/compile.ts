@@ -115,6 +115,11 @@ export class Program {
     return Object.fromEntries(Object.entries(outputIndex).map(([name, i]) => [name, outputTypes[i]!]))
   }
 
+  /** What its rows are counted by. */
+  get extents(): readonly string[] {
+    return Object.keys(this.capacities)
+  }
+
   /** Bytes of the arena this plan needs; plans of a device share one. */
   get arenaBytes(): number {
     return native(() => this.alive().program.arenaBytes)

@@ -37,7 +37,7 @@ export const attribute = {
     rule<T>(`one of ${names.map((name) => `'${name}'`).join(', ')}`, (value) => names.includes(value as T), otherwise),
   number: (otherwise?: AttributeRule<number>['otherwise']) => rule<number>('a finite number', Number.isFinite, otherwise),
   /** An integer of at least `least`. */
-  integer: (least: number, otherwise?: number) =>
+  integer: (least: number, otherwise?: AttributeRule<number>['otherwise']) =>
     rule<number>(`an integer of at least ${least}`, (value) => Number.isSafeInteger(value) && (value as number) >= least, otherwise),
   flag: (otherwise: boolean) => rule<boolean>('true or false', (value) => typeof value === 'boolean', otherwise),
   /** `count` numbers for which `fits` holds. */

@@ -70,8 +70,8 @@ export const fuseResidual: Rule = (node, uses) => {
 /**
  * pickToken(op(x)) → op(pickToken(x)) for ops that work row by row, and pickToken(attention(q, k, v)) → attention(pickToken(q), k, v),
  * where nothing else reads the op's result: the last block then computes picked tokens only.
- * For attention, the picked query must see the same keys when it is its sequence's only one. The last query sees all of them, causal or
- * not; the first does unless the attention is causal, and only the first keeps its row of the relative bias.
+ * For attention, the picked query must see the same keys when it is its sequence's only one, which then counts as the last: so the last
+ * one does; the first does where every query sees all keys, and only the first keeps its row of the relative bias.
  * An empty sequence has no token to pick: `pickToken` gives it zeros, and after this rule its row is what the op makes of zeros.
  */
 export const pushPickUp: Rule = (pick, uses) => {
@@ -90,8 +90,13 @@ export const pushPickUp: Rule = (pick, uses) => {
     const [q, k, v, cuSeqlensQ, cuSeqlensK, relativeBias] = inputs
     if (cuSeqlensQ !== pick.inputs[1] || attributes['queryLength'] !== pick.attributes['length']) return undefined
     const first = pick.attributes['which'] === 'first'
-    if (first ? attributes['causal'] : relativeBias) return undefined
+    if (first ? attributes['causal'] || attributes['window'] !== -1 : relativeBias) return undefined
     return asType(build(op, [picked(q!), k, v, undefined, cuSeqlensK, relativeBias], { ...attributes, queryLength: 1 }, out), pick.attributes)
+  }
+  // The first token is not turned where the table has fewer rows than a sequence.
+  const length = attributes['length'] as number
+  if (op === 'rotary' && pick.attributes['which'] === 'first' && length === pick.attributes['length'] && length > inputs[1]!.shape[0]!) {
+    return asType(asType(picked(inputs[0]!), { dtype: x.dtype }), pick.attributes)
   }
   const rowInputs = rowWise[op]
   if (!rowInputs || inputs.some((value, i) => rowInputs.includes(i) && value && !isFloat(value.dtype))) return undefined
@@ -119,6 +124,7 @@ export const rules: Readonly<Record<string, Rule>> = {
 const rowWise: Readonly<Record<string, readonly number[]>> = {
   linear: [0, 3],
   layerNorm: [0],
+  rmsNorm: [0],
   l2Normalize: [0],
   softmax: [0],
   add: [0, 1],

@@ -58,7 +58,7 @@ export interface Derived {
   /** By their names in the checkpoint. */
   readonly from: readonly { readonly name: string; readonly shape: Shape }[]
   /** The stored numbers, row-major, in the order of `from`, to those of the parameter. */
-  compute(tensors: readonly Float32Array[]): Float32Array
+  compute(tensors: readonly Float32Array[]): Float32Array | Promise<Float32Array>
 }
 
 export interface Node {

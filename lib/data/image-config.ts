@@ -13,11 +13,19 @@ export type ResizeRule =
   | { readonly kind: 'fixed'; readonly height: number; readonly width: number }
   /** The shorter edge becomes `shortest`; with `longest`, less if the longer one would exceed that. */
   | { readonly kind: 'shortest'; readonly shortest: number; readonly longest?: number }
+  /** The same, and then both sides rounded down to multiples of `divisor`: ViLT's. */
+  | { readonly kind: 'divisible'; readonly shortest: number; readonly longest: number; readonly divisor: number }
+  /** As large as gives at most so many patches of a side of `patch`, both sides rounded up to whole ones: SigLIP 2's. */
+  | { readonly kind: 'patches'; readonly patch: number; readonly most: number }
 
 export interface ImageRules {
   readonly resize?: ResizeRule
   readonly filter: Filter
   readonly crop?: { readonly height: number; readonly width: number }
+  /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
+  readonly pads?: boolean
+  /** Pictures are cut into patches, padded to `most`. */
+  readonly patches?: { readonly patch: number; readonly most: number }
   /** pixel * rescale, then (x - mean) / std, one of each for a channel. */
   readonly rescale: number
   readonly mean: readonly [number, number, number]
@@ -44,6 +52,10 @@ interface Defaults {
   readonly image_mean?: readonly number[]
   readonly image_std?: readonly number[]
   readonly crop_pct?: number
+  readonly do_pad?: boolean
+  readonly size_divisor?: number
+  readonly patch_size?: number
+  readonly max_num_patches?: number
   /** Whether an integer `size` is both sides, or the shorter one. */
   readonly squareSizes?: boolean
 }
@@ -62,6 +74,8 @@ const CLASSES: Readonly<Record<string, Defaults>> = {
   MobileNetV2ImageProcessor: { size: { shortest_edge: 256 }, squareSizes: false, ...CROP_224, ...HALF, resample: 2 },
   PvtImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 3 },
   SiglipImageProcessor: { size: { height: 224, width: 224 }, squareSizes: false, ...HALF, resample: 3 },
+  Siglip2ImageProcessor: { ...HALF, resample: 2, patch_size: 16, max_num_patches: 256 },
+  ViltImageProcessor: { size: { shortest_edge: 384 }, squareSizes: false, ...HALF, resample: 3, do_pad: true, size_divisor: 32 },
   ViTImageProcessor: { size: { height: 224, width: 224 }, ...HALF, resample: 2 },
 }
 
@@ -87,7 +101,12 @@ const FURTHER_STEPS: Readonly<Record<string, readonly unknown[]>> = {
 }
 
 /** Classes whose resize or crop follows other rules although their fields look the same. */
-const OTHER_RULES = ['EfficientNetImageProcessor', 'LevitImageProcessor', 'PerceiverImageProcessor', 'PoolFormerImageProcessor', 'Siglip2ImageProcessor', 'ViltImageProcessor']
+const OTHER_RULES = ['EfficientNetImageProcessor', 'LevitImageProcessor', 'PerceiverImageProcessor', 'PoolFormerImageProcessor']
+
+/** Fields of `FURTHER_STEPS` that are known of a class. */
+const OWN_STEPS: Readonly<Record<string, readonly string[]>> = { Siglip2ImageProcessor: ['max_num_patches'], ViltImageProcessor: ['do_pad', 'size_divisor'] }
+/** ViLT's longer side may have so many times the shorter's pixels. */
+const VILT_LONGEST = 1333 / 800
 
 const side = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16384))
 const sizeSchema = v.union([
@@ -110,6 +129,10 @@ const schema = v.object({
   do_center_crop: v.optional(flag, false),
   crop_size: v.optional(described(v.union([side, v.tuple([side, side]), v.strictObject({ height: side, width: side })]), 'a positive integer or { height, width }')),
   crop_pct: v.optional(described(v.pipe(positive, v.maxValue(1)), 'a number above 0, at most 1')),
+  do_pad: v.optional(flag, false),
+  size_divisor: v.optional(described(side, 'a positive integer')),
+  patch_size: v.optional(v.unknown()),
+  max_num_patches: v.optional(described(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1_000_000)), 'a positive integer')),
   do_rescale: flag,
   rescale_factor: v.optional(described(positive, 'a positive number')),
   do_normalize: flag,
@@ -137,7 +160,7 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
   const defaults: Defaults = name in CLASSES ? { ...EVERY_CLASS, ...CLASSES[name] } : { rescale_factor: 1 / 255 }
   const given = Object.fromEntries(Object.entries(config).map(([field, value]) => [field, value ?? (field.startsWith('do_') ? false : undefined)]))
   for (const [field, harmless] of Object.entries(FURTHER_STEPS)) {
-    if (given[field] !== undefined && !harmless.includes(given[field])) {
+    if (given[field] !== undefined && !OWN_STEPS[name]?.includes(field) && !harmless.includes(given[field])) {
       throw new UnsupportedError(`${file}: ${field} is ${show(given[field])}, which ${name || 'this package'} does not support here`, { file, field })
     }
   }
@@ -159,9 +182,23 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
     std: normalize ? three(needed('image_std', fields.image_std)) : ([1, 1, 1] as const),
   }
   const crop = fields.do_center_crop ? bothSides(needed('crop_size', fields.crop_size)) : undefined
-  if (!fields.do_resize) return { filter: 'nearest', crop, ...scaling }
+  if (name === 'Siglip2ImageProcessor') {
+    const patch = needed('patch_size', fields.patch_size)
+    if (!v.is(side, patch)) throw new CheckpointError(`${file}: patch_size is ${show(patch)}; expected a positive integer`, { file, field: 'patch_size' })
+    const patches = { patch, most: needed('max_num_patches', fields.max_num_patches) }
+    if (!fields.do_resize) return { filter: 'nearest', patches, ...scaling }
+    return { resize: { kind: 'patches', ...patches }, filter: FILTERS[needed('resample', fields.resample)]!, patches, ...scaling }
+  }
+  const pads = name === 'ViltImageProcessor' && fields.do_pad ? { pads: true } : {}
+  if (!fields.do_resize) return { filter: 'nearest', crop, ...pads, ...scaling }
   const filter = FILTERS[needed('resample', fields.resample)]!
   const resize = resizeRule(needed('size', fields.size), defaults.squareSizes ?? true)
+  if (name === 'ViltImageProcessor') {
+    if (resize.kind !== 'shortest') throw new CheckpointError(`${file}: size is ${show(given['size'])}; ${name} expects { shortest_edge }`, { file, field: 'size' })
+    const { shortest } = resize
+    const divisor = needed('size_divisor', fields.size_divisor)
+    return { resize: { kind: 'divisible', shortest, longest: Math.floor(VILT_LONGEST * shortest), divisor }, filter, ...pads, ...scaling }
+  }
   if (fields.crop_pct === undefined || name !== 'ConvNextImageProcessor') return { resize, filter, crop, ...scaling }
 
   // ConvNeXt: below 384 a larger resize and a crop to the size, from there on a plain resize to a square.

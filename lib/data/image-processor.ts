@@ -20,6 +20,17 @@ export interface ProcessorOptions extends ImageOptions {
 
 const processorRules: OptionRules<ProcessorOptions> = { ...imageOptionRules, output: option.oneOf(['float32', 'uint8']) }
 
+/** What a model takes; masks and shapes are int64. */
+export interface ProcessorOutput {
+  readonly pixel_values: Tensor
+  /** [n, H, W], 1 where there is picture: of processors that pad pictures. */
+  readonly pixel_mask?: Tensor
+  /** [n, patches], 1 where there is one: of processors that cut pictures into patches. */
+  readonly pixel_attention_mask?: Tensor
+  /** [n, 2], rows and columns of patches. */
+  readonly spatial_shapes?: Tensor
+}
+
 export interface Picture {
   /** RGB, [height, width, 3]. */
   readonly data: Uint8Array
@@ -41,10 +52,10 @@ const decodedGate = new Gate(512 * 1024 * 1024)
  */
 export interface Processor {
   /**
-   * @returns `pixel_values`: float32 [n, 3, H, W], or uint8 [n, H, W, 3] with `output: 'uint8'`
+   * @returns `pixel_values`: float32 [n, 3, H, W], or uint8 [n, H, W, 3] with `output: 'uint8'`; with what else the class makes
    * @throws ImageError, ArgumentError with `index` set to the first image that failed; ShapeError if images come out in different sizes.
    */
-  (images: ImageInput | readonly ImageInput[], options?: ProcessorOptions): Promise<{ pixel_values: Tensor }>
+  (images: ImageInput | readonly ImageInput[], options?: ProcessorOptions): Promise<ProcessorOutput>
   /** The size of every result, unless it depends on the image. */
   readonly size: { readonly height: number; readonly width: number } | undefined
   /** What happens to a pixel after the crop: (pixel * rescale - mean) / std. */
@@ -55,11 +66,14 @@ export interface Processor {
 
 export function makeProcessor(rules: ImageRules): Processor {
   const table = scaleTable(rules)
-  const preprocess = async (images: ImageInput | readonly ImageInput[], options: ProcessorOptions = {}): Promise<{ pixel_values: Tensor }> => {
+  const preprocess = async (images: ImageInput | readonly ImageInput[], options: ProcessorOptions = {}): Promise<ProcessorOutput> => {
     checkOptions('processor', options, processorRules)
     const { output = 'float32' } = options
     const list = Array.isArray(images) ? (images as readonly ImageInput[]) : [images as ImageInput]
-    return { pixel_values: await batch(list, rules, output === 'float32' ? table : undefined, options) }
+    const scaled = output === 'float32' ? table : undefined
+    if (rules.patches) return inPatches(await pictures(list, rules, options), rules.patches, scaled)
+    if (rules.pads) return padded(await pictures(list, rules, options), scaled)
+    return { pixel_values: await batch(list, rules, scaled, options) }
   }
   const { rescale, mean, std } = rules
   return Object.assign(preprocess, {
@@ -86,6 +100,15 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
     else result.set(data, index * data.length)
   }
 
+  // Where the size is not known beforehand, it is that of the first image.
+  await eachPicture(images, rules, options, place, !fixedSize(rules))
+  return table
+    ? new Tensor('float32', result, [images.length, 3, height, width])
+    : new Tensor('uint8', result, [images.length, height, width, 3])
+}
+
+/** @param firstAlone whether the others wait for the first one */
+async function eachPicture(images: readonly ImageInput[], rules: ImageRules, options: ImageOptions, place: (picture: Picture, index: number) => void, firstAlone = false): Promise<void> {
   // Indices are taken in order, so that of several failures the first in the list is known.
   let next = 0
   const failures: { index: number; error: unknown }[] = []
@@ -99,14 +122,71 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
       }
     }
   }
-  // Where the size is not known beforehand, it is that of the first image.
-  if (!fixedSize(rules) && images.length > 0) await work(1)
+  if (firstAlone && images.length > 0) await work(1)
   await Promise.all(Array.from({ length: AT_ONCE }, () => work(images.length)))
   options.signal?.throwIfAborted()
   if (failures.length) throw withIndex(failures.reduce((a, b) => (b.index < a.index ? b : a)))
-  return table
-    ? new Tensor('float32', result, [images.length, 3, height, width])
-    : new Tensor('uint8', result, [images.length, height, width, 3])
+}
+
+async function pictures(images: readonly ImageInput[], rules: ImageRules, options: ImageOptions): Promise<Picture[]> {
+  const all: Picture[] = []
+  await eachPicture(images, rules, options, (picture, index) => (all[index] = picture))
+  return all
+}
+
+/** Pictures at the top left of a canvas that has room for each of them. */
+function padded(pictures: readonly Picture[], table: Float32Array | undefined): ProcessorOutput {
+  const height = Math.max(0, ...pictures.map(picture => picture.height))
+  const width = Math.max(0, ...pictures.map(picture => picture.width))
+  const pixels = height * width
+  const result = table ? new Float32Array(pictures.length * 3 * pixels) : new Uint8Array(pictures.length * 3 * pixels)
+  const mask = new BigInt64Array(pictures.length * pixels)
+  pictures.forEach(({ data, ...size }, index) => {
+    for (let y = 0; y < size.height; y++) {
+      const row = data.subarray(y * size.width * 3, (y + 1) * size.width * 3)
+      const at = index * pixels + y * width
+      mask.fill(1n, at, at + size.width)
+      if (!table) result.set(row, 3 * at)
+      else for (let i = 0; i < row.length; i++) result[(3 * index + (i % 3)) * pixels + y * width + Math.floor(i / 3)] = table[(i % 3) * 256 + row[i]!]!
+    }
+  })
+  const dims = table ? [pictures.length, 3, height, width] : [pictures.length, height, width, 3]
+  return { pixel_values: new Tensor(table ? 'float32' : 'uint8', result, dims), pixel_mask: new Tensor('int64', mask, [pictures.length, height, width]) }
+}
+
+/** Patches of pictures, row by row, each its pixels row by row: [n, most, patch·patch·3]. */
+function inPatches(pictures: readonly Picture[], { patch, most }: NonNullable<ImageRules['patches']>, table: Float32Array | undefined): ProcessorOutput {
+  const size = patch * patch * 3
+  const result = table ? new Float32Array(pictures.length * most * size) : new Uint8Array(pictures.length * most * size)
+  const mask = new BigInt64Array(pictures.length * most)
+  const shapes = new BigInt64Array(pictures.length * 2)
+  pictures.forEach((picture, index) => {
+    const [rows, columns] = [Math.floor(picture.height / patch), Math.floor(picture.width / patch)]
+    if (rows * columns < 1 || rows * columns > most) {
+      throw new ShapeError(`[processor] image ${index} has ${picture.width} x ${picture.height} pixels; expected 1 to ${most} patches of ${patch} x ${patch}`, { index })
+    }
+    cutPatches(picture, patch, table, result.subarray(index * most * size))
+    mask.fill(1n, index * most, index * most + rows * columns)
+    shapes.set([BigInt(rows), BigInt(columns)], index * 2)
+  })
+  return {
+    pixel_values: new Tensor(table ? 'float32' : 'uint8', result, [pictures.length, most, size]),
+    pixel_attention_mask: new Tensor('int64', mask, [pictures.length, most]),
+    spatial_shapes: new Tensor('int64', shapes, [pictures.length, 2]),
+  }
+}
+
+function cutPatches({ data, width, height }: Picture, patch: number, table: Float32Array | undefined, result: Float32Array | Uint8Array): void {
+  const columns = Math.floor(width / patch)
+  let to = 0
+  for (let p = 0; p < Math.floor(height / patch) * columns; p++) {
+    for (let line = 0; line < patch; line++, to += patch * 3) {
+      const from = ((Math.floor(p / columns) * patch + line) * width + (p % columns) * patch) * 3
+      const row = data.subarray(from, from + patch * 3)
+      if (!table) result.set(row, to)
+      else for (let i = 0; i < row.length; i++) result[to + i] = table[(i % 3) * 256 + row[i]!]!
+    }
+  }
 }
 
 function withIndex({ index, error }: { index: number; error: unknown }): unknown {
@@ -123,7 +203,7 @@ function picture(image: ImageInput, rules: ImageRules, options: ImageOptions, cl
       const pixels = await during(clock, 'decode', () => opened.decode())
       signal?.throwIfAborted()
       const plan = planOf(pixels, rules)
-      const data = await during(clock, 'preprocess', () => native(addon => addon.preprocessImage(pixels.data, plan))).catch(tooLong(opened, plan))
+      const data = await during(clock, 'preprocess', async () => native(addon => addon.preprocessImage(pixels.data, plan))).catch(tooLong(opened, plan))
       return { data, width: plan.cropWidth, height: plan.cropHeight }
     })
   })
@@ -169,6 +249,8 @@ export function planOf({ width, height, channels, cmyk, orientation }: Pixels, {
 /** The reference's rounding: the longer side is rounded down, also from a shorter one that `longest` has made fractional. */
 function resizedSize({ width, height }: { width: number; height: number }, rule: ResizeRule): { width: number; height: number } {
   if (rule.kind === 'fixed') return { width: rule.width, height: rule.height }
+  if (rule.kind === 'divisible') return divisibleSize({ width, height }, rule)
+  if (rule.kind === 'patches') return patchesSize({ width, height }, rule)
   const short = Math.min(width, height)
   const long = Math.max(width, height)
   let exact: number = rule.shortest
@@ -179,6 +261,32 @@ function resizedSize({ width, height }: { width: number; height: number }, rule:
   }
   const newLong = newShort === short ? long : Math.floor((exact * long) / short)
   return width <= height ? { width: newShort, height: newLong } : { width: newLong, height: newShort }
+}
+
+function divisibleSize({ width, height }: { width: number; height: number }, { shortest, longest, divisor }: ResizeRule & { kind: 'divisible' }): { width: number; height: number } {
+  const scale = shortest / Math.min(width, height)
+  let [w, h] = height < width ? [scale * width, shortest] : [shortest, scale * height]
+  if (Math.max(w, h) > longest) {
+    const less = longest / Math.max(w, h)
+    ;[w, h] = [less * w, less * h]
+  }
+  const whole = (side: number) => Math.floor(Math.floor(side + 0.5) / divisor) * divisor
+  return { width: whole(w), height: whole(h) }
+}
+
+/** The reference's search for the scale, by halving. */
+function patchesSize({ width, height }: { width: number; height: number }, { patch, most }: ResizeRule & { kind: 'patches' }): { width: number; height: number } {
+  const precision = 1e-5
+  const sides = (scale: number) => [width, height].map(side => Math.max(patch, Math.ceil((side * scale) / patch) * patch)) as [number, number]
+  let [low, high] = [precision / 10, 100]
+  while (high - low >= precision) {
+    const middle = (low + high) / 2
+    const [w, h] = sides(middle)
+    if ((w / patch) * (h / patch) <= most) low = middle
+    else high = middle
+  }
+  const [w, h] = sides(low)
+  return { width: w, height: h }
 }
 
 /** Python's round(). */

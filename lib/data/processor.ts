@@ -10,7 +10,7 @@ import { type ImageRules, readImageRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
 import { isFile } from './files.js'
 
-export type { Picture, Processor, ProcessorOptions } from './image-processor.js'
+export type { Picture, Processor, ProcessorOptions, ProcessorOutput } from './image-processor.js'
 
 export const AutoProcessor = {
   /**
@@ -49,7 +49,9 @@ export async function findImageRules(folder: string): Promise<ImageRules | undef
 const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^clip/, 'CLIPImageProcessor'],
   [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
+  [/^siglip2/, 'Siglip2ImageProcessor'],
   [/^siglip/, 'SiglipImageProcessor'],
+  [/^vilt/, 'ViltImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],
   [/^dinov2/, 'BitImageProcessor'],
   [/^vit/, 'ViTImageProcessor'],

@@ -53,6 +53,10 @@ export class Checkpoint {
   has(name: string, options: NameOptions = {}): boolean {
     return this.find(name, options) !== undefined
   }
+
+  shapeOf(name: string): readonly number[] | undefined {
+    return this.find(name)?.shape
+  }
 }
 
 function spell(name: string, renames: readonly (readonly [RegExp | string, string])[]): Set<string> {
@@ -145,7 +149,7 @@ export async function weightSources(
   const compute = async (source: DerivedSource, shape: Shape): Promise<Tensor> => {
     const tensors: Float32Array[] = []
     for (const entry of source.entries) tensors.push(await readFloats(entry, options))
-    return new Tensor('float32', source.compute(tensors), shape)
+    return new Tensor('float32', await source.compute(tensors), shape)
   }
   const sources: { parameter: Parameter; source: FileSource | Tensor; rowScale?: Float32Array }[] = []
   for (const { parameter, source, rowScale } of entries) {

@@ -83,8 +83,8 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
     const { config, checkpoint } = await openModel(encoderFolder, signal)
     const built = await build(config, checkpoint, modules, device)
     const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
-    const { images } = built.architecture
-    const scale = images && (await readPixelScale(encoderFolder, modelKind(config.json)))
+    const { images, joint } = built.architecture
+    const scale = images || joint?.takesPixels ? await readPixelScale(encoderFolder, modelKind(config.json)) : undefined
     const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
     const loading = device.loadWeights(sources, { signal })
     const others = meanwhile(built.architecture)

@@ -4,6 +4,7 @@
 import type { Parameter, Value } from '../core/value.js'
 import type { PixelScale, Sequences } from '../nn/index.js'
 import { gather, pool } from '../ops/index.js'
+import type { JointTower } from './joint.js'
 
 /** The graph of one batch: B pictures or S texts, T packed tokens. Values nobody asks for are never computed. */
 export interface Traced {
@@ -112,6 +113,8 @@ export interface SentenceSettings {
 
 /** A model as the registry builds it. */
 export interface Architecture {
+  /** Looks at texts and pictures together. */
+  readonly joint?: JointTower
   readonly images?: ImageTower
   readonly texts?: TextTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */

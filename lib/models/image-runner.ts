@@ -6,13 +6,11 @@ import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs } from './programs.js'
+import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs, UNSCALED } from './programs.js'
 
 const MAX_IMAGES = 32
 /** Sizes of pictures that are remembered. */
 const MAX_SIZES = 64
-/** For float32 pixels, which are taken as they are. */
-const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 
 /** Pictures of the tower's size: uint8 [n, H, W, 3] or float32 [n, 3, H, W]. */
 export type Pixels = Tensor & { readonly type: 'uint8' | 'float32' }

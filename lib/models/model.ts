@@ -10,6 +10,7 @@ import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
 import { ImageRunner } from './image-runner.js'
+import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
 import { TextRunner } from './text-runner.js'
@@ -75,6 +76,7 @@ export interface ModelParts {
   readonly file: string
 }
 
+const EMBEDS = ['image_embeds', 'text_embeds']
 const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
 const SIGMOIDS = 'probs_sigmoid'
 /** Rows and columns of logits in one run. */
@@ -133,7 +135,8 @@ export class Model {
     if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
-    this.runners = [this.images, this.texts].filter(part => part !== undefined)
+    const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
+    this.runners = [this.images, this.texts, joint].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
     this.classifier = this.images && architecture.labels && this.makeClassifier(this.images, architecture.labels)
@@ -162,10 +165,12 @@ export class Model {
     for (const part of this.runners) if (part.required.every(name => given[name])) present.set(part, part.prepare(given))
     const { parts, joint } = this.resolve(present, options)
     const results: Record<string, Tensor> = {}
+    // What is not asked for, but what logits or later parts are computed from.
+    const used = new Set([...parts].flatMap(([part, names]) => (names.length > 0 ? (part.uses ?? []) : [])))
+    if (joint.length > 0) for (const name of EMBEDS) used.add(name)
     for (const [part, names] of parts) {
-      const embeds = joint.length === 0 ? undefined : part === this.images ? 'image_embeds' : part === this.texts ? 'text_embeds' : undefined
-      const want = embeds && !names.includes(embeds) ? [...names, embeds] : names
-      if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal))
+      const want = [...new Set([...names, ...part.outputs.filter(name => used.has(name))])]
+      if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal, pick(results, part.uses ?? [])))
     }
     if (joint.length > 0) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
     return Object.fromEntries([...[...parts.values()].flat(), ...joint].map(name => [name, results[name]!]))
@@ -339,6 +344,10 @@ export class Model {
       },
     }
   }
+}
+
+function pick(results: Readonly<Record<string, Tensor>>, names: readonly string[]): Record<string, Tensor> {
+  return Object.fromEntries(names.map(name => [name, results[name]!]))
 }
 
 /** ids filled up to the length that the tower wants. */

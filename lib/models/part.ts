@@ -3,14 +3,16 @@
 
 import type { Tensor } from '../core/tensor.js'
 
-/** Runs a part on inputs that were found to be right: the outputs of these names. */
-export type Prepared = (want: readonly string[], signal?: AbortSignal) => Promise<Record<string, Tensor>>
+/** Runs a part on inputs that were found to be right: the outputs of these names. `used` are the outputs that it `uses`. */
+export type Prepared = (want: readonly string[], signal?: AbortSignal, used?: Readonly<Record<string, Tensor>>) => Promise<Record<string, Tensor>>
 
 export interface Part {
   /** Names of all inputs it takes. */
   readonly inputs: readonly string[]
   /** Those without which it cannot run. */
   readonly required: readonly string[]
+  /** Outputs of parts before it that it goes on from. */
+  readonly uses?: readonly string[]
   /** Names of its outputs, hidden states too. */
   readonly outputs: readonly string[]
   /** Outputs of the architecture that these weights cannot give, with the tensor that is absent. */

@@ -6,8 +6,11 @@ import type { Device, Weights } from '../core/device.js'
 import { OutOfMemoryError, UnsupportedError } from '../core/errors.js'
 import { isView, topologicalOrder } from '../core/graph.js'
 import type { Value, ValueType } from '../core/value.js'
+import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type Traced } from './encoder.js'
 
+/** For float32 pixels, which are taken as they are. */
+export const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
 /** Bytes copied in one piece at most, unless a single picture or text has more. */
 export const PIECE_BYTES = 5_000_000
 /** Runs handed to the device before the first of them is done: one computes while the next is prepared. */
@@ -26,7 +29,8 @@ export interface OutputKind {
   readonly width: number
   /** Rows for each of `per`'s count: 197 for the tokens of a picture, 1 for one row of each picture, text or token. */
   readonly rows: number
-  readonly per: 'images' | 'texts' | 'tokens'
+  /** 'images', 'texts', 'tokens', 'examples' or a joint tower's stream. */
+  readonly per: string
 }
 
 /**
@@ -36,7 +40,7 @@ export interface OutputKind {
 export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device): Map<string, OutputKind> {
   const traced = trace(fn, specs)
   checkKernels(device, topologicalOrder(Object.values(traced)).filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
-  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name as OutputKind['per'] })
+  const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name })
   return new Map(Object.entries(traced).map(([name, value]) => [name, kind(value)]))
 }
 

@@ -11,8 +11,12 @@ import { buildDinov2 } from './dinov2.js'
 import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
+import { buildModernBert } from './modern-bert.js'
 import { buildMpnet } from './mpnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildUniter } from './uniter.js'
+import { buildVilt } from './vilt.js'
+import { buildVisualBert } from './visual-bert.js'
 import { buildViT } from './vit.js'
 import { buildRoberta } from './xlm-roberta.js'
 
@@ -39,10 +43,14 @@ const entries: Readonly<Record<string, Entry>> = {
   },
   dinov2: { build: buildDinov2, classes: 'Dinov2', usual: 'Dinov2Model' },
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
+  uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
+  vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
   mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
+  modernbert: { build: buildModernBert, classes: 'ModernBert', usual: 'ModernBertModel' },
   'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
   roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
   camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },

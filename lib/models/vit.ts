@@ -25,7 +25,8 @@ const schema = v.object({
 })
 type ViTConfig = v.InferOutput<typeof schema>
 
-const BLOCK_NAMES = {
+/** Below a block, of ViT and of what has its names. */
+export const BLOCK_NAMES = {
   norm1: 'layernorm_before',
   attention: {
     query: 'attention.attention.query',

@@ -4,9 +4,11 @@
 import type { Value } from '../core/value.js'
 import { constant } from '../core/value.js'
 import { Tensor } from '../core/tensor.js'
-import { add, attention, columns, gather, matmul, softmax } from '../ops/index.js'
+import { add, attention, columns, gather, matmul, reshape, softmax } from '../ops/index.js'
 import { sideBySide } from './side-by-side.js'
 import { Linear } from './linear.js'
+import { RmsNorm } from './norm.js'
+import { type Rotation, turned } from './rotary.js'
 import type { ComputeType, Scope } from './scope.js'
 
 /** What is added to the scores before the softmax. */
@@ -26,18 +28,38 @@ export interface Sequences {
   readonly keys?: { readonly rows: Value; readonly cuSeqlens: Value }
 }
 
+/** What a layer's attention depends on beside its rows. */
+export interface AttentionExtra extends ScoreBias {
+  /** Queries and keys are turned by it. */
+  readonly rotation?: Rotation | undefined
+}
+
 export interface AttentionOptions {
   width: number
   heads: number
-  /** Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. */
-  names: ({ query: string; key: string; value: string } | { fused: string; fusedNames?: { weight: string; bias: string } }) & { out: string }
+  /** Features of a head. Default width / heads. */
+  headSize?: number
+  /** Heads of keys and values, each for heads / kvHeads neighbours. Default: as many. */
+  kvHeads?: number
+  /**
+   * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: RMS norms of each
+   * head, with `eps`.
+   */
+  names: ({ query: string; key: string; value: string } | { fused: string; fusedNames?: { weight: string; bias: string } }) & {
+    out: string
+    queryNorm?: string
+    keyNorm?: string
+  }
+  eps?: number
   /** Whether the query, key and value projections have biases. Default true. */
-  qkvBias?: boolean
+  qkvBias?: boolean | { query: boolean; key: boolean; value: boolean }
   /** Whether the output projection has a bias. Default true. */
   outBias?: boolean
   /** Full name of the LayerScale of its output. */
   outputScale?: string | undefined
   causal?: boolean
+  /** Tokens further apart do not see each other. */
+  window?: number | undefined
 }
 
 export class Attention {
@@ -48,38 +70,52 @@ export class Attention {
   /** Of queries, keys and values. */
   readonly dtype: ComputeType
 
-  private readonly scale: number
+  private readonly headSize: number
+  private readonly kvHeads: number
+  private readonly queryNorm?: RmsNorm
+  private readonly keyNorm?: RmsNorm
 
   constructor(
     scope: Scope,
     private readonly options: AttentionOptions,
   ) {
-    const { width, names, qkvBias: bias = true, outBias, outputScale } = options
+    const { width, heads, headSize = width / heads, kvHeads = heads, names, eps = 1e-6, qkvBias = true, outBias, outputScale } = options
     const dtype = scope.productType
-    const inputs = (name: 'query' | 'key' | 'value', i: number) =>
-      'fused' in names
-        ? new Linear(scope.at(names.fused), width, width, { bias, dtype, part: { begin: i * width, rows: 3 * width }, names: names.fusedNames })
-        : new Linear(scope.at(names[name]), width, width, { bias, dtype })
-    this.query = inputs('query', 0)
-    this.key = inputs('key', 1)
-    this.value = inputs('value', 2)
-    this.out = new Linear(scope.at(names.out), width, width, { bias: outBias, dtype, outputScale })
+    const [queries, keys] = [heads * headSize, kvHeads * headSize]
+    const inputs = (name: 'query' | 'key' | 'value', begin: number, outputs: number) => {
+      const bias = typeof qkvBias === 'boolean' ? qkvBias : qkvBias[name]
+      if (!('fused' in names)) return new Linear(scope.at(names[name]), width, outputs, { bias, dtype })
+      return new Linear(scope.at(names.fused), width, outputs, { bias, dtype, part: { begin, rows: queries + 2 * keys }, names: names.fusedNames })
+    }
+    this.query = inputs('query', 0, queries)
+    this.key = inputs('key', queries, keys)
+    this.value = inputs('value', queries + keys, keys)
+    this.out = new Linear(scope.at(names.out), queries, width, { bias: outBias, dtype, outputScale })
+    if (names.queryNorm !== undefined) this.queryNorm = new RmsNorm(scope.at(names.queryNorm), headSize, eps)
+    if (names.keyNorm !== undefined) this.keyNorm = new RmsNorm(scope.at(names.keyNorm), headSize, eps)
     this.dtype = scope.computeType
-    this.scale = (width / options.heads) ** -0.5
+    this.headSize = headSize
+    this.kvHeads = kvHeads
   }
 
   /** x: [T, C]; residual: float32 [T, C], added to the result -> float32 [T, C] */
-  forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias }: { residual?: Value } & ScoreBias = {}): Value {
-    const { dtype } = this
-    const q = this.query.forward(x, { dtype })
-    const keyed = sequences.keys ? gather(x, sequences.keys.rows, { dtype }) : x
-    const k = this.key.forward(keyed, { dtype })
-    const v = this.value.forward(keyed, { dtype })
+  forward(x: Value, sequences: Sequences, { residual, relativeBias, scoreBias, rotation }: { residual?: Value } & AttentionExtra = {}): Value {
+    const { dtype, kvHeads } = this
+    const { heads, causal, window } = this.options
+    const keys = sequences.keys?.rows
+    const q = placed(this.query.forward(x, { dtype }), heads, this.queryNorm, rotation)
+    // A key is turned by the place of its row.
+    const keyed = keys && !rotation ? gather(x, keys, { dtype }) : x
+    const ofKeys = (all: Value) => (keys && rotation ? gather(all, keys) : all)
+    const k = ofKeys(placed(this.key.forward(keyed, { dtype }), kvHeads, this.keyNorm, rotation))
+    const v = ofKeys(this.value.forward(keyed, { dtype }))
     if (scoreBias) return this.out.forward(this.mixApart(q, k, v, scoreBias), { residual, dtype: 'float32' })
     const mixed = attention(q, k, v, {
-      heads: this.options.heads,
-      scale: this.scale,
-      causal: this.options.causal ?? false,
+      heads,
+      kvHeads,
+      scale: this.headSize ** -0.5,
+      causal: causal ?? false,
+      window,
       cuSeqlensQ: sequences.cuSeqlens,
       cuSeqlensK: sequences.keys?.cuSeqlens ?? sequences.cuSeqlens,
       queryLength: sequences.length,
@@ -92,16 +128,24 @@ export class Attention {
 
   /** softmax(q·kᵀ·scale + bias)·v, head by head. */
   private mixApart(q: Value, k: Value, v: Value, scoreBias: readonly Value[]): Value {
-    const { heads, width } = this.options
-    const size = width / heads
+    const { headSize: size, kvHeads } = this
+    const share = this.options.heads / kvHeads
     const identity = new Float32Array(size * size)
     for (let i = 0; i < size; i++) identity[i * (size + 1)] = 1
     const mixed = scoreBias.map((bias, head) => {
-      const [queries, keys, values] = [q, k, v].map(x => columns(x, head * size, (head + 1) * size)) as [Value, Value, Value]
-      const weights = softmax(add(matmul(queries, keys, { scale: this.scale, dtype: 'float32' }), bias), { dtype: 'float32' })
+      const part = (x: Value, head: number) => columns(x, head * size, (head + 1) * size)
+      const [queries, keys, values] = [part(q, head), part(k, Math.floor(head / share)), part(v, Math.floor(head / share))]
+      const weights = softmax(add(matmul(queries, keys, { scale: size ** -0.5, dtype: 'float32' }), bias), { dtype: 'float32' })
       const transposed = matmul(constant(new Tensor('float32', identity, [size, size])), values, { dtype: 'float32' })
       return matmul(weights, transposed, { dtype: 'float32' })
     })
     return sideBySide(mixed)
   }
+}
+
+/** x: [T, heads·D] -> each head normalised, then turned by its row's place. */
+function placed(x: Value, heads: number, norm: RmsNorm | undefined, rotation: Rotation | undefined): Value {
+  const [rows, width] = x.shape as [number, number]
+  const normed = norm ? reshape(norm.forward(reshape(x, [rows * heads, width / heads])), [rows, width]) : x
+  return rotation ? turned(normed, heads, rotation) : normed
 }

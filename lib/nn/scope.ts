@@ -14,6 +14,8 @@ export type ProductType = ComputeType | 'int8'
 /** What is known of a checkpoint before its tensors are read. */
 export interface TensorNames {
   has(name: string): boolean
+  /** Of the tensor as it is stored. */
+  shapeOf?(name: string): Shape | undefined
 }
 
 export interface ParameterOptions {
@@ -63,6 +65,11 @@ export class Scope {
   /** Whether the checkpoint has the tensor; for optional parts, such as poolers and heads. */
   has(name: string): boolean {
     return this.names.has(this.nameOf(name))
+  }
+
+  /** The first dimension of the tensor as it is stored: for sizes that no configuration tells. */
+  rowsOf(name: string): number | undefined {
+    return this.names.shapeOf?.(this.nameOf(name))?.[0]
   }
 
   /** The first of these places where the checkpoint has `probe`, else the first: for checkpoints saved with or without a prefix. */

@@ -3,8 +3,9 @@
 import { attentionOp } from './attention.js'
 import { addOp, castOp, divOp, mulOp, subOp, unaryOp } from './elementwise.js'
 import { linearOp, matmulOp } from './linear.js'
-import { l2NormalizeOp, layerNormOp, softmaxOp } from './norm.js'
+import { l2NormalizeOp, layerNormOp, rmsNormOp, softmaxOp } from './norm.js'
 import { patchEmbedOp } from './patch-embed.js'
+import { rotaryOp } from './rotary.js'
 import { gatherOp, pickTokenOp, poolOp, prependRowsOp, repeatRowsOp, scatterOp } from './rows.js'
 import { cosineTopKOp } from './search.js'
 import { columnsOp, reshapeOp } from './view.js'
@@ -15,6 +16,8 @@ export const opTable = {
   attention: attentionOp,
   patchEmbed: patchEmbedOp,
   layerNorm: layerNormOp,
+  rmsNorm: rmsNormOp,
+  rotary: rotaryOp,
   gather: gatherOp,
   scatter: scatterOp,
   pickToken: pickTokenOp,
@@ -39,8 +42,9 @@ export type OpName = keyof typeof opTable
 export { type AttentionOptions, attention } from './attention.js'
 export { add, cast, div, type ElementwiseOptions, mul, sub, unary, type UnaryKind, unaryKinds } from './elementwise.js'
 export { type Activation, activations, linear, matmul } from './linear.js'
-export { l2Normalize, layerNorm, softmax } from './norm.js'
+export { l2Normalize, layerNorm, rmsNorm, softmax } from './norm.js'
 export { patchEmbed, type PatchEmbedOptions } from './patch-embed.js'
+export { rotary, type RotaryOptions } from './rotary.js'
 export { gather, pickToken, pool, prependRows, repeatRows, scatter, type SequenceOptions } from './rows.js'
 export { cosineTopK } from './search.js'
 export { columns, reshape } from './view.js'

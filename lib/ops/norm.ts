@@ -1,4 +1,4 @@
-// What normalises a row of C features by itself: layerNorm, l2Normalize, softmax. Statistics are float32.
+// What normalises a row of C features by itself: layerNorm, rmsNorm, l2Normalize, softmax. Statistics are float32.
 
 import type { DataType } from '../core/dtype.js'
 import { attribute, defineOp } from '../core/op.js'
@@ -41,6 +41,33 @@ export function layerNorm(
 ): Value {
   const { weight, bias, ...attributes } = options
   return layerNormOp.one(layerNorm, { x, weight, bias }, attributes)
+}
+
+export const rmsNormOp = defineOp({
+  name: 'rmsNorm',
+  inputs: ['x', 'weight?'],
+  attributes: { eps: notNegative(), dtype: attribute.outputType() },
+  infer({ x, weight }, { dtype }, check) {
+    check.float('x')
+    check.rows('x')
+    const columns = x.shape.at(-1)!
+    check.dtype('weight', 'float32')
+    check.shape(!weight || (weight.shape.length === 1 && weight.shape[0] === columns), ['x', 'weight'], `weight to be [${columns}]`)
+    check.fixed('weight')
+    return { shape: x.shape, dtype, extent: x.extent }
+  },
+})
+
+/**
+ * x/√(mean of x² + eps)·weight over the last dimension (arXiv:1910.07467).
+ *
+ * @param x float [..., C]
+ * @param options.weight float32 [C]
+ * @throws ShapeError, DTypeError, ArgumentError
+ */
+export function rmsNorm(x: Value, options: { weight?: Value | undefined; eps: number; dtype?: DataType | undefined }): Value {
+  const { weight, ...attributes } = options
+  return rmsNormOp.one(rmsNorm, { x, weight }, attributes)
 }
 
 export const l2NormalizeOp = defineOp({

@@ -35,9 +35,11 @@ class AttentionKernel final : public CudaKernel {
     core::check_run(inputs[AttentionSpec::k].rows() == inputs[AttentionSpec::v].rows(), op(), "k and v have different counts");
     core::check_run(attention.queries.count == attention.keys.count, op(), "q and k have different numbers of sequences");
     attention.heads = spec_.heads;
+    attention.kv_heads = spec_.kv_heads;
     attention.head_size = spec_.head_size;
     attention.scale = spec_.scale;
     attention.causal = spec_.causal;
+    attention.window = spec_.window;
     if (bias.present()) {
       attention.bias = bias.as<const float>();
       attention.bias_stride = bias.row_stride;

@@ -16,6 +16,8 @@ constexpr KernelEntry kernel_table[] = {
     {"attention", make_attention},
     {"patchEmbed", make_patch_embed},
     {"layerNorm", make_layer_norm},
+    {"rmsNorm", make_rms_norm},
+    {"rotary", make_rotary},
     {"l2Normalize", make_l2_normalize},
     {"softmax", make_softmax},
     {"gather", make_gather},

@@ -7,6 +7,8 @@
 namespace chiasma::cuda {
 
 cudaError_t launch_layer_norm(const LayerNorm& arguments, cudaStream_t stream);
+cudaError_t launch_rms_norm(const RmsNorm& arguments, cudaStream_t stream);
+cudaError_t launch_rotary(const Rotary& arguments, cudaStream_t stream);
 cudaError_t launch_l2_normalize(const L2Normalize& arguments, cudaStream_t stream);
 cudaError_t launch_softmax(const Softmax& arguments, cudaStream_t stream);
 cudaError_t launch_gather(const Gather& arguments, cudaStream_t stream);

@@ -22,6 +22,8 @@ std::unique_ptr<core::Kernel> make_matmul(const core::KernelSpec& spec, CudaDevi
 std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_patch_embed(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_rms_norm(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_rotary(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, CudaDevice& device);

@@ -99,6 +99,8 @@ const Library library = {
             .error_text = [](int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); },
         },
     .layer_norm = on_stream<LayerNorm, launch_layer_norm>,
+    .rms_norm = on_stream<RmsNorm, launch_rms_norm>,
+    .rotary = on_stream<Rotary, launch_rotary>,
     .l2_normalize = on_stream<L2Normalize, launch_l2_normalize>,
     .softmax = on_stream<Softmax, launch_softmax>,
     .gather = on_stream<Gather, launch_gather>,

@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 4;
+constexpr uint32_t library_version = 5;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -54,6 +54,13 @@ struct LayerNorm {
   float eps;
 };
 
+struct RmsNorm {
+  Rows x, out;
+  int64_t rows, columns;
+  const float* weight;  // [columns], or null
+  float eps;
+};
+
 struct L2Normalize {
   Rows x, out;
   int64_t rows, columns;
@@ -63,6 +70,18 @@ struct L2Normalize {
 struct Softmax {
   Rows x, out;
   int64_t rows, columns;
+};
+
+// --- rotary ---
+
+// Row t of x [rows, heads · head_size] by row positions[t] of the table [table_rows, rotated], or, without positions, by row
+// t % length - (length - table_rows); it stays if that is below 0.
+struct Rotary {
+  Rows x, out;
+  Rows table;  // float32
+  const int32_t* positions;
+  int64_t length, table_rows, rows, heads, head_size, rotated;
+  FaultSlot slot;
 };
 
 // --- gather ---
@@ -192,9 +211,10 @@ struct Quantize {
 struct Attention {
   Rows q, k, v, out;
   Sequences queries, keys;
-  int64_t heads, head_size;
+  int64_t heads, kv_heads, head_size;
   float scale;
   bool causal;
+  int64_t window = -1;  // -1: none
   const float* bias;  // [2 · longest − 1, heads] of row stride bias_stride, or null
   int64_t bias_stride, longest;
   FaultSlot slot;
@@ -253,6 +273,8 @@ struct Library {
   Runtime runtime;
 
   int (*layer_norm)(const LayerNorm& arguments, StreamHandle stream);
+  int (*rms_norm)(const RmsNorm& arguments, StreamHandle stream);
+  int (*rotary)(const Rotary& arguments, StreamHandle stream);
   int (*l2_normalize)(const L2Normalize& arguments, StreamHandle stream);
   int (*softmax)(const Softmax& arguments, StreamHandle stream);
   int (*gather)(const Gather& arguments, StreamHandle stream);

@@ -1,4 +1,4 @@
-// layerNorm, l2Normalize, softmax: each row by itself. Row strides are free.
+// layerNorm, rmsNorm, l2Normalize, softmax: each row by itself. Row strides are free.
 #include <cmath>
 
 #include "cuda/kernels.h"
@@ -49,6 +49,27 @@ class LayerNormKernel final : public CudaKernel {
   float eps_;
 };
 
+class RmsNormKernel final : public CudaKernel {
+ public:
+  RmsNormKernel(const core::KernelSpec& spec, CudaDevice& device) : CudaKernel(device, spec), eps_(read_eps(spec)) {
+    const Operands operands(spec, {"x", "weight?"});
+    check_rows(operands);
+    operands.row(1, operands.input(0).columns());
+    spec.attributes.expect_only({"eps", "dtype"});
+  }
+
+  void run(const core::KernelArguments& arguments) override {
+    core::check_same(op(), arguments);
+    const TensorView& x = arguments.inputs[0];
+    const TensorView& weight = arguments.inputs[1];
+    launch(library().rms_norm, {rows_of(x), rows_of(arguments.outputs[0]), x.rows(), x.columns(), weight.present() ? weight.as<const float>() : nullptr, eps_},
+           arguments);
+  }
+
+ private:
+  float eps_;
+};
+
 class L2NormalizeKernel final : public CudaKernel {
  public:
   L2NormalizeKernel(const core::KernelSpec& spec, CudaDevice& device) : CudaKernel(device, spec), eps_(read_eps(spec)) {
@@ -83,6 +104,7 @@ class SoftmaxKernel final : public CudaKernel {
 }  // namespace
 
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<LayerNormKernel>(spec, device); }
+std::unique_ptr<core::Kernel> make_rms_norm(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<RmsNormKernel>(spec, device); }
 std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<L2NormalizeKernel>(spec, device); }
 std::unique_ptr<core::Kernel> make_softmax(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<SoftmaxKernel>(spec, device); }
 

@@ -1,4 +1,4 @@
-// layerNorm, l2Normalize, softmax: a warp for each row, sums in float32 in a fixed order. Bound by memory.
+// layerNorm, rmsNorm, l2Normalize, softmax: a warp for each row, sums in float32 in a fixed order. Bound by memory.
 #include "cuda/kernels.cuh"
 #include "cuda/rows.cuh"
 
@@ -45,6 +45,32 @@ __global__ void __launch_bounds__(row_threads) layer_norm_kernel(LayerNorm a, bo
       load_piece(bias, a.bias + column, count, weight_vectors);
 #pragma unroll
       for (int i = 0; i < piece_size; ++i) result[i] += bias[i];
+    }
+    store_piece(out + column, result, count, out_vectors);
+  });
+}
+
+template <class In, class Out, int Pieces>
+__global__ void __launch_bounds__(row_threads) rms_norm_kernel(RmsNorm a, bool in_vectors, bool out_vectors, bool weight_vectors) {
+  const int64_t row = row_of_warp();
+  if (row >= a.rows) return;
+  const LaneRow<In, Pieces> x(a.x, row, a.columns, in_vectors);
+  float squares = 0;
+  x.each([&](const float(&values)[piece_size], int64_t, int) {
+#pragma unroll
+    for (int i = 0; i < piece_size; ++i) squares += values[i] * values[i];
+  });
+  const float scale = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(a.columns) + a.eps);
+  Out* const out = static_cast<Out*>(a.out.data) + row * a.out.stride;
+  x.each([&](const float(&values)[piece_size], int64_t column, int count) {
+    float result[piece_size];
+#pragma unroll
+    for (int i = 0; i < piece_size; ++i) result[i] = values[i] * scale;
+    if (a.weight) {
+      float weight[piece_size];
+      load_piece(weight, a.weight + column, count, weight_vectors);
+#pragma unroll
+      for (int i = 0; i < piece_size; ++i) result[i] *= weight[i];
     }
     store_piece(out + column, result, count, out_vectors);
   });
@@ -124,6 +150,23 @@ cudaError_t launch_layer_norm(const LayerNorm& a, cudaStream_t stream) {
         default:
           return launch(layer_norm_kernel<In, Out, 0>);
       }
+    });
+  });
+}
+
+cudaError_t launch_rms_norm(const RmsNorm& a, cudaStream_t stream) {
+  const bool weight_vectors = is_aligned(a.weight);
+  return with_float(a.x.type, [&](auto in) {
+    return with_float(a.out.type, [&](auto out) {
+      using In = decltype(in);
+      using Out = decltype(out);
+      const auto launch = [&](auto kernel) {
+        return LAUNCH(kernel, grid_of_rows(a.rows), row_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out), weight_vectors);
+      };
+      const int64_t pieces = ceil_div(a.columns, piece_columns);
+      if (pieces <= 1) return launch(rms_norm_kernel<In, Out, 1>);  // a head
+      if (pieces <= 4) return launch(rms_norm_kernel<In, Out, 4>);
+      return launch(rms_norm_kernel<In, Out, 0>);
     });
   });
 }

@@ -69,6 +69,23 @@ t.test('every rule of a configuration, and the scaled values bit for bit', async
   }
 })
 
+t.test('processors that pad pictures, and that cut them into patches', async t => {
+  const cases = readJson(join(fixtures, '../processors/patched.json')) as { config: Record<string, unknown>; files: string[]; outputs: Record<string, { dims: number[]; sha256: string }> }[]
+  for (const { config, files, outputs } of cases) {
+    const paths = files.map(file => join(fixtures, file))
+    const made = await processorOf(config)(paths)
+    for (const [name, want] of Object.entries(outputs)) {
+      const { dims, data } = made[name as keyof typeof made]!
+      t.same({ dims, sha256: sha256(data) }, want, `${JSON.stringify(config)} ${name}`)
+    }
+    t.strictSame(Object.keys(made).sort(), Object.keys(outputs).sort())
+    const bytes = await processorOf(config)(paths, { output: 'uint8' })
+    t.equal(bytes.pixel_values.type, 'uint8')
+    t.equal(bytes.pixel_values.size, made.pixel_values.size)
+  }
+  await t.rejects(processorOf({ image_processor_type: 'ViltImageProcessor' })([join(fixtures, '20000x1.png')]), { code: 'ERR_IMAGE', index: 0 }, 'no side is left')
+})
+
 t.test('the parity images, CMYK and 16-bit grey among them', async t => {
   const processors: Record<string, Processor> = {
     hf_clip: clip,

@@ -88,7 +88,8 @@ t.test('fields that are missing or absurd are named, with the file', t => {
 
 t.test('processors that do more are refused, not approximated', t => {
   for (const [field, config] of [
-    ['image_processor_type', { image_processor_type: 'Siglip2ImageProcessor' }],
+    ['image_processor_type', { image_processor_type: 'PerceiverImageProcessor' }],
+    ['max_num_patches', { ...clip, max_num_patches: 256 }],
     ['image_processor_type', { image_processor_type: 'LevitImageProcessorFast' }],
     ['do_pad', { ...clip, do_pad: true }],
     ['size_divisor', { ...clip, size_divisor: 32 }],

@@ -12,8 +12,12 @@ const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
+  ...['visual-bert', 'uniter', 'vilt'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
+  // By make_joint_fixtures.py: text and picture together.
+  ...['visual-bert-random', 'visual-bert-vqa-holes', 'visual-bert-choice', 'visual-bert-pretraining', 'visual-bert-phrases'],
+  ...['vilt-odd', 'vilt-sizes', 'vilt-vqa', 'vilt-pictures', 'vilt-words'],
 ]
 const folders = new Map(names.map(name => [name, parityFolder(name) ?? '']))
 const more = process.env['CHIASMA_PARITY']

@@ -101,6 +101,8 @@ struct Problem {
   int64_t heads = 1, head_size = 1;
   std::vector<int32_t> queries, keys;  // lengths
   bool causal = false;
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t window = -1;
   bool uniform = false;  // lengths by attributes
   int64_t longest = 0;   // of the relative bias; 0 for none
   DType in = DType::float32, out = DType::float32;
@@ -129,8 +131,8 @@ struct Operands {
         cumulative_q(cumulative(problem.queries)),
         cumulative_k(cumulative(problem.keys)),
         q(cumulative_q.back() + problem.spare_rows, problem.heads * problem.head_size, problem.in, problem.gap),
-        k(cumulative_k.back() + problem.spare_rows, problem.heads * problem.head_size, problem.in, 2 * problem.gap),
-        v(cumulative_k.back() + problem.spare_rows, problem.heads * problem.head_size, problem.in, problem.gap),
+        k(cumulative_k.back() + problem.spare_rows, kv_heads() * problem.head_size, problem.in, 2 * problem.gap),
+        v(cumulative_k.back() + problem.spare_rows, kv_heads() * problem.head_size, problem.in, problem.gap),
         bias(std::max<int64_t>(2 * problem.longest - 1, 0), problem.heads, DType::float32, problem.gap) {
     std::mt19937 random(seed);
     q.fill(random, problem.spread);
@@ -146,6 +148,8 @@ struct Operands {
     spec.inputs = {q.view(), k.view(), v.view(), lengths(cumulative_q), lengths(cumulative_k), problem.longest ? bias.view() : TensorView{}};
     spec.outputs = {out.view()};
     spec.attributes.set("heads", static_cast<double>(problem.heads));
+    if (problem.kv_heads) spec.attributes.set("kvHeads", static_cast<double>(problem.kv_heads));
+    spec.attributes.set("window", static_cast<double>(problem.window));
     spec.attributes.set("scale", scale());
     spec.attributes.set("causal", problem.causal);
     spec.attributes.set("queryLength", problem.uniform ? static_cast<double>(problem.queries[0]) : 0.0);
@@ -153,6 +157,7 @@ struct Operands {
     spec.attributes.set("dtype", std::string(core::name_of(problem.out)));
     return spec;
   }
+  int64_t kv_heads() const { return problem.kv_heads ? problem.kv_heads : problem.heads; }
   double scale() const { return 1.0 / std::sqrt(static_cast<double>(problem.head_size)); }
 
   Problem problem;
@@ -176,29 +181,33 @@ Matrix run_on(core::Device& device, Operands& operands, int threads = 0) {
 
 // Row-major [Tq, H · D] in float64, NaN and infinity as IEEE arithmetic has them.
 std::vector<double> reference(const Operands& o) {
-  const int64_t columns = o.q.columns(), size = o.problem.head_size;
+  const int64_t columns = o.q.columns(), size = o.problem.head_size, kv_columns = o.k.columns(), share = o.problem.heads / o.kv_heads();
   const std::vector<double> q = o.q.values(), k = o.k.values(), v = o.v.values();
   std::vector<double> out(static_cast<size_t>(o.q.rows() * columns));
   for (size_t s = 0; s < o.problem.queries.size(); ++s) {
     const int64_t queries = o.problem.queries[s], keys = o.problem.keys[s], q0 = o.cumulative_q[s], k0 = o.cumulative_k[s];
     for (int64_t h = 0; h < o.problem.heads; ++h) {
       for (int64_t i = 0; i < queries; ++i) {
-        const int64_t seen = o.problem.causal ? std::clamp<int64_t>(i + 1 + keys - queries, 0, keys) : keys;
-        std::vector<double> weights(static_cast<size_t>(seen));
+        const int64_t place = i + keys - queries;
+        std::vector<int64_t> seen;
+        for (int64_t j = 0; j < keys; ++j) {
+          if (!(o.problem.causal && j > place) && (o.problem.window < 0 || std::abs(j - place) <= o.problem.window)) seen.push_back(j);
+        }
+        std::vector<double> weights;
         double most = -infinity, sum = 0;
         const double* const query = q.data() + (q0 + i) * columns + h * size;
-        for (int64_t j = 0; j < seen; ++j) {
-          const double* const key = k.data() + (k0 + j) * columns + h * size;
+        for (const int64_t j : seen) {
+          const double* const key = k.data() + (k0 + j) * kv_columns + h / share * size;
           double score = 0;
           for (int64_t d = 0; d < size; ++d) score += query[d] * key[d];
           score = score * o.scale() + (o.problem.longest ? o.bias.at(j - i + o.problem.longest - 1, h) : 0.0);
-          weights[static_cast<size_t>(j)] = score;
+          weights.push_back(score);
           if (!(score <= most)) most = score;
         }
         for (double& weight : weights) sum += weight = std::exp(weight - most);
-        for (int64_t d = 0; d < size && seen > 0; ++d) {
+        for (int64_t d = 0; d < size && !seen.empty(); ++d) {
           double value = 0;
-          for (int64_t j = 0; j < seen; ++j) value += weights[static_cast<size_t>(j)] * v[static_cast<size_t>((k0 + j) * columns + h * size + d)];
+          for (size_t n = 0; n < seen.size(); ++n) value += weights[n] * v[static_cast<size_t>((k0 + seen[n]) * kv_columns + h / share * size + d)];
           out[static_cast<size_t>((q0 + i) * columns + h * size + d)] = value / sum;
         }
       }
@@ -240,6 +249,16 @@ std::vector<Problem> problems() {
     list.push_back({.heads = 2, .head_size = 32, .queries = {length}, .keys = {length}, .causal = true, .longest = length, .out = DType::bfloat16});
     list.push_back({.heads = 2, .head_size = 20, .queries = {1, 3}, .keys = {length, 2 * length}, .causal = true, .longest = 2 * length + 2});
   }
+  // Windows: none but one key, narrower and wider than a tile, a block and the sequence; other counts of queries and keys; with fewer heads of keys.
+  for (const int64_t window : {0, 1, 3, 16, 64, 300}) {
+    for (const bool causal : {false, true}) {
+      list.push_back({.heads = 4, .head_size = 24, .queries = {5, 197, 600}, .keys = {5, 197, 600}, .causal = causal, .kv_heads = 2, .window = window, .gap = 3});
+      list.push_back({.heads = 2, .head_size = 16, .queries = {40, 9, 1}, .keys = {23, 310, 70}, .causal = causal, .window = window, .in = DType::bfloat16});
+      list.push_back({.heads = 2, .head_size = 8, .queries = {130}, .keys = {130}, .causal = causal, .window = window, .longest = 140, .out = DType::bfloat16});
+    }
+  }
+  list.push_back({.heads = 6, .head_size = 32, .queries = {50, 3}, .keys = {50, 3}, .kv_heads = 1, .in = DType::bfloat16, .gap = 7});
+  list.push_back({.heads = 6, .head_size = 20, .queries = {9, 130}, .keys = {9, 130}, .causal = true, .kv_heads = 3, .gap = 2});
   // Empty sequences on either side, queries that see no key, rows past the last sequence.
   list.push_back({.heads = 2, .head_size = 8, .queries = {0, 3, 0, 4, 9}, .keys = {2, 0, 0, 4, 5}, .causal = true, .gap = 5, .spare_rows = 4});
   list.push_back({.heads = 2, .head_size = 8, .queries = {3, 4}, .keys = {0, 4}, .longest = 9, .in = DType::bfloat16, .spare_rows = 1});
@@ -268,9 +287,10 @@ TEST("attention: equals the reference") {
 
 TEST("attention: of a row has the same bits in any call") {
   on_every_isa([](core::Device& device) {
-    for (const bool causal : {false, true}) {
+    for (const auto& [causal, window] : {std::pair(false, -1), std::pair(true, -1), std::pair(false, 20), std::pair(true, 70)}) {
       for (const DType dtype : {DType::float32, DType::bfloat16}) {
-        const Problem many{.heads = 3, .head_size = 24, .queries = {197, 1, 50, 300, 64}, .keys = {197, 1, 50, 300, 64}, .causal = causal, .in = dtype};
+        const Problem many{
+            .heads = 3, .head_size = 24, .queries = {197, 1, 50, 300, 64}, .keys = {197, 1, 50, 300, 64}, .causal = causal, .window = window, .in = dtype};
         Operands all(many, 7);
         const Matrix out = run_on(device, all);
         const Matrix single_thread = run_on(device, all, 1);
@@ -281,7 +301,7 @@ TEST("attention: of a row has the same bits in any call") {
           // The sequence alone, and its last query, or some query where all see everything, alone.
           for (const bool one : {false, true}) {
             const int32_t queries = one ? 1 : n;
-            const int64_t from = one ? (causal ? n - 1 : n / 3) : 0;
+            const int64_t from = one ? (causal || window >= 0 ? n - 1 : n / 3) : 0;
             Problem alone = many;
             alone.uniform = true;
             alone.queries = {queries};
@@ -304,8 +324,8 @@ TEST("attention: of a row has the same bits in any call") {
 TEST("attention: keeps NaN and infinity where they belong") {
   on_every_isa([](core::Device& device) {
     for (const float bad : {nan_value, std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
-      for (const bool causal : {false, true}) {
-        const Problem problem{.heads = 2, .head_size = 20, .queries = {30, 19, 300}, .keys = {30, 19, 300}, .causal = causal};
+      for (const auto& [causal, window] : {std::pair(false, -1), std::pair(true, -1), std::pair(false, 5), std::pair(true, 5)}) {
+        const Problem problem{.heads = 2, .head_size = 20, .queries = {30, 19, 300}, .keys = {30, 19, 300}, .causal = causal, .window = window};
         Operands clean(problem, 3);
         const Matrix before = run_on(device, clean);
         struct { Matrix Operands::*matrix; int64_t row; } places[] = {{&Operands::q, 35}, {&Operands::k, 40}, {&Operands::v, 40}, {&Operands::k, 330}};
@@ -317,7 +337,7 @@ TEST("attention: keeps NaN and infinity where they belong") {
           CHECK(worst(after, expected, problem) <= 1.0);
           const int64_t first = row < 49 ? 30 : 49, last = row < 49 ? 49 : 349;
           for (int64_t r = 0; r < after.rows(); ++r) {
-            const bool may_differ = matrix == &Operands::q ? r == row : r >= (causal ? row : first) && r < last;
+            const bool may_differ = matrix == &Operands::q ? r == row : r >= (causal ? row : first) && r < last && (window < 0 || std::abs(r - row) <= window);
             for (int64_t c = 0; c < after.columns(); ++c) {
               const bool column_may = c >= 20 && (matrix != &Operands::v || c == 23);
               if (may_differ && column_may) continue;
@@ -345,6 +365,9 @@ TEST("attention: refuses what it cannot take") {
   CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.inputs.pop_back(); }));
   CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("heads", 0.0); }));
   CHECK_THROWS(ErrorCode::shape, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("heads", 3.0); }));
+  CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("kvHeads", 0.0); }));
+  CHECK_THROWS(ErrorCode::shape, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("kvHeads", 1.0); }));
+  CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("window", -2.0); }));
   CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("scale", infinity); }));
   CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("mask", 1.0); }));
   CHECK_THROWS(ErrorCode::argument, making(ragged, [](core::KernelSpec& spec) { spec.attributes.set("queryLength", 3.0); }));

@@ -2,7 +2,7 @@ import { type Reference, sequences, sizeOf } from './array.js'
 import { softmaxRow } from './norm.js'
 
 /** Sequence by sequence, head by head, query by query. */
-export const attention: Reference = ([q, k, v, cuQ, cuK, relativeBias], { heads: H, scale, causal, queryLength, keyLength }) => {
+export const attention: Reference = ([q, k, v, cuQ, cuK, relativeBias], { heads: H, kvHeads: G = H, scale, causal, window = -1, queryLength, keyLength }) => {
   const width = q!.shape[1]!
   const D = width / H
   const data = new Float64Array(sizeOf(q!.shape))
@@ -13,17 +13,20 @@ export const attention: Reference = ([q, k, v, cuQ, cuK, relativeBias], { heads:
     const { begin: keyBegin, length: m } = keys[s]!
     for (let h = 0; h < H; ++h) {
       for (let i = 0; i < n; ++i) {
-        const seen = causal ? Math.min(m, Math.max(0, i + m - n + 1)) : m
-        if (seen === 0) continue
-        const scores = Float64Array.from({ length: seen }, (_, j) => {
+        const place = i + m - n
+        const seen = Array.from({ length: m }, (_, j) => j).filter((j) => !(causal && j > place) && !(window >= 0 && Math.abs(j - place) > window))
+        if (seen.length === 0) continue
+        const group = Math.floor(h / (H / G))
+        const at = (j: number, d: number) => (keyBegin + j) * G * D + group * D + d
+        const scores = Float64Array.from(seen, (j) => {
           let product = 0
-          for (let d = 0; d < D; ++d) product += q!.data[(begin + i) * width + h * D + d]! * k!.data[(keyBegin + j) * width + h * D + d]!
+          for (let d = 0; d < D; ++d) product += q!.data[(begin + i) * width + h * D + d]! * k!.data[at(j, d)]!
           return product * scale + (relativeBias ? relativeBias.data[(j - i + L - 1) * H + h]! : 0)
         })
         const shares = softmaxRow(scores)
         for (let d = 0; d < D; ++d) {
           let result = 0
-          for (let j = 0; j < seen; ++j) result += shares[j]! * v!.data[(keyBegin + j) * width + h * D + d]!
+          seen.forEach((j, n) => (result += shares[n]! * v!.data[at(j, d)]!))
           data[(begin + i) * width + h * D + d] = result
         }
       }

@@ -5,7 +5,8 @@ import { fromRows, type Reference, rowsOf } from './array.js'
 import { attention } from './attention.js'
 import { add, cast, div, mul, sub, unary } from './elementwise.js'
 import { linear, matmul, patchEmbed } from './linear.js'
-import { l2Normalize, layerNorm, softmax } from './norm.js'
+import { l2Normalize, layerNorm, rmsNorm, softmax } from './norm.js'
+import { rotary } from './rotary.js'
 import { gather, pickToken, pool, prependRows, repeatRows, scatter } from './rows.js'
 import { cosineTopK } from './search.js'
 
@@ -20,6 +21,8 @@ export const references: Readonly<Record<OpName, Reference>> = {
   attention,
   patchEmbed,
   layerNorm,
+  rmsNorm,
+  rotary,
   gather,
   scatter,
   pickToken,

@@ -11,6 +11,14 @@ export const layerNorm: Reference = ([x, weight, bias], { eps }) => {
   return [fromRows(x!.shape, rows)]
 }
 
+export const rmsNorm: Reference = ([x, weight], { eps }) => {
+  const rows = rowsOf(x!).map((row) => {
+    const meanSquare = sum(row.map((value) => value * value)) / row.length
+    return row.map((value, i) => (value / Math.sqrt(meanSquare + eps)) * (weight?.data[i] ?? 1))
+  })
+  return [fromRows(x!.shape, rows)]
+}
+
 export const l2Normalize: Reference = ([x], { eps }) => {
   const rows = rowsOf(x!).map((row) => {
     const norm = Math.max(Math.sqrt(sum(row.map((value) => value * value))), eps)

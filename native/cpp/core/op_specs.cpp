@@ -46,11 +46,17 @@ MatmulSpec::MatmulSpec(const KernelSpec& spec) {
 AttentionSpec::AttentionSpec(const KernelSpec& spec) {
   const Operands operands(spec, {"q", "k", "v", "cuSeqlensQ?", "cuSeqlensK?", "relativeBias?"});
   const Attributes& attributes = spec.attributes;
-  attributes.expect_only({"heads", "scale", "causal", "queryLength", "keyLength", "dtype"});
+  attributes.expect_only({"heads", "kvHeads", "window", "scale", "causal", "queryLength", "keyLength", "dtype"});
   heads = attributes.integer("heads");
+  kv_heads = attributes.integer("kvHeads", heads);
+  window = attributes.integer("window", -1);
   scale = static_cast<float>(attributes.number("scale"));
   causal = attributes.boolean("causal", false);
   if (heads < 1) operands.refuse(ErrorCode::argument, "heads is " + std::to_string(heads) + "; expected at least 1");
+  if (kv_heads < 1 || heads % kv_heads != 0) {
+    operands.refuse(ErrorCode::argument, "kvHeads is " + std::to_string(kv_heads) + "; expected a divisor of heads, " + std::to_string(heads));
+  }
+  if (window < -1) operands.refuse(ErrorCode::argument, "window is " + std::to_string(window) + "; expected at least 0, or -1 for none");
   if (!std::isfinite(scale)) operands.refuse(ErrorCode::argument, "scale is not finite in float32");
   for (const size_t i : {q, k, v}) {
     operands.floats(i);
@@ -59,9 +65,9 @@ AttentionSpec::AttentionSpec(const KernelSpec& spec) {
   const int64_t columns = operands.input(q).shape[1];
   if (columns < 1 || columns % heads != 0) operands.refuse_shape(q, "a multiple of " + std::to_string(heads) + " columns, a share for each head");
   head_size = columns / heads;
-  const std::vector<int64_t> keys = {operands.input(k).shape[0], columns};
+  const std::vector<int64_t> keys = {operands.input(k).shape[0], kv_heads * head_size};
   for (const size_t i : {k, v}) {
-    if (operands.input(i).shape[0] != keys[0] || operands.input(i).shape[1] != columns) operands.refuse_shape(i, text_of(keys));
+    if (operands.input(i).shape[0] != keys[0] || operands.input(i).shape[1] != keys[1]) operands.refuse_shape(i, text_of(keys));
   }
   operands.result({operands.input(q).shape[0], columns});
   query_length = check_sequences(operands, spec, lengths_q, q, "queryLength");
@@ -82,6 +88,34 @@ AttentionSpec::AttentionSpec(const KernelSpec& spec) {
     operands.refuse(ErrorCode::argument, "sequences have " + std::to_string(longest) + " rows, but relativeBias serves " +
                                              std::to_string((table.shape[0] + 1) / 2) + " at most");
   }
+}
+
+RotarySpec::RotarySpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"x", "table", "positions?"});
+  operands.floats(x);
+  operands.rank(x, 2, "[T, heads · head size]");
+  operands.dtype(table, {DType::float32});
+  operands.rank(table, 2, "[L, R]");
+  operands.dtype(positions, {DType::int32});
+  operands.rank(positions, 1, "[T]");
+  spec.attributes.expect_only({"heads", "length", "dtype"});
+  heads = spec.attributes.integer("heads");
+  if (heads < 1) operands.refuse(ErrorCode::argument, "heads is " + std::to_string(heads) + "; expected at least 1");
+  const int64_t rows = operands.input(x).shape[0], columns = operands.input(x).shape[1];
+  if (columns < 1 || columns % heads != 0) operands.refuse_shape(x, "a multiple of " + std::to_string(heads) + " columns, a share for each head");
+  head_size = columns / heads;
+  rotated = operands.input(table).shape[1];
+  if (rotated % 2 != 0 || rotated > head_size) operands.refuse_shape(table, "an even number of columns, at most " + std::to_string(head_size));
+  length = spec.attributes.integer("length", 0);
+  if (operands.input(positions).present()) {
+    if (operands.input(positions).shape[0] != rows) operands.refuse_shape(positions, text_of({rows}));
+    if (length != 0) operands.refuse(ErrorCode::argument, "positions and length are both given; expected one of them");
+  } else {
+    if (length < 1) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + " and positions is absent; expected one of them");
+    if (rows % length != 0) operands.refuse_shape(x, "a multiple of " + std::to_string(length) + " rows");
+    if (operands.input(table).shape[0] > length) operands.refuse_shape(table, "at most " + std::to_string(length) + " rows");
+  }
+  operands.result_like(x);
 }
 
 PatchEmbedSpec::PatchEmbedSpec(const KernelSpec& spec) {

@@ -32,10 +32,24 @@ struct AttentionSpec {
 
   explicit AttentionSpec(const KernelSpec& spec);
 
-  int64_t heads = 1, head_size = 1;
+  int64_t heads = 1, kv_heads = 1, head_size = 1;
   int64_t query_length = 0, key_length = 0;  // 0: by cumulative lengths
   float scale = 1;
   bool causal = false;
+  int64_t window = -1;  // -1: none
+
+  // The head of keys and values that a head of queries sees.
+  int64_t kv_head(int64_t head) const noexcept { return head / (heads / kv_heads); }
+};
+
+struct RotarySpec {
+  enum Input : size_t { x, table, positions };
+
+  explicit RotarySpec(const KernelSpec& spec);
+
+  int64_t heads = 1, head_size = 1;
+  int64_t rotated = 0;  // features of a head
+  int64_t length = 0;   // of each sequence, whose last rows have those of the table; 0: by positions
 };
 
 constexpr int64_t pixel_channels = 3;

@@ -1,4 +1,4 @@
-// attention: softmax(q·kᵀ·scale + bias)·v per sequence and head, without padding. The work is cut into units of (sequence, run of queries,
+// attention: softmax(q·kᵀ·scale + bias)·v per sequence and head, without padding and without keys outside a window. The work is cut into units of (sequence, run of queries,
 // head), heads innermost so that neighbours share memory pages; small units are grouped into one task of the pool.
 // Letters: Tq, Tk rows; S sequences; H heads; D head size; L the longest sequence that the bias table serves.
 #include "cpu/attention.h"
@@ -26,6 +26,7 @@ using core::TensorView;
 
 constexpr int64_t alignment = 64;
 constexpr int64_t min_query_run = 48;     // below it, packing a head's keys and values again costs more than an idle thread
+constexpr int64_t no_limit = int64_t{1} << 48;  // of keys that a query sees, in a sum that cannot overflow
 constexpr int64_t task_products = 1 << 18;  // multiply-adds that make a task worth its scheduling
 
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
@@ -68,7 +69,8 @@ class AttentionKernel final : public core::Kernel {
     first_unit[0] = 0;
     for (int64_t s = 0; s < queries.count(); ++s) {
       first_unit[s + 1] = first_unit[s] + runs(queries.length(s), query_run) * spec_.heads;
-      products += queries.length(s) * keys.length(s) * spec_.head_size * spec_.heads;
+      const int64_t seen = std::min(keys.length(s), spec_.window < 0 ? no_limit : 2 * std::min(spec_.window, no_limit) + 1);
+      products += queries.length(s) * seen * spec_.head_size * spec_.heads;
     }
     const int64_t units = first_unit[queries.count()];
     if (units == 0) return;
@@ -139,12 +141,13 @@ class AttentionKernel final : public core::Kernel {
     const int64_t key_row = keys.begin(sequence);
     run.q = head_rows(inputs[AttentionSpec::q], query_row, head);
     run.out = head_rows(out, query_row, head);
-    run.k = head_rows(inputs[AttentionSpec::k], key_row, head);
-    run.v = head_rows(inputs[AttentionSpec::v], key_row, head);
+    run.k = head_rows(inputs[AttentionSpec::k], key_row, spec_.kv_head(head));
+    run.v = head_rows(inputs[AttentionSpec::v], key_row, spec_.kv_head(head));
     run.queries = std::min(query_run, queries.length(sequence) - first_query);
     run.keys = keys.length(sequence);
-    run.causal = spec_.causal;
-    run.visible = spec_.causal ? first_query + 1 + run.keys - queries.length(sequence) : run.keys;
+    run.place = first_query + run.keys - queries.length(sequence);
+    run.before = spec_.window < 0 ? no_limit : std::min(spec_.window, no_limit);
+    run.after = spec_.causal ? 0 : run.before;
     run.head_size = spec_.head_size;
     run.scale = spec_.scale;
     run.bias = nullptr;

@@ -10,6 +10,7 @@
 #include "cpu/norm.h"
 #include "cpu/patch_embed.h"
 #include "cpu/pool.h"
+#include "cpu/rotary.h"
 #include "cpu/search.h"
 
 namespace chiasma::cpu {
@@ -21,6 +22,8 @@ std::span<const KernelEntry> kernel_table() {
       {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
       {"layerNorm", make_layer_norm},
+      {"rmsNorm", make_rms_norm},
+      {"rotary", make_rotary},
       {"l2Normalize", make_l2_normalize},
       {"softmax", make_softmax},
       {"gather", make_gather},

@@ -1,4 +1,4 @@
-// layerNorm, l2Normalize, softmax: each row by itself, rows shared out to the pool. Row strides are free.
+// layerNorm, rmsNorm, l2Normalize, softmax: each row by itself, rows shared out to the pool. Row strides are free.
 #include "cpu/norm.h"
 
 #include <cmath>
@@ -56,6 +56,32 @@ class LayerNormKernel final : public core::Kernel {
   float eps_;
 };
 
+class RmsNormKernel final : public core::Kernel {
+ public:
+  RmsNormKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd) {
+    const Operands operands(spec, {"x", "weight?"});
+    check_rows(operands);
+    operands.row(1, operands.input(0).columns());
+    eps_ = read_eps(spec);
+    spec.attributes.expect_only({"eps", "dtype"});
+  }
+
+  void run(const core::KernelArguments& arguments) override {
+    check_same("rmsNorm", arguments);
+    const core::TensorView& x = arguments.inputs[0];
+    const core::TensorView& weight = arguments.inputs[1];
+    const InRows in = in_rows(x);
+    const OutRows out = out_rows(arguments.outputs[0]);
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+      simd_.rms_norm(at(in, begin), at(out, begin), end - begin, x.columns(), weight.present() ? weight.as<const float>() : nullptr, eps_);
+    });
+  }
+
+ private:
+  const RowFunctions& simd_;
+  float eps_;
+};
+
 class L2NormalizeKernel final : public core::Kernel {
  public:
   L2NormalizeKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd) {
@@ -104,6 +130,9 @@ class SoftmaxKernel final : public core::Kernel {
 
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, const SimdKernels& simd) {
   return std::make_unique<LayerNormKernel>(spec, *simd.rows);
+}
+std::unique_ptr<core::Kernel> make_rms_norm(const core::KernelSpec& spec, const SimdKernels& simd) {
+  return std::make_unique<RmsNormKernel>(spec, *simd.rows);
 }
 std::unique_ptr<core::Kernel> make_l2_normalize(const core::KernelSpec& spec, const SimdKernels& simd) {
   return std::make_unique<L2NormalizeKernel>(spec, *simd.rows);

@@ -1,4 +1,5 @@
-// attention against float64: head sizes, strides and alignments, self and cross, causal, ragged, empty, bias, infinity behind the mask, and faults in lengths.
+// attention against float64: head sizes, strides and alignments, self and cross, causal, windows, fewer heads of keys, ragged, empty, bias, infinity behind the
+// mask, and faults in lengths.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -21,7 +22,10 @@ using test::Matrix;
 struct Case {
   std::vector<int32_t> queries = {}, keys = {};  // lengths of the sequences; no keys: the same
   int64_t heads = 1, head_size = 16;
-  bool causal = false, bias = false, ragged = true;
+  int64_t kv_heads = 0;  // 0: as many as heads
+  bool causal = false;
+  int64_t window = -1;
+  bool bias = false, ragged = true;
   int64_t extra_rows = 0;               // past the last sequence
   int64_t gap = 0, offset = 0;          // of each operand: elements between rows, and before the first
   float size = 1;
@@ -39,14 +43,15 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   NOTE("head size " + std::to_string(c.head_size));
   const std::vector<int32_t>& key_lengths = c.keys.empty() ? c.queries : c.keys;
   const std::vector<int32_t> query_starts = cumulative(c.queries), key_starts = cumulative(key_lengths);
-  const int64_t columns = c.heads * c.head_size, stride = columns + c.gap;
+  const int64_t columns = c.heads * c.head_size, stride = columns + c.gap, kv_heads = c.kv_heads ? c.kv_heads : c.heads;
+  const int64_t kv_columns = kv_heads * c.head_size, kv_stride = kv_columns + c.gap;
   const int64_t query_rows = query_starts.back() + c.extra_rows, key_rows = key_starts.back() + c.extra_rows;
-  const Matrix<T> q(query_rows, columns, stride, 1, c.size, c.offset), k(key_rows, columns, stride, 2, c.size, c.offset);
-  Matrix<T> v(key_rows, columns, stride, 3, 1, c.offset);
+  const Matrix<T> q(query_rows, columns, stride, 1, c.size, c.offset), k(key_rows, kv_columns, kv_stride, 2, c.size, c.offset);
+  Matrix<T> v(key_rows, kv_columns, kv_stride, 3, 1, c.offset);
   const Matrix<Out> out(query_rows, columns, stride, 4, 1, c.offset);
   for (const auto& [at, value] : c.wild_values) {
     v.values[static_cast<size_t>(at)] = value;
-    v.data()[at / columns * stride + at % columns] = round_to<T>(value);
+    v.data()[at / kv_columns * kv_stride + at % kv_columns] = round_to<T>(value);
   }
   int64_t longest = 1;
   for (const int32_t length : c.queries) longest = std::max<int64_t>(longest, length);
@@ -64,6 +69,8 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   a.queries = {c.ragged ? device_queries.get() : nullptr, c.ragged ? 0 : c.queries[0], sequences, query_rows};
   a.keys = {c.ragged ? device_keys.get() : nullptr, c.ragged ? 0 : key_lengths[0], sequences, key_rows};
   a.heads = c.heads;
+  a.kv_heads = kv_heads;
+  a.window = c.window;
   a.head_size = c.head_size;
   a.scale = 1 / std::sqrt(static_cast<float>(c.head_size));
   a.causal = c.causal;
@@ -85,11 +92,14 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
     for (int64_t h = 0; h < c.heads; ++h) {
       for (int64_t i = 0; i < c.queries[s]; ++i) {
         const int64_t row = query_starts[s] + i;
+        const int64_t place = i + key_lengths[s] - c.queries[s], kv_column = h / (c.heads / kv_heads) * c.head_size;
         std::vector<double> scores;
+        std::vector<int64_t> seen;
         for (int64_t j = 0; j < key_lengths[s]; ++j) {
-          if (c.causal && j > i + key_lengths[s] - c.queries[s]) continue;
+          if ((c.causal && j > place) || (c.window >= 0 && std::abs(j - place) > c.window)) continue;
+          seen.push_back(j);
           double score = 0;
-          for (int64_t d = 0; d < c.head_size; ++d) score += q.at(row, h * c.head_size + d) * k.at(key_starts[s] + j, h * c.head_size + d);
+          for (int64_t d = 0; d < c.head_size; ++d) score += q.at(row, h * c.head_size + d) * k.at(key_starts[s] + j, kv_column + d);
           scores.push_back(score * static_cast<double>(a.scale) + (c.bias ? bias.at(j - i + longest - 1, h) : 0));
         }
         if (scores.empty()) continue;
@@ -98,7 +108,7 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
         for (double& score : scores) sum += score = std::exp(score - largest);
         for (int64_t d = 0; d < c.head_size; ++d) {
           double& value = expected[static_cast<size_t>(row * columns + h * c.head_size + d)];
-          for (size_t j = 0; j < scores.size(); ++j) value += scores[j] / sum * v.at(key_starts[s] + static_cast<int64_t>(j), h * c.head_size + d);
+          for (size_t j = 0; j < scores.size(); ++j) value += scores[j] / sum * v.at(key_starts[s] + seen[j], kv_column + d);
         }
       }
     }
@@ -147,6 +157,24 @@ TEST("attention: fixed lengths, cross, causal") {
   }
 }
 
+TEST("attention: windows") {
+  for (const bool causal : {false, true}) {
+    for (const int64_t window : {0, 1, 20, 64, 500}) {
+      NOTE("window " + std::to_string(window));
+      run_case<bf16, bf16>({.queries = {150, 0, 70}, .causal = causal, .window = window}, bf16_tolerance);
+      run_case<float, float>({.queries = {70, 0, 9}, .causal = causal, .window = window}, float_tolerance);
+    }
+    run_case<f16, f16>({.queries = {90, 1, 30}, .keys = {65, 130, 200}, .head_size = 32, .causal = causal, .window = 10}, f16_tolerance);  // some see nothing
+    run_case<bf16, bf16>({.queries = {90}, .head_size = 8, .causal = causal, .window = 9, .bias = true}, bf16_tolerance);
+  }
+}
+
+TEST("attention: fewer heads of keys and values") {
+  run_case<bf16, bf16>({.queries = {70, 3}, .heads = 4, .kv_heads = 2}, bf16_tolerance);
+  run_case<bf16, bf16>({.queries = {30}, .heads = 6, .head_size = 12, .kv_heads = 1, .causal = true, .gap = 2}, bf16_tolerance);
+  run_case<float, float>({.queries = {40, 3}, .heads = 6, .kv_heads = 3, .causal = true}, float_tolerance);
+}
+
 TEST("attention: ragged, empty sequences, rows past the last") {
   for (const bool causal : {false, true}) {
     const Case c{.queries = {0, 5, 1, 0, 64, 65, 0, 130, 2, 0}, .heads = 2, .causal = causal, .extra_rows = 67};
@@ -175,6 +203,8 @@ TEST("attention: what is not finite behind the causal mask is not seen") {
   run_case<bf16, bf16>({.queries = {210}, .head_size = 8, .causal = true, .wild_values = wild}, bf16_tolerance);
   run_case<f16, f16>({.queries = {210}, .head_size = 8, .causal = true, .wild_values = wild}, f16_tolerance);
   run_case<float, float>({.queries = {210}, .head_size = 8, .causal = true, .wild_values = wild}, float_tolerance);
+  run_case<bf16, bf16>({.queries = {210}, .head_size = 8, .window = 30, .wild_values = wild}, bf16_tolerance);
+  run_case<float, float>({.queries = {210}, .head_size = 8, .window = 30, .wild_values = wild}, float_tolerance);
 }
 
 TEST("attention: a sequence has the same bits alone and among others") {
@@ -210,7 +240,7 @@ TEST("attention: wrong lengths are reported, and nothing is read out of bounds")
     a.out = out.view();
     a.queries = {device_queries.get(), 0, static_cast<int64_t>(queries.size()) - 1, 10};
     a.keys = {device_keys.get(), 0, static_cast<int64_t>(keys.size()) - 1, 10};
-    a.heads = 1;
+    a.heads = a.kv_heads = 1;
     a.head_size = 16;
     a.scale = 1;
     a.bias = bias.data();

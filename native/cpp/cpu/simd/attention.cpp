@@ -25,6 +25,7 @@ constexpr int64_t value_block = 64;             // keys whose values stay in the
 constexpr int64_t vectors(int64_t columns) { return (columns + lanes - 1) / lanes; }
 constexpr int64_t padded(int64_t columns) { return vectors(columns) * lanes; }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // c [R, V·lanes] (+)= a [R, k] · b [k, V·lanes]
 template <int R, int V>
@@ -163,13 +164,18 @@ void pack_values(const T* v, int64_t stride, int64_t keys, int64_t head_size, fl
   }
 }
 
-// scores [rows, padded(visible)] = q · kᵀ for the panels that hold the first `visible` keys of the block.
-void compute_scores(const float* q, int64_t rows, int64_t head_size, const float* panels, int64_t keys, int64_t visible, float* scores,
+// Some keys of a block: [begin, end).
+struct Range {
+  int64_t begin, end;
+};
+
+// scores [rows, padded(keys)] = q · kᵀ for the panels that hold the block's keys of `seen`.
+void compute_scores(const float* q, int64_t rows, int64_t head_size, const float* panels, int64_t keys, Range seen, float* scores,
                     int64_t scores_stride) {
   const Groups groups(vectors(keys));
-  for (int64_t g = 0; g < groups.count && groups.begin(g) * lanes < visible; ++g) {
+  for (int64_t g = 0; g < groups.count && groups.begin(g) * lanes < seen.end; ++g) {
     const int64_t width = groups.size(g) * lanes;
-    for (int64_t r = 0; r < rows; r += tile_rows) {
+    for (int64_t r = 0; r < rows && groups.begin(g + 1) * lanes > seen.begin; r += tile_rows) {
       const MultiplyTile tile = tile_for(static_cast<int>(smaller(tile_rows, rows - r)), groups.size(g));
       tile(head_size, q + r * head_size, head_size, panels, width, scores + r * scores_stride + groups.begin(g) * lanes, scores_stride, false);
     }
@@ -185,6 +191,7 @@ CHIASMA_INLINE Vec weight(Vec x) {
 
 // What a row of the online softmax carries from block to block.
 struct Row {
+  Range seen;  // keys of the block
   float* scores;
   const float* bias;  // of the block's first key, or null
   float* most;
@@ -192,20 +199,23 @@ struct Row {
   float* out;
 };
 
-// Turns the scores of R rows with n > 0 keys each into weights p = exp(score − greatest so far) and brings the rows' state to the new
-// greatest. Several rows at once only hide the latency of their sums.
+// Turns the scores of R rows into weights p = exp(score − greatest so far), over the keys [begin, n) that any of them sees, and brings the
+// rows' state to the new greatest. What a row does not see weighs nothing, as if it were not there. begin is a multiple of the lanes, and n
+// greater. Several rows at once only hide the latency of their sums.
 template <int R>
-void soften(const Row (&row)[R], int64_t n, int64_t out_columns) {
+void soften(const Row (&row)[R], int64_t begin, int64_t n, int64_t out_columns) {
   const Vec least = set(-INFINITY);
   Vec greatest[R];
   for (int i = 0; i < R; ++i) greatest[i] = least;
-  for (int64_t j = 0; j < n; j += lanes) {
+  for (int64_t j = begin; j < n; j += lanes) {
     const int count = static_cast<int>(smaller(lanes, n - j));
     for (int i = 0; i < R; ++i) {
       Vec score = load(row[i].scores + j);
       if (row[i].bias) score = score + (count < lanes ? load_part(row[i].bias + j, count) : load(row[i].bias + j));
-      if (count < lanes) score = select_first(count, score, least);
-      if (row[i].bias || count < lanes) store(row[i].scores + j, score);
+      const bool begins = j < row[i].seen.begin, ends = j + lanes > row[i].seen.end;
+      if (ends) score = select_first(static_cast<int>(larger(row[i].seen.end - j, 0)), score, least);
+      if (begins) score = select_first(static_cast<int>(smaller(row[i].seen.begin - j, lanes)), least, score);
+      if (row[i].bias || begins || ends) store(row[i].scores + j, score);
       greatest[i] = max(score, greatest[i]);
     }
   }
@@ -222,7 +232,7 @@ void soften(const Row (&row)[R], int64_t n, int64_t out_columns) {
     *row[i].most = new_most;
     total[i] = zero();
   }
-  for (int64_t j = 0; j < n; j += lanes) {
+  for (int64_t j = begin; j < n; j += lanes) {
     for (int i = 0; i < R; ++i) {
       const Vec p = weight(load(row[i].scores + j) - shift[i]);
       store(row[i].scores + j, p);
@@ -236,28 +246,28 @@ void soften(const Row (&row)[R], int64_t n, int64_t out_columns) {
   }
 }
 
-// out [rows, padded(D)] += p [rows, seen[r]] · v. `seen` does not decrease from row to row.
-void add_values(const float* p, int64_t p_stride, const int64_t* seen, int64_t rows, const float* v, int64_t v_columns, float* out) {
+// out [rows, padded(D)] += p · v over the keys that each row sees. Neither begin nor end of `seen` decreases from row to row.
+void add_values(const float* p, int64_t p_stride, const Range* seen, int64_t rows, const float* v, int64_t v_columns, float* out) {
   const Groups groups(vectors(v_columns));
-  for (int64_t j = 0; j < seen[rows - 1]; j += value_block) {
+  const int64_t last = seen[rows - 1].end;
+  for (int64_t j = seen[0].begin / value_block * value_block; j < last; j += value_block) {
     for (int64_t r = 0; r < rows; r += tile_rows) {
       const int count = static_cast<int>(smaller(tile_rows, rows - r));
-      // Keys that all rows of the tile see, then those that only the later rows do.
-      const int64_t end = smaller(j + value_block, seen[r + count - 1]);
-      const int64_t common = smaller(end, seen[r]);
-      for (int64_t g = 0; g < groups.count && j < end; ++g) {
-        const float* values = v + groups.begin(g) * lanes;
+      const auto within = [=](int64_t key) { return smaller(j + value_block, larger(j, key)); };
+      // Keys that all rows of the tile see; each row's before and behind them are its own.
+      int64_t common = within(seen[r + count - 1].begin), common_end = within(seen[r].end);
+      if (common >= common_end) common = common_end = within(last);
+      for (int64_t g = 0; g < groups.count; ++g) {
+        const float* const values = v + groups.begin(g) * lanes;
         float* const to = out + r * v_columns + groups.begin(g) * lanes;
-        if (j < common) {
-          tile_for(count, groups.size(g))(common - j, p + r * p_stride + j, p_stride, values + j * v_columns, v_columns, to, v_columns, true);
-        }
-        for (int i = 1; i < count; ++i) {
-          const int64_t from = common > j ? common : j;
-          const int64_t more = smaller(end, seen[r + i]) - from;
-          if (more <= 0) continue;
-          tile_for(1, groups.size(g))(more, p + (r + i) * p_stride + from, p_stride, values + from * v_columns, v_columns, to + i * v_columns,
-                                      v_columns, true);
-        }
+        const auto add = [&](int first, int many, int64_t from, int64_t end) {
+          if (from >= end) return;
+          tile_for(many, groups.size(g))(end - from, p + (r + first) * p_stride + from, p_stride, values + from * v_columns, v_columns,
+                                         to + first * v_columns, v_columns, true);
+        };
+        for (int i = 0; i < count; ++i) add(i, 1, within(seen[r + i].begin), smaller(common, within(seen[r + i].end)));
+        add(0, count, common, common_end);
+        for (int i = 0; i < count; ++i) add(i, 1, larger(common_end, within(seen[r + i].begin)), within(seen[r + i].end));
       }
     }
   }
@@ -281,9 +291,9 @@ void with_rows(const AttentionRows& rows, int64_t first, F&& f) {
 }
 
 // Keys that query r sees.
-int64_t seen_by(const AttentionRun& run, int64_t r) {
-  const int64_t seen = smaller(run.causal ? run.visible + r : run.visible, run.keys);
-  return seen > 0 ? seen : 0;
+Range seen_by(const AttentionRun& run, int64_t r) {
+  const int64_t begin = larger(run.place + r - run.before, 0);
+  return {begin, larger(smaller(run.place + r + run.after + 1, run.keys), begin)};
 }
 
 void run_attention(const AttentionRun& run, void* memory) {
@@ -298,41 +308,47 @@ void run_attention(const AttentionRun& run, void* memory) {
     scratch.sum[r] = 0.0f;
   }
 
-  const int64_t all_seen = seen_by(run, run.queries - 1);
-  for (int64_t begin = 0; begin < all_seen; begin += key_block) {
-    const int64_t keys = smaller(key_block, all_seen - begin);
+  // Blocks are counted from the sequence's first key; what no query here sees of them is left out, in whole registers.
+  const int64_t first_seen = seen_by(run, 0).begin / lanes * lanes, all_seen = seen_by(run, run.queries - 1).end;
+  for (int64_t block = first_seen / key_block * key_block; block < all_seen; block += key_block) {
+    const int64_t begin = larger(block, first_seen);
+    const int64_t keys = smaller(block + key_block, all_seen) - begin;
     const int64_t scores_stride = padded(keys);
     with_rows(run.k, begin, [&](const auto* k) { pack_keys(k, run.k.stride, keys, head_size, scratch.k); });
     with_rows(run.v, begin, [&](const auto* v) { pack_values(v, run.v.stride, keys, head_size, scratch.v); });
     for (int64_t first = 0; first < run.queries; first += query_block) {
       const int64_t rows = smaller(query_block, run.queries - first);
-      int64_t seen[query_block];  // of this block's keys
+      Range seen[query_block];  // of these keys
       for (int64_t r = 0; r < rows; ++r) {
-        const int64_t here = seen_by(run, first + r) - begin;
-        seen[r] = here < 0 ? 0 : smaller(here, keys);
+        const Range all = seen_by(run, first + r);
+        seen[r].begin = smaller(larger(all.begin - begin, 0), keys);
+        seen[r].end = smaller(larger(all.end - begin, 0), keys);
       }
-      if (seen[rows - 1] == 0) continue;
+      const Range any = {seen[0].begin, seen[rows - 1].end};
+      if (any.begin >= any.end) continue;
       float* const out = scratch.out + first * columns;
-      compute_scores(scratch.q + first * head_size, rows, head_size, scratch.k, keys, seen[rows - 1], scratch.scores, scores_stride);
+      compute_scores(scratch.q + first * head_size, rows, head_size, scratch.k, keys, any, scratch.scores, scores_stride);
       const auto row = [&](int64_t r) {
         const float* bias = run.bias ? run.bias + begin - (first + r) : nullptr;
-        return Row{scratch.scores + r * scores_stride, bias, scratch.most + first + r, scratch.sum + first + r, out + r * columns};
+        return Row{seen[r], scratch.scores + r * scores_stride, bias, scratch.most + first + r, scratch.sum + first + r, out + r * columns};
       };
       for (int64_t r = 0; r < rows;) {
-        if (r + 4 <= rows && seen[r] == seen[r + 3] && seen[r] > 0) {
-          soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, seen[r], columns);
-          r += 4;
-        } else {
-          if (seen[r] > 0) soften<1>({row(r)}, seen[r], columns);
-          r += 1;
+        const int64_t more = r + 4 <= rows && seen[r].end > seen[r].begin && seen[r + 3].end > seen[r + 3].begin ? 4 : 1;
+        const Range together = {seen[r].begin / lanes * lanes, seen[r + more - 1].end};
+        if (more == 4) {
+          soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, together.begin, together.end, columns);
+        } else if (seen[r].end > seen[r].begin) {
+          soften<1>({row(r)}, together.begin, together.end, columns);
         }
+        r += more;
       }
       add_values(scratch.scores, scores_stride, seen, rows, scratch.v, columns, out);
     }
   }
 
   for (int64_t r = 0; r < run.queries; ++r) {
-    const float factor = seen_by(run, r) == 0 ? 0.0f : 1.0f / scratch.sum[r];
+    const Range seen = seen_by(run, r);
+    const float factor = seen.begin >= seen.end ? 0.0f : 1.0f / scratch.sum[r];
     with_rows(run.out, r, [&](auto* to) { store_row(to, scratch.out + r * columns, head_size, factor); });
   }
 }

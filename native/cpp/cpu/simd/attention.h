@@ -21,8 +21,8 @@ struct AttentionRun {
   AttentionRows k, v;    // `keys` rows, from the sequence's start
   int64_t queries;       // at most query_run
   int64_t keys;
-  int64_t visible;  // query r sees the first min(keys, visible + r · causal) keys; none if that is not positive
-  bool causal;
+  int64_t place;          // query r stands at the place of key `place` + r,
+  int64_t before, after;  // and sees the keys from so many before to so many after that place, as far as there are any
   int64_t head_size;
   float scale;
   const float* bias;  // query r and key j: bias[j − r]; null if there is none

@@ -5,11 +5,13 @@ namespace chiasma::cpu::CHIASMA_ISA {
 
 const RowFunctions row_functions = {
     .layer_norm = layer_norm_rows,
+    .rms_norm = rms_norm_rows,
     .l2_normalize = l2_normalize_rows,
     .softmax = softmax_rows,
     .unary = unary_rows,
     .binary = binary_rows,
     .convert = convert_rows,
+    .rotate = rotate_row,
     .pool = pool_rows,
 };
 

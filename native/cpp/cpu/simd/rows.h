@@ -1,4 +1,4 @@
-// Loops over rows [rows, columns]: norms, softmax, element by element, pooling. Elements are read as float32 and rounded once to the
+// Loops over rows [rows, columns]: norms, softmax, element by element, rotary positions, pooling. Elements are read as float32 and rounded once to the
 // output's type. What is computed of an element depends on its own row (pool: its own column and sequence) and the number of columns
 // only. Sums over a row run over 4 · Vec::lanes columns at a time and are joined in one fixed order.
 // Nothing outside the rows' columns is read or written. Input and output do not overlap.
@@ -29,6 +29,7 @@ struct OutRows {
 struct RowFunctions {
   // weight, bias: [columns] or null.
   void (*layer_norm)(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, const float* bias, float eps);
+  void (*rms_norm)(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, float eps);
   void (*l2_normalize)(InRows x, OutRows out, int64_t rows, int64_t columns, float eps);
   void (*softmax)(InRows x, OutRows out, int64_t rows, int64_t columns);
 
@@ -37,6 +38,9 @@ struct RowFunctions {
   void (*binary)(BinaryKind kind, InRows a, InRows b, bool b_scalar, OutRows out, int64_t rows, int64_t columns);
   // The only one that takes int32 and uint8. int32 goes through float32.
   void (*convert)(InRows x, OutRows out, int64_t rows, int64_t columns);
+
+  // One row of heads [heads, head_size]: of each the first `rotated` columns by the angles [rotated / 2 cosines, then sines]; the others stay.
+  void (*rotate)(InRows x, OutRows out, int64_t heads, int64_t head_size, int64_t rotated, const float* angles);
 
   // One sequence of `rows` rows into one row of out. Max: NaN where the column has one. Without rows: zeros.
   void (*pool)(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns);
@@ -47,13 +51,15 @@ namespace CHIASMA_ISA {
 
 extern const RowFunctions row_functions;
 
-// rows_norm.cpp, rows_elementwise.cpp, rows_pool.cpp.
+// rows_norm.cpp, rows_elementwise.cpp, rows_rotary.cpp, rows_pool.cpp.
 void layer_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, const float* bias, float eps);
+void rms_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, float eps);
 void l2_normalize_rows(InRows x, OutRows out, int64_t rows, int64_t columns, float eps);
 void softmax_rows(InRows x, OutRows out, int64_t rows, int64_t columns);
 void unary_rows(UnaryKind kind, InRows x, OutRows out, int64_t rows, int64_t columns);
 void binary_rows(BinaryKind kind, InRows a, InRows b, bool b_scalar, OutRows out, int64_t rows, int64_t columns);
 void convert_rows(InRows x, OutRows out, int64_t rows, int64_t columns);
+void rotate_row(InRows x, OutRows out, int64_t heads, int64_t head_size, int64_t rotated, const float* angles);
 void pool_rows(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns);
 
 }  // namespace CHIASMA_ISA

@@ -1,4 +1,4 @@
-// layerNorm (mean, then the variance about it: two passes), l2Normalize, softmax. Statistics are float32.
+// layerNorm (mean, then the variance about it: two passes), rmsNorm, l2Normalize, softmax. Statistics are float32.
 #include "cpu/simd/row_loops.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
@@ -18,6 +18,18 @@ void layer_norm_row(InRow x, OutRow out, int64_t columns, const float* weight, c
     if (weight) y = y * load_lanes(weight + c, lanes);
     if (bias) y = y + load_lanes(bias + c, lanes);
     out.store(c, y, lanes);
+  });
+}
+
+void rms_norm_row(InRow x, OutRow out, int64_t columns, const float* weight, float eps) {
+  const float squares = sum_columns(columns, [=](Vec sum, int64_t c, auto lanes) {
+    const Vec v = x.load(c, lanes);
+    return fma(v, v, sum);
+  });
+  const Vec inverse = set(1.0f / sqrtf(squares / static_cast<float>(columns) + eps));
+  for_columns(columns, [=](int64_t c, auto lanes) {
+    const Vec y = x.load(c, lanes) * inverse;
+    out.store(c, weight ? y * load_lanes(weight + c, lanes) : y, lanes);
   });
 }
 
@@ -45,6 +57,10 @@ void softmax_row(InRow x, OutRow out, int64_t columns) {
 
 void layer_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, const float* bias, float eps) {
   for (int64_t r = 0; r < rows; ++r) layer_norm_row(InRow(x, r), OutRow(out, r), columns, weight, bias, eps);
+}
+
+void rms_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, float eps) {
+  for (int64_t r = 0; r < rows; ++r) rms_norm_row(InRow(x, r), OutRow(out, r), columns, weight, eps);
 }
 
 void l2_normalize_rows(InRows x, OutRows out, int64_t rows, int64_t columns, float eps) {

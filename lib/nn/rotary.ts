@@ -1,0 +1,78 @@
+// Rotary positions (arXiv:2104.09864) of attention layers: tables of cosines and sines, made once for a model, or for a grid of patches.
+// Angles are rounded to float32 where the reference rounds them: at position 30,000 a step of it is an angle of 0.002.
+
+import { setImmediate } from 'node:timers/promises'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Parameter, type Value } from '../core/value.js'
+import { rotary } from '../ops/index.js'
+import type { Grid } from './positions.js'
+import type { Scope } from './scope.js'
+
+/** How the queries and keys of a layer are turned; see the op `rotary`. */
+export interface Rotation {
+  /** float32 [L, R] */
+  readonly table: Value
+  /** int32 [T], rows of the table; or `length`. */
+  readonly positions?: Value
+  readonly length?: number
+}
+
+const ROWS_AT_ONCE = 512
+
+/** 1 / theta^(2j / size) for j < size / 2. */
+function frequencies(size: number, theta: number): Float32Array {
+  return Float32Array.from({ length: size / 2 }, (_, j) => 1 / Math.fround(theta ** Math.fround((2 * j) / size)))
+}
+
+/**
+ * The table of positions 0 to rows − 1, computed when the model is loaded.
+ * @param size rotated features of a head
+ */
+export function rotaryTable(scope: Scope, { rows, size, theta }: { rows: number; size: number; theta: number }): Parameter {
+  const compute = async () => {
+    const table = new Float32Array(rows * size)
+    const frequency = frequencies(size, theta)
+    for (let row = 0; row < rows; row++) {
+      if (row % ROWS_AT_ONCE === ROWS_AT_ONCE - 1) await setImmediate() // there may be millions of angles
+      frequency.forEach((f, j) => {
+        const angle = Math.fround(row * f)
+        table[row * size + j] = Math.cos(angle)
+        table[row * size + size / 2 + j] = Math.sin(angle)
+      })
+    }
+    return table
+  }
+  return scope.parameter(`the rotary table of theta ${theta}`, [rows, size], { derived: { from: [], compute } })
+}
+
+/**
+ * The table of a grid of patches, row by row, as DINOv3 has it: patch centres from −1 to 1 along either side; a quarter of a head's features
+ * turns by 2π times the row's, a quarter by the column's. Prefix tokens before the patches are not turned.
+ */
+export function gridRotation({ height, width }: Grid, { size, theta, prefix }: { size: number; theta: number; prefix: number }): Rotation {
+  const quarter = size / 4
+  const frequency = Float32Array.from({ length: quarter }, (_, j) => 1 / Math.fround(theta ** Math.fround((4 * j) / size)))
+  const angles = (count: number) =>
+    Array.from({ length: count }, (_, i) => {
+      const centre = Math.fround(Math.fround(2 * Math.fround(Math.fround(i + 0.5) / count)) - 1)
+      const turn = Math.fround(Math.fround(2 * Math.PI) * centre)
+      return frequency.map(f => turn * f)
+    })
+  const table = new Float32Array(height * width * size)
+  const columns = angles(width)
+  angles(height).forEach((row, y) => {
+    columns.forEach((column, x) => {
+      const at = (y * width + x) * size
+      ;[...row, ...column].forEach((angle, j) => {
+        table[at + j] = Math.cos(angle)
+        table[at + size / 2 + j] = Math.sin(angle)
+      })
+    })
+  })
+  return { table: constant(new Tensor('float32', table, [height * width, size])), length: prefix + height * width }
+}
+
+/** x: float [T, heads·D] -> the same, turned. */
+export function turned(x: Value, heads: number, { table, positions, length }: Rotation): Value {
+  return rotary(x, table, { heads, positions, length })
+}

@@ -1,0 +1,154 @@
+// Models that look at text and picture together: the same bits whatever an example is beside, what masks leave out, and inputs that do
+// not belong together. Their numbers are compared in parity.ts.
+
+import { join } from 'node:path'
+import t from 'tap'
+import { Tensor } from '../../lib/core/tensor.js'
+import { readTensors } from '../../lib/io/safetensors.js'
+import { AutoModel } from '../../lib/models/auto-model.js'
+import { difference, fixture, random, sameBits, variant } from '../support/models.js'
+
+type Inputs = Record<string, Tensor>
+
+const load = (folder: string, dtype = 'f32') => AutoModel.fromPretrained(folder, { dtype, device: 'cpu' })
+const inputsOf = (name: string): Promise<Inputs> => readTensors(join(fixture(name), 'inputs.safetensors'))
+
+/** Examples `rows` of every input that has one for each. */
+function pickExamples(inputs: Inputs, rows: readonly number[]): Inputs {
+  return Object.fromEntries(
+    Object.entries(inputs).map(([name, { type, data, dims }]) => {
+      if (dims[0] === 1) return [name, new Tensor(type, data, dims)]
+      const size = data.length / dims[0]!
+      const picked = new (data.constructor as new (length: number) => Float32Array)(rows.length * size)
+      rows.forEach((row, i) => picked.set(data.subarray(row * size, (row + 1) * size) as Float32Array, i * size))
+      return [name, new Tensor(type, picked, [rows.length, ...dims.slice(1)])]
+    }),
+  )
+}
+
+const PACKED = ['visual-bert-random', 'vilt-sizes']
+
+for (const name of PACKED) {
+  for (const dtype of ['f32', 'bf16']) {
+    await t.test(`${name} ${dtype}: the same bits whatever an example is beside`, async t => {
+      await using model = await load(fixture(name), dtype)
+      const inputs = await inputsOf(name)
+      const examples = Math.max(...Object.values(inputs).map(({ dims }) => dims[0]!))
+      const next = random(3)
+      const many = Array.from({ length: 700 }, () => Math.floor(next() * examples))
+      const alone = await Promise.all(Array.from({ length: examples }, (_, i) => model.forward(pickExamples(inputs, [i]))))
+      const all = await model.forward(pickExamples(inputs, many))
+      const together = await model.forward(inputs)
+      for (const [output, tensor] of Object.entries(all)) {
+        if (tensor.type !== 'float32') continue
+        // Alone an example may have fewer columns: none for the patches of others.
+        const same = (of: Tensor, i: number, { data }: Tensor) => {
+          const begin = (i * of.size) / of.dims[0]!
+          return sameBits(new Tensor('float32', (of.data as Float32Array).slice(begin, begin + data.length), [data.length]), new Tensor('float32', data, [data.length]))
+        }
+        t.equal(many.filter((example, i) => !same(tensor, i, alone[example]![output]!)).length, 0, `${output} among many`)
+        t.equal(alone.filter((one, i) => !same(together[output]!, i, one[output]!)).length, 0, `${output} among a few`)
+      }
+    })
+  }
+}
+
+t.test('what is masked has no influence, and comes back as zeros', async t => {
+  await using model = await load(fixture('visual-bert-random'))
+  const inputs = await inputsOf('visual-bert-random')
+  const { visual_embeds: features, visual_attention_mask: mask } = inputs as { visual_embeds: Tensor; visual_attention_mask: Tensor }
+  const width = features.dims[2]!
+  const other = Float32Array.from(features.data as Float32Array, (value, i) => (mask.data[Math.floor(i / width)] === 0n ? 1e30 : value))
+  const before = await model.forward(inputs)
+  const after = await model.forward({ ...inputs, visual_embeds: new Tensor('float32', other, features.dims) })
+  for (const [name, tensor] of Object.entries(before)) t.ok(sameBits(tensor, after[name]!), name)
+  const nothing = (name: string) => new Tensor('int64', new BigInt64Array(inputs[name]!.size), inputs[name]!.dims)
+  const empty = await model.forward({ ...inputs, attention_mask: nothing('attention_mask'), visual_attention_mask: nothing('visual_attention_mask') })
+  for (const [name, { data }] of Object.entries(empty)) t.ok((data as Float32Array).every(value => value === 0), `${name} of nothing`)
+})
+
+t.test('texts without pictures', async t => {
+  await using model = await load(fixture('visual-bert-random'))
+  const { input_ids, attention_mask, token_type_ids } = (await inputsOf('visual-bert-random')) as Record<string, Tensor>
+  const { last_hidden_state, pooler_output } = await model.forward({ input_ids: input_ids!, attention_mask, token_type_ids } as Inputs)
+  t.strictSame(last_hidden_state!.dims, [...input_ids!.dims, 32])
+  t.strictSame(pooler_output!.dims, [input_ids!.dims[0], 32])
+})
+
+t.test('inputs of VisualBERT that do not belong together', async t => {
+  await using model = await load(fixture('visual-bert-random'))
+  const inputs = await inputsOf('visual-bert-random')
+  const ones = (type: 'int64' | 'float32', dims: number[]) => {
+    const size = dims.reduce((a, b) => a * b)
+    return new Tensor(type, type === 'int64' ? new BigInt64Array(size).fill(1n) : new Float32Array(size).fill(1), dims)
+  }
+  const refused: [Inputs, { code: string; field: string; index?: number; message?: RegExp }][] = [
+    [{ visual_attention_mask: ones('int64', [6, 4]) }, { code: 'ERR_SHAPE', field: 'visual_attention_mask', message: /visual_attention_mask is \[6, 4\]; expected \[6, 5\]/ }],
+    [{ visual_embeds: ones('float32', [6, 5, 11]) }, { code: 'ERR_SHAPE', field: 'visual_embeds', message: /expected \[6, regions, 12\]/ }],
+    [{ visual_embeds: ones('float32', [5, 5, 12]) }, { code: 'ERR_SHAPE', field: 'visual_embeds' }],
+    [{ visual_embeds: ones('int64', [6, 5, 12]) }, { code: 'ERR_DTYPE', field: 'visual_embeds' }],
+    [{ visual_token_type_ids: ones('int64', [6, 6]) }, { code: 'ERR_SHAPE', field: 'visual_token_type_ids' }],
+    [{ attention_mask: ones('int64', [6, 8]) }, { code: 'ERR_SHAPE', field: 'attention_mask' }],
+    [{ image_text_alignment: ones('int64', [6, 4, 3]) }, { code: 'ERR_SHAPE', field: 'image_text_alignment' }],
+    [{ visual_attention_mask: new Tensor('float32', new Float32Array(30).fill(0.5), [6, 5]) }, { code: 'ERR_ARGUMENT', field: 'visual_attention_mask', index: 0, message: /is 0.5 at element 0; expected 0 to 1/ }],
+    [{ visual_embeds: new Tensor('float32', new Float32Array(360).fill(NaN, 70, 71), [6, 5, 12]) }, { code: 'ERR_ARGUMENT', field: 'visual_embeds', index: 1, message: /of example 1 holds NaN at element 10/ }],
+    [{ input_ids: new Tensor('int64', new BigInt64Array(54).fill(60n), [6, 9]) }, { code: 'ERR_ARGUMENT', field: 'input_ids', index: 0 }],
+    [{ pixel_values: ones('float32', [6, 3, 8, 8]) }, { code: 'ERR_ARGUMENT', field: 'pixel_values' }],
+  ]
+  for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed }), error, JSON.stringify(error))
+  const { visual_embeds: _, ...orphans } = inputs
+  await t.rejects(model.forward(orphans as Inputs), { code: 'ERR_ARGUMENT', field: 'visual_attention_mask', message: /without visual_embeds/ })
+  const long = { input_ids: ones('int64', [1, 17]) }
+  await t.rejects(model.forward(long), { code: 'ERR_ARGUMENT', field: 'input_ids', index: 0, message: /has 17 tokens; this model takes at most 16/ })
+  await t.rejects(model.forward({}), { code: 'ERR_ARGUMENT', field: 'input_ids' })
+  await t.rejects(model.forward(inputs, { outputs: ['logits'] }), { code: 'ERR_ARGUMENT', field: 'logits' })
+})
+
+t.test('inputs of ViLT that do not belong together', async t => {
+  await using model = await load(fixture('vilt-sizes'))
+  const inputs = await inputsOf('vilt-sizes')
+  const { pixel_values: pixels, pixel_mask: mask } = inputs as { pixel_values: Tensor; pixel_mask: Tensor }
+  const zeros = (type: 'int64' | 'float32', dims: number[]) => {
+    const size = dims.reduce((a, b) => a * b)
+    return new Tensor(type, type === 'int64' ? new BigInt64Array(size) : new Float32Array(size), dims)
+  }
+  const twos = new Tensor('int64', BigInt64Array.from(mask.data as BigInt64Array, () => 2n), mask.dims)
+  const nan = new Tensor('float32', Float32Array.from(pixels.data as Float32Array).fill(NaN, 0, 1), pixels.dims)
+  const refused: [Inputs, { code: string; field: string; index?: number; message?: RegExp }][] = [
+    [{ pixel_values: zeros('float32', [3, 3, 7, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /at least one patch of 8 x 8/ }],
+    [{ pixel_values: zeros('float32', [2, 3, 32, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /has 2 pictures; expected 3 as input_ids/ }],
+    [{ pixel_values: zeros('float32', [3, 4, 32, 48]) }, { code: 'ERR_SHAPE', field: 'pixel_values' }],
+    [{ pixel_values: zeros('int64', [3, 3, 32, 48]) }, { code: 'ERR_DTYPE', field: 'pixel_values' }],
+    [{ pixel_values: nan }, { code: 'ERR_ARGUMENT', field: 'pixel_values', index: 0, message: /picture 0 hold NaN/ }],
+    [{ pixel_mask: zeros('int64', [3, 32, 40]) }, { code: 'ERR_SHAPE', field: 'pixel_mask', message: /expected \[3, 32, 48\] as pixel_values/ }],
+    [{ pixel_mask: zeros('int64', [3, 32, 48]) }, { code: 'ERR_ARGUMENT', field: 'pixel_mask', index: 0, message: /marks no patch/ }],
+    [{ pixel_mask: twos }, { code: 'ERR_ARGUMENT', field: 'pixel_mask', index: 0, message: /is 2 at element 0; expected 0 or 1/ }],
+  ]
+  for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed }), error, JSON.stringify(error))
+  await t.rejects(model.forward({ input_ids: inputs['input_ids']! }), { code: 'ERR_ARGUMENT', field: 'pixel_values' })
+  await t.rejects(load(variant(t, 'vilt-pictures', c => (c['num_images'] = 3))), { code: 'ERR_CHECKPOINT', field: 'num_images' })
+})
+
+t.test('uint8 pixels of ViLT are scaled as the processor does it', async t => {
+  const name = 'vilt-sizes'
+  await using model = await load(fixture(name))
+  const inputs = await inputsOf(name)
+  const { dims } = inputs['pixel_values']!
+  const [n, , height, width] = dims as [number, number, number, number]
+  const next = random(11)
+  const bytes = Uint8Array.from({ length: inputs['pixel_values']!.size }, () => next() * 256)
+  const floats = new Float32Array(bytes.length)
+  for (let b = 0; b < n; b++) for (let p = 0; p < height * width; p++) for (let c = 0; c < 3; c++) floats[(b * 3 + c) * height * width + p] = (bytes[(b * height * width + p) * 3 + c]! / 255 - 0.5) / 0.5
+  const some = { outputs: ['last_hidden_state'] }
+  const scaled = await model.forward({ ...inputs, pixel_values: new Tensor('float32', floats, dims) }, some)
+  const raw = await model.forward({ ...inputs, pixel_values: new Tensor('uint8', bytes, [n, height, width, 3]) }, some)
+  t.ok(difference(raw['last_hidden_state']!, scaled['last_hidden_state']!).max < 1e-5)
+})
+
+t.test('configurations that are refused', async t => {
+  const name = 'visual-bert-random'
+  await t.rejects(load(variant(t, name, c => (c['bypass_transformer'] = true))), { code: 'ERR_UNSUPPORTED', field: 'bypass_transformer' })
+  await t.rejects(load(variant(t, name, c => (c['architectures'] = ['VisualBertForEverything']))), { code: 'ERR_UNSUPPORTED', field: 'architectures', message: /VisualBertForPreTraining/ })
+  await t.rejects(load(variant(t, name, c => (c['architectures'] = ['VisualBertForQuestionAnswering']))), { code: 'ERR_CHECKPOINT', message: /cls\.weight/ }, 'a missing head')
+  await t.rejects(load(variant(t, name, c => (c['visual_embedding_dim'] = 13))), { code: 'ERR_CHECKPOINT', message: /visual_projection\.weight/ })
+})
