@@ -216,6 +216,66 @@ TEST("attention: a sequence has the same bits alone and among others") {
   }
 }
 
+// Every length on both sides of a limit: of heads that share a block (32, 64), of the short kernel (128), of whole rows (288), of a ring (shared memory).
+TEST("attention: one length, at the limits of the kernels") {
+  for (const int32_t length : {1, 16, 17, 32, 33, 64, 65, 128, 129, 256, 288, 289}) {
+    NOTE("length " + std::to_string(length));
+    const bool causal = length % 2 == 1;
+    run_case<bf16, bf16>({.queries = {length, length}, .heads = 3, .head_size = 16, .causal = causal, .ragged = false}, bf16_tolerance);
+    run_case<f16, f16>({.queries = {length}, .heads = 5, .head_size = 64, .causal = !causal, .ragged = false}, f16_tolerance);
+    run_case<bf16, float>({.queries = {length}, .head_size = 32, .ragged = false}, bf16_tolerance);  // no 16-byte results: the ring
+  }
+  for (const int64_t head_size : {64, 72, 80, 96, 128}) {
+    for (const int32_t length : {50, 128, 129, 200}) {
+      run_case<f16, f16>({.queries = {length}, .heads = 2, .head_size = head_size, .causal = length == 200, .ragged = false}, f16_tolerance);
+    }
+  }
+  run_case<bf16, bf16>({.queries = {40}, .keys = {128}, .heads = 2, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);
+  run_case<bf16, bf16>({.queries = {1, 1}, .keys = {300, 300}, .head_size = 8, .ragged = false}, bf16_tolerance);  // few queries of many keys: the ring
+  run_case<bf16, bf16>({.queries = {200}, .keys = {40}, .heads = 3, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);  // most see nothing
+}
+
+TEST("attention: with the shared memory of each generation") {
+  const sim::Options before = sim::options();
+  for (const size_t kilobytes : {99, 163, 227}) {
+    NOTE("shared memory " + std::to_string(kilobytes));
+    sim::Options options = before;
+    options.shared_bytes = kilobytes << 10;
+    sim::set_options(options);
+    for (const bool causal : {false, true}) {
+      // Heads of 64: 289 fit into the second, 577 into the third; of 128: 160 into the second, 352 into the third.
+      run_case<bf16, bf16>({.queries = {289}, .head_size = 64, .causal = causal, .ragged = false}, bf16_tolerance);
+      run_case<f16, f16>({.queries = {577}, .head_size = 64, .causal = causal, .ragged = false}, f16_tolerance);
+      run_case<f16, f16>({.queries = {160}, .head_size = 128, .causal = causal, .ragged = false}, f16_tolerance);
+      run_case<bf16, bf16>({.queries = {100}, .keys = {352}, .head_size = 128, .causal = causal, .ragged = false}, bf16_tolerance);
+      run_case<bf16, bf16>({.queries = {257}, .head_size = 80, .causal = causal, .ragged = false}, bf16_tolerance);
+    }
+  }
+  sim::set_options(before);
+}
+
+TEST("attention: of cumulative lengths, long sequences beside short ones") {
+  for (const bool causal : {false, true}) {
+    const Case c{.queries = {128, 129, 5, 0, 300, 64, 33}, .heads = 3, .head_size = 8, .causal = causal, .extra_rows = 3};
+    run_case<bf16, bf16>(c, bf16_tolerance);
+    run_case<f16, f16>(c, f16_tolerance);
+    run_case<bf16, bf16>({.queries = {130, 20, 7}, .keys = {9, 130, 128}, .heads = 2, .head_size = 16, .causal = causal}, bf16_tolerance);
+  }
+}
+
+TEST("attention: short sequences have the same bits in any batch, and with any number of heads in a block") {
+  for (const int32_t length : {20, 50, 77, 120, 197}) {
+    NOTE("length " + std::to_string(length));
+    // Random rows are the same ones from the start, and the same heads if there are as many.
+    const auto alone = run_case<bf16, bf16>({.queries = {length}, .heads = 3, .head_size = 8, .causal = length == 77, .ragged = false}, bf16_tolerance);
+    const auto many = run_case<bf16, bf16>({.queries = std::vector<int32_t>(7, length), .heads = 3, .head_size = 8, .causal = length == 77, .ragged = false}, bf16_tolerance);
+    CHECK(std::memcmp(alone.data(), many.data(), alone.size() * sizeof(bf16)) == 0);
+    if (length > 128) continue;
+    const auto packed = run_case<bf16, bf16>({.queries = {length, 128, 200, 3}, .heads = 3, .head_size = 8, .causal = length == 77}, bf16_tolerance);
+    CHECK(std::memcmp(alone.data(), packed.data(), alone.size() * sizeof(bf16)) == 0);
+  }
+}
+
 TEST("attention: under 20 orders of threads") {
   const sim::Options before = sim::options();
   for (uint64_t seed = 0; seed < 20; ++seed) {
@@ -224,6 +284,7 @@ TEST("attention: under 20 orders of threads") {
     options.seed = seed;
     sim::set_options(options);
     run_case<bf16, bf16>({.queries = {5, 100}, .heads = 2, .head_size = seed % 2 ? 16 : 12, .causal = seed % 3 == 0}, bf16_tolerance);
+    run_case<bf16, bf16>({.queries = {90}, .heads = 2, .head_size = 8, .causal = seed % 3 == 0, .ragged = false}, bf16_tolerance);
     run_case<float, float>({.queries = {5, 40}, .heads = 2, .causal = seed % 3 == 0}, float_tolerance);
   }
   sim::set_options(before);
