@@ -46,6 +46,11 @@ export const hot = {
   },
   gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
   attention_mma_kernel: { holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'], shared: ([, headSize]) => (64 + 4 * 64) * headSize * 2 },
+  attention_resident_kernel: {
+    holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'],
+    // Of 128 and 288 keys whole rows of scores are kept; 64 at a time belong to longer ones, of which it is as many as ViT-L/14@336 has, or ViT-H/14 for wider heads.
+    shared: ([, headSize, keys, warps]) => (warps * 16 + 2 * (keys > 64 ? Number(keys) : headSize > 64 ? 288 : 608)) * headSize * 2 + 16,
+  },
   layer_norm_kernel: { holds: wideAccess },
   rms_norm_kernel: { holds: wideAccess },
   rotary_kernel: { holds: wideAccess },

@@ -2,9 +2,11 @@
 // FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the tiles of keys that they see, in order. Tiles are
 // counted from the sequence's first key; those before a window or behind it are left out.
 //
-// Tensor cores (q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
+// Tensor cores (attention_mma_kernel; q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
 // cp.async while the other is used; scores, softmax and the products' a operand stay in registers. Heads are padded with zeros to 32, 64, 80, 96 or 128.
 // Otherwise: float32 arithmetic on the ordinary cores, a lane to a key for the scores and to a column for the sums.
+//
+// Sequences whose keys and values fit into shared memory are attention_resident.cu's, which says which.
 //
 // A query's result depends on its own sequence and place only. Blocks find their sequence by searching the cumulative lengths: sequence s owns the tiles from
 // begin(s) / TileQueries + s on, which is enough for it, and those it does not need do nothing.
@@ -326,7 +328,7 @@ __global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
   float* const k_tile = q_tile + float_queries * head_size;        // [float_keys, head_size + 1]: lanes read down a column
   float* const v_tile = k_tile + float_keys * (head_size + 1);     // [float_keys, head_size]
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
-  const AttentionWork work = work_of_block<float_queries>(a, no_residents);
+  const AttentionWork work = work_of_block<float_queries>(a, Resident{});
   if (work.count == 0) return;
   const int64_t column = static_cast<int64_t>(work.head) * head_size, kv_column = static_cast<int64_t>(work.kv_head) * head_size;
 
@@ -408,28 +410,19 @@ bool grid_of(const Attention& a, dim3* grid) {
 }
 
 template <class T, int HeadSize>
-cudaError_t launch_mma(const Attention& a, cudaStream_t stream) {
-  const Access access = {access_of(a.q, a.head_size), access_of(a.k, a.head_size), access_of(a.v, a.head_size),
-                         a.out.type == a.q.type && access_of(a.out, a.head_size) == 16};
-  const Resident residents = residents_of(a, access);
-  if (residents.queries >= 0) {
-    const cudaError_t error = launch_attention_resident(a, residents, stream);
-    if (error != cudaSuccess) return error;
-    // Of one length, and no rows past the last sequence: nothing is left.
-    if (!a.queries.cumulative && a.queries.rows == a.queries.count * a.queries.length && residents.has(a.queries.length, a.keys.length)) return cudaSuccess;
-  }
+cudaError_t launch_mma(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
   dim3 grid;
   if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, residents);
+  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
 }
 
 template <class T>
-cudaError_t launch_mma_padded(const Attention& a, cudaStream_t stream) {
-  if (a.head_size <= 32) return launch_mma<T, 32>(a, stream);
-  if (a.head_size <= 64) return launch_mma<T, 64>(a, stream);
-  if (a.head_size <= 80) return launch_mma<T, 80>(a, stream);
-  if (a.head_size <= 96) return launch_mma<T, 96>(a, stream);
-  return launch_mma<T, 128>(a, stream);
+cudaError_t launch_mma_padded(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
+  if (a.head_size <= 32) return launch_mma<T, 32>(a, access, others, stream);
+  if (a.head_size <= 64) return launch_mma<T, 64>(a, access, others, stream);
+  if (a.head_size <= 80) return launch_mma<T, 80>(a, access, others, stream);
+  if (a.head_size <= 96) return launch_mma<T, 96>(a, access, others, stream);
+  return launch_mma<T, 128>(a, access, others, stream);
 }
 
 template <int Parts>
@@ -439,15 +432,37 @@ cudaError_t launch_float(const Attention& a, cudaStream_t stream) {
   return LAUNCH((attention_float_kernel<Parts>), grid, threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
 }
 
+cudaError_t launch_ring(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
+  return a.q.type == DType::bfloat16 ? launch_mma_padded<bf16>(a, access, others, stream) : launch_mma_padded<f16>(a, access, others, stream);
+}
+
+bool on_tensor_cores(const Attention& a) {
+  return a.q.type != DType::float32 && a.q.type == a.k.type && a.q.type == a.v.type && a.head_size <= max_mma_head_size;
+}
+
+Access access_of(const Attention& a) {
+  return {access_of(a.q, a.head_size), access_of(a.k, a.head_size), access_of(a.v, a.head_size), a.out.type == a.q.type && access_of(a.out, a.head_size) == 16};
+}
+
+// Whether none of the rows of out is left to the ring.
+bool takes_all(const Resident& residents, const Attention& a) {
+  return !a.queries.cumulative && !a.keys.cumulative && residents.has(a.queries.length, a.keys.length) && a.queries.rows == a.queries.count * a.queries.length;
+}
+
 }  // namespace
+
+cudaError_t launch_attention_ring(const Attention& a, cudaStream_t stream) {
+  return on_tensor_cores(a) && a.queries.rows > 0 ? launch_ring(a, access_of(a), Resident{}, stream) : cudaErrorInvalidValue;
+}
 
 cudaError_t launch_attention(const Attention& a, cudaStream_t stream) {
   if (a.queries.rows == 0 || a.head_size < 1) return cudaSuccess;
   if (a.head_size > max_head_size) return cudaErrorInvalidValue;
-  const bool same = a.q.type == a.k.type && a.q.type == a.v.type;
-  if (same && a.head_size <= max_mma_head_size) {
-    if (a.q.type == DType::bfloat16) return launch_mma_padded<bf16>(a, stream);
-    if (a.q.type == DType::float16) return launch_mma_padded<f16>(a, stream);
+  if (on_tensor_cores(a)) {
+    const Access access = access_of(a);
+    const Resident residents = residents_of(a, access);
+    const cudaError_t error = residents.queries >= 0 ? launch_attention_resident(a, residents, stream) : cudaSuccess;
+    return error != cudaSuccess || takes_all(residents, a) ? error : launch_ring(a, access, residents, stream);
   }
   if (a.head_size <= 32) return launch_float<1>(a, stream);
   if (a.head_size <= 64) return launch_float<2>(a, stream);

@@ -126,13 +126,14 @@ inline int access_of(const Rows& rows, int64_t head_size) {
 
 // Those of at most so many queries and keys are attention_resident.cu's, the others attention.cu's.
 struct Resident {
-  int64_t queries, keys;
+  int64_t queries = -1, keys = -1;  // none
   __host__ __device__ __forceinline__ bool has(int64_t query_count, int64_t key_count) const { return query_count <= queries && key_count <= keys; }
 };
-constexpr Resident no_residents = {-1, -1};
 
 // What attention_resident.cu takes of these sequences, as their own lengths and the device say.
 Resident residents_of(const Attention& a, const Access& access);
 cudaError_t launch_attention_resident(const Attention& a, const Resident& takes, cudaStream_t stream);
+// launch_attention, but all by attention.cu's kernel: to be measured beside it.
+cudaError_t launch_attention_ring(const Attention& a, cudaStream_t stream);
 
 }  // namespace chiasma::cuda

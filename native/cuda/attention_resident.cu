@@ -341,13 +341,13 @@ cudaError_t launch_type(const Attention& a, const Resident& takes, cudaStream_t 
 }  // namespace
 
 Resident residents_of(const Attention& a, const Access& access) {
-  if (a.bias || !(a.scale > 0) || access.q != unit_bytes || access.k != unit_bytes || access.v != unit_bytes || !access.out_vectors) return no_residents;
+  if (a.bias || !(a.scale > 0) || access.q != unit_bytes || access.k != unit_bytes || access.v != unit_bytes || !access.out_vectors) return Resident{};
   if (a.queries.cumulative || a.keys.cumulative) return {short_keys, short_keys};
   const int64_t queries = a.queries.length, keys = a.keys.length, room = current_gpu().shared_bytes;
   if (keys <= short_keys) return {queries, short_keys};
   if (keys <= row_keys && a.head_size <= most_row_head_size) return {queries, row_keys};
   const bool fits = shared_bytes(long_warps(padded_head_size(a.head_size)), tile_rows(keys), a.head_size) <= room;
-  return queries >= least_long_queries && fits ? Resident{queries, keys} : no_residents;
+  return queries >= least_long_queries && fits ? Resident{queries, keys} : Resident{};
 }
 
 cudaError_t launch_attention_resident(const Attention& a, const Resident& takes, cudaStream_t stream) {

@@ -158,6 +158,31 @@ PatchEmbedSpec::PatchEmbedSpec(const KernelSpec& spec) {
   spec.attributes.expect_only({"patch", "rescale", "mean", "std", "dtype"});
 }
 
+PrefixSpec::PrefixSpec(const KernelSpec& spec) : alone(spec.op == "repeatRows"), op_(spec.op) {
+  const Operands operands = alone ? Operands(spec, {"table", "like", "cuSeqlens?"}) : Operands(spec, {"prefix", "x"});
+  for (const size_t i : {table, x}) {
+    operands.floats(i);
+    operands.rank(i, 2, i == table ? "[L, C]" : "[T, C]");
+  }
+  const auto& of_table = operands.input(table).shape;
+  const auto& of_x = operands.input(x).shape;
+  head = of_table[0];
+  if (alone) {
+    length = check_sequences(operands, spec, lengths, x);
+  } else {
+    tail = length = spec.attributes.integer("length");
+    if (length < 1 || of_x[0] % length != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + "; expected a divisor of " + std::to_string(of_x[0]));
+    if (of_table[1] != of_x[1]) operands.refuse_shape(table, "[P, " + std::to_string(of_x[1]) + "]");
+  }
+  operands.result({result_rows(operands.input(x), alone ? operands.input(lengths) : TensorView()), of_table[1]});
+  spec.attributes.expect_only({"length", "dtype"});
+}
+
+void PrefixSpec::check_run(const KernelArguments& arguments) const {
+  const int64_t expected = result_rows(arguments.inputs[x], alone ? arguments.inputs[lengths] : TensorView());
+  core::check_run(arguments.outputs[0].rows() == expected, op_, "the sequences and the output have different counts");
+}
+
 TopKSpec::TopKSpec(const KernelSpec& spec) {
   const Operands operands(spec, {"queries", "corpus", "inverseNorms?"}, 2);
   const TensorView& rows = operands.input(corpus);

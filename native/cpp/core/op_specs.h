@@ -77,6 +77,23 @@ struct PatchEmbedSpec {
   }
 };
 
+// repeatRows and prependRows: the rows of a table for each sequence, alone or before the sequence's own.
+struct PrefixSpec {
+  enum Input : size_t { table, x, lengths };  // prependRows has no lengths
+
+  explicit PrefixSpec(const KernelSpec& spec);
+  // Throws Error(shape) unless the run's output has rows for its sequences.
+  void check_run(const KernelArguments& arguments) const;
+
+  bool alone = false;
+  int64_t length = 0;            // of each sequence; 0: by cumulative lengths
+  int64_t head = 0, tail = 0;    // rows of the result for each sequence: of the table, and of x
+
+ private:
+  int64_t result_rows(const TensorView& x, const TensorView& cumulative) const { return sequence_count(cumulative, length, x.rows()) * (head + tail); }
+  std::string op_;
+};
+
 struct TopKSpec {
   enum Input : size_t { queries, corpus, norms };
   enum Output : size_t { scores, indices };
