@@ -46,7 +46,7 @@ __device__ __forceinline__ AttentionWork work_of_block(const Attention& a, const
     work.only_zeros = true;
   } else {
     sequence = checked_sequence(a, low, work.head == 0 && threadIdx.x == 0);
-    if (others.has(sequence.queries.length, sequence.keys.length)) return work;
+    if (others.has(sequence.keys.length)) return work;
   }
   const auto& [queries, keys] = sequence;
   const int64_t first = (tile - begin_of(a.queries, low) / TileQueries - low) * TileQueries;
@@ -446,7 +446,7 @@ Access access_of(const Attention& a) {
 
 // Whether none of the rows of out is left to the ring.
 bool takes_all(const Resident& residents, const Attention& a) {
-  return !a.queries.cumulative && !a.keys.cumulative && residents.has(a.queries.length, a.keys.length) && a.queries.rows == a.queries.count * a.queries.length;
+  return !a.queries.cumulative && !a.keys.cumulative && residents.has(a.keys.length) && a.queries.rows == a.queries.count * a.queries.length;
 }
 
 }  // namespace
@@ -461,7 +461,7 @@ cudaError_t launch_attention(const Attention& a, cudaStream_t stream) {
   if (on_tensor_cores(a)) {
     const Access access = access_of(a);
     const Resident residents = residents_of(a, access);
-    const cudaError_t error = residents.queries >= 0 ? launch_attention_resident(a, residents, stream) : cudaSuccess;
+    const cudaError_t error = residents.keys >= 0 ? launch_attention_resident(a, residents, stream) : cudaSuccess;
     return error != cudaSuccess || takes_all(residents, a) ? error : launch_ring(a, access, residents, stream);
   }
   if (a.head_size <= 32) return launch_float<1>(a, stream);

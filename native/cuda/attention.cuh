@@ -124,10 +124,11 @@ inline int access_of(const Rows& rows, int64_t head_size) {
 
 // --- Which kernel has a sequence ---
 
-// Those of at most so many queries and keys are attention_resident.cu's, the others attention.cu's.
+// Those of at most so many keys are attention_resident.cu's, the others attention.cu's. The number of queries must not matter: where few tokens are wanted of a
+// model's last attention, they have the bits that they have among all.
 struct Resident {
-  int64_t queries = -1, keys = -1;  // none
-  __host__ __device__ __forceinline__ bool has(int64_t query_count, int64_t key_count) const { return query_count <= queries && key_count <= keys; }
+  int64_t keys = -1;  // none
+  __host__ __device__ __forceinline__ bool has(int64_t count) const { return count <= keys; }
 };
 
 // What attention_resident.cu takes of these sequences, as their own lengths and the device say.

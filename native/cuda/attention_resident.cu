@@ -1,15 +1,14 @@
 // attention on tensor cores with all keys and values of a sequence and head in shared memory, where attention.cu has a ring of a few. They are loaded once
 // for many queries, and nothing waits for them any more after the first barrier: each warp goes through tiles of 16 queries on its own.
 //
-// Up to 128 keys, and up to 288 where the host knows the length and heads are at most 64 wide, a warp has the scores of whole rows in registers: one maximum,
+// Up to 128 keys, and up to 256 or 288 where the host knows the length and heads are at most 64 wide, a warp has the scores of whole rows in registers: one maximum,
 // one sum, nothing is scaled again. Sequences of up to 64 keys share a block with other heads of theirs, so that its warps have work. Longer
-// sequences that fit into shared memory and have many queries take their scores 64 keys at a time, as attention.cu does. A ring needs less memory, and so has
-// more blocks at work for the others. Biases and addresses that are no multiples of 16 bytes, which few models have, are left to attention.cu as well: they would
+// sequences that fit into shared memory take their scores 64 keys at a time, as attention.cu does. Biases and addresses that are no multiples of 16 bytes, which few models have, are left to attention.cu as well: they would
 // cost every sequence registers.
 //
-// Which kernel a sequence gets is decided by its own lengths and by what all sequences have in common: types, head size, and whether lengths are
-// cumulative. Those are on the device, and a block's memory is what the longest would need: of them, sequences of up to 128 are taken here, and attention.cu's kernel
-// is launched for the others. A query's result does not depend on the heads or tiles that a block has, so these are chosen by the batch and the GPU.
+// Which kernel a sequence gets is decided by its own number of keys and by what all sequences have in common: types, head size, and whether lengths are
+// cumulative. Those are on the device, and a block's memory is what the longest would need: of them, sequences of up to 128 keys are taken here, and
+// attention.cu's kernel is launched for the others. A query's result does not depend on the heads or tiles that a block has, so these are chosen by the batch and the GPU.
 #include "cuda/attention.cuh"
 
 namespace chiasma::cuda {
@@ -18,9 +17,9 @@ namespace {
 
 // --- What a block has ---
 
-constexpr int64_t short_keys = 128, row_keys = 288;
-constexpr int64_t most_row_head_size = 64;  // that leaves registers for scores of row_keys
-constexpr int64_t least_long_queries = 65;  // fewer would not use what was loaded often enough
+constexpr int64_t short_keys = 128;
+// Whose scores are in registers together, as those allow.
+constexpr int row_keys(int head_size) { return head_size <= 32 ? 256 : head_size <= 64 ? 288 : short_keys; }
 constexpr int long_keys = 64;               // whose scores are in registers at a time
 constexpr int short_warps = 4;
 constexpr int long_warps(int head_size) { return head_size <= 64 ? 12 : 8; }  // as registers allow
@@ -66,7 +65,7 @@ __global__ void __launch_bounds__(Warps * warp_size, Once && Keys <= 128 && Head
   const int part = static_cast<int>(blockIdx.x % parts), head = static_cast<int>(blockIdx.x / parts % a.heads);
   const int64_t s = static_cast<int64_t>(blockIdx.x / parts / a.heads);
   const Sequence sequence = checked_sequence(a, s, head == 0 && part == 0 && threadIdx.x == 0);
-  if (!takes.has(sequence.queries.length, sequence.keys.length)) return;
+  if (!takes.has(sequence.keys.length)) return;
   AttentionWork work{};
   work.query_row = sequence.queries.begin;
   work.key_row = sequence.keys.begin;
@@ -294,7 +293,7 @@ Gpu current_gpu() {
 
 constexpr int padded_head_size(int64_t head_size) { return head_size <= 32 ? 32 : head_size <= 64 ? 64 : head_size <= 80 ? 80 : head_size <= 96 ? 96 : 128; }
 
-int64_t shared_bytes(int warps, int64_t rows, int64_t head_size) { return (warps * 16 + 2 * rows) * padded_head_size(head_size) * 2 + unit_bytes; }
+int64_t shared_bytes(int warps, int64_t rows, int head_size) { return (warps * 16 + 2 * rows) * head_size * 2 + unit_bytes; }
 
 template <class T, int HeadSize, int Keys, int Warps, bool Once>
 cudaError_t launch_keys(const Attention& a, const Resident& takes, cudaStream_t stream) {
@@ -316,8 +315,8 @@ cudaError_t launch_keys(const Attention& a, const Resident& takes, cudaStream_t 
 template <class T, int HeadSize>
 cudaError_t launch_head_size(const Attention& a, const Resident& takes, cudaStream_t stream) {
   if (takes.keys <= short_keys) return launch_keys<T, HeadSize, short_keys, short_warps, true>(a, takes, stream);
-  if constexpr (HeadSize <= most_row_head_size) {
-    if (takes.keys <= row_keys) return launch_keys<T, HeadSize, row_keys, short_warps, true>(a, takes, stream);
+  if constexpr (row_keys(HeadSize) > short_keys) {
+    if (takes.keys <= row_keys(HeadSize)) return launch_keys<T, HeadSize, row_keys(HeadSize), short_warps, true>(a, takes, stream);
   }
   return launch_keys<T, HeadSize, long_keys, long_warps(HeadSize), false>(a, takes, stream);
 }
@@ -342,12 +341,12 @@ cudaError_t launch_type(const Attention& a, const Resident& takes, cudaStream_t 
 
 Resident residents_of(const Attention& a, const Access& access) {
   if (a.bias || !(a.scale > 0) || access.q != unit_bytes || access.k != unit_bytes || access.v != unit_bytes || !access.out_vectors) return Resident{};
-  if (a.queries.cumulative || a.keys.cumulative) return {short_keys, short_keys};
-  const int64_t queries = a.queries.length, keys = a.keys.length, room = current_gpu().shared_bytes;
-  if (keys <= short_keys) return {queries, short_keys};
-  if (keys <= row_keys && a.head_size <= most_row_head_size) return {queries, row_keys};
-  const bool fits = shared_bytes(long_warps(padded_head_size(a.head_size)), tile_rows(keys), a.head_size) <= room;
-  return queries >= least_long_queries && fits ? Resident{queries, keys} : Resident{};
+  if (a.queries.cumulative || a.keys.cumulative || a.keys.length <= short_keys) return {short_keys};
+  const int64_t keys = a.keys.length;
+  const int head_size = padded_head_size(a.head_size);
+  if (keys <= row_keys(head_size)) return {row_keys(head_size)};
+  const bool fits = shared_bytes(long_warps(head_size), tile_rows(keys), head_size) <= current_gpu().shared_bytes;
+  return fits ? Resident{keys} : Resident{};
 }
 
 cudaError_t launch_attention_resident(const Attention& a, const Resident& takes, cudaStream_t stream) {

@@ -217,9 +217,9 @@ TEST("attention: a sequence has the same bits alone and among others") {
   }
 }
 
-// Every length on both sides of a limit: of heads that share a block (32, 64), of the short kernel (128), of whole rows (288), of a ring (shared memory).
+// Every length on both sides of a limit: of heads that share a block (32, 64), of the short kernel (128), of whole rows (256, 288), of a ring (shared memory).
 TEST("attention: one length, at the limits of the kernels") {
-  for (const int32_t length : {1, 16, 17, 32, 33, 64, 65, 128, 129, 256, 288, 289}) {
+  for (const int32_t length : {1, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257, 288, 289}) {
     NOTE("length " + std::to_string(length));
     const bool causal = length % 2 == 1;
     run_case<bf16, bf16>({.queries = {length, length}, .heads = length <= 64 ? 3 : 1, .head_size = 16, .causal = causal, .ragged = false}, bf16_tolerance);
@@ -232,7 +232,7 @@ TEST("attention: one length, at the limits of the kernels") {
     }
   }
   run_case<bf16, bf16>({.queries = {40}, .keys = {128}, .heads = 2, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);
-  run_case<bf16, bf16>({.queries = {1, 1}, .keys = {300, 300}, .head_size = 8, .ragged = false}, bf16_tolerance);  // few queries of many keys: the ring
+  run_case<bf16, bf16>({.queries = {1, 1}, .keys = {300, 300}, .head_size = 8, .ragged = false}, bf16_tolerance);
   run_case<bf16, bf16>({.queries = {200}, .keys = {40}, .heads = 3, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);  // most see nothing
 }
 
@@ -256,16 +256,16 @@ TEST("attention: with the shared memory of each generation") {
 }
 
 TEST("attention: which sequences the resident kernel has") {
-  const auto takes = [](int64_t queries, int64_t keys, int64_t head_size, bool ragged = false, bool bias = false) {
+  const auto takes = [](int64_t keys, int64_t head_size, bool ragged = false, bool bias = false) {
     static float number;
     static const int32_t lengths[2] = {};
     Attention a{};
-    a.queries = {ragged ? lengths : nullptr, queries, 1, queries};
+    a.queries = {ragged ? lengths : nullptr, keys, 1, keys};
     a.keys = {ragged ? lengths : nullptr, keys, 1, keys};
     a.head_size = head_size;
     a.scale = 1;
     a.bias = bias ? &number : nullptr;
-    return residents_of(a, {16, 16, 16, true}).has(queries, keys);
+    return residents_of(a, {16, 16, 16, true}).has(keys);
   };
   const sim::Options before = sim::options();
   const auto with_kilobytes = [&](size_t kilobytes) {
@@ -274,13 +274,12 @@ TEST("attention: which sequences the resident kernel has") {
     sim::set_options(options);
   };
   with_kilobytes(99);
-  CHECK(takes(1, 128, 128) && takes(1000, 288, 64) && !takes(300, 289, 64) && !takes(200, 200, 128));
-  CHECK(takes(128, 128, 64, true) && !takes(129, 128, 64, true) && !takes(128, 129, 64, true));
-  CHECK(!takes(50, 50, 64, false, true));
+  CHECK(takes(128, 128) && takes(256, 32) && !takes(100000, 32) && takes(288, 64) && !takes(289, 64) && !takes(129, 128));
+  CHECK(takes(128, 64, true) && !takes(129, 64, true) && !takes(50, 64, false, true));
   with_kilobytes(163);
-  CHECK(takes(512, 512, 64) && !takes(577, 577, 64) && !takes(64, 512, 64) && takes(257, 257, 80) && takes(160, 160, 128) && !takes(300, 300, 128));
+  CHECK(takes(512, 64) && !takes(577, 64) && takes(257, 80) && takes(160, 128) && !takes(300, 128));
   with_kilobytes(227);
-  CHECK(takes(577, 577, 64) && takes(729, 729, 64) && !takes(1025, 1025, 64) && takes(352, 352, 128));
+  CHECK(takes(577, 64) && takes(729, 64) && !takes(1025, 64) && takes(352, 128));
   sim::set_options(before);
 }
 
@@ -307,6 +306,17 @@ TEST("attention: short sequences have the same bits in any batch, and with any n
     if (length > 128) continue;
     const auto packed = run_case<bf16, bf16>({.queries = {length, 128, 200, 3}, .heads = 3, .head_size = 8, .causal = length == 77}, bf16_tolerance);
     CHECK(std::memcmp(alone.data(), packed.data(), alone.size() * sizeof(bf16)) == 0);
+  }
+}
+
+TEST("attention: a query has the same bits alone and among all of its sequence") {
+  for (const bool ragged : {false, true}) {
+    for (const int32_t length : {50, 128, 197, 300, 600}) {
+      NOTE("length " + std::to_string(length));
+      const auto all = run_case<bf16, bf16>({.queries = {length}, .heads = 2, .head_size = 32, .ragged = ragged}, bf16_tolerance);
+      const auto one = run_case<bf16, bf16>({.queries = {1}, .keys = {length}, .heads = 2, .head_size = 32, .ragged = ragged, .ragged_queries = false}, bf16_tolerance);
+      CHECK(std::memcmp(one.data(), all.data(), one.size() * sizeof(bf16)) == 0);
+    }
   }
 }
 
