@@ -73,6 +73,18 @@ const raggedAttention = (heads: number, D: number, attributes: Attributes, kvHea
   },
 })
 
+/** Pictures of 4 x 6 pixels. */
+function pictures(title: string, items: number, channels: number, inputs: (x: CaseInput, order: readonly number[]) => Record<string, CaseInput>, attributes: Record<string, any>): Batch {
+  const { kernel, stride = [1, 1], padding = [0, 0, 0, 0] } = attributes as Record<string, number[]>
+  const windows = [4, 6].map((side, i) => Math.floor((side + padding[i]! + padding[i + 2]! - kernel![i]!) / stride[i]!) + 1)
+  return {
+    title,
+    items,
+    rows: () => windows[0]! * windows[1]!,
+    build: (order) => ({ title: '', inputs: inputs(stacked(order, () => 24, [channels], 1), order), attributes: { height: 4, width: 6, ...attributes } }),
+  }
+}
+
 export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   linear: [
     rowBatch('bias, gelu, residual', 37, (_, rows) => ({ x: rows(70, 1), weight: weight(45, 70), bias: fixed([45], { dtype: 'float32' }), residual: rows(45, 2) }), {
@@ -112,6 +124,14 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
       }),
     },
   ],
+  convolution: [
+    pictures('3 x 3', 9, 16, (x) => ({ x, weight: weight(19, 144), bias: fixed([19], { dtype: 'float32' }) }), { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1], activation: 'gelu' }),
+    pictures('many pictures, a residual', 40, 6, (x, items) => ({ x, weight: weight(9, 24), residual: stacked(items, () => 12, [9], 2) }), { kernel: [2, 2], stride: [1, 2], padding: [0, 0, 1, 0] }),
+  ],
+  depthwiseConvolution: [
+    pictures('3 x 3', 9, 21, (x) => ({ x, weight: fixed([9, 21], { dtype: 'float32' }), bias: fixed([21], { dtype: 'float32' }) }), { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1], activation: 'silu' }),
+  ],
+  poolWindows: [pictures('max', 9, 21, (x) => ({ x }), { mode: 'max', kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] }), pictures('mean', 9, 21, (x) => ({ x }), { mode: 'mean', kernel: [2, 3] })],
   layerNorm: [rowBatch('rows', 37, (_, rows) => ({ x: rows(131, 1), weight: fixed([131], { dtype: 'float32' }), bias: fixed([131], { dtype: 'float32' }) }), { eps: 1e-5 })],
   rmsNorm: [rowBatch('rows', 37, (_, rows) => ({ x: rows(131, 1), weight: fixed([131], { dtype: 'float32' }) }), { eps: 1e-6 })],
   rotary: [
@@ -144,6 +164,18 @@ export const batches: Readonly<Record<OpName, readonly Batch[]>> = {
   pool: [ragged({ mode: 'mean' }), ragged({ mode: 'max' }), ragged({ mode: 'mean_sqrt_len' })],
   repeatRows: [rowBatch('sequences', 9, (_, rows) => ({ table: fixed([3, 24]), like: rows(5, 1) }), { length: 1 }, 3)],
   prependRows: [rowBatch('sequences', 9, (_, rows) => ({ prefix: fixed([3, 24]), x: rows(24, 1) }), { length: 1 }, 4)],
+  scaleSequences: [
+    {
+      title: 'sequences',
+      items: 9,
+      rows: () => 5,
+      build: (order) => ({
+        title: '',
+        inputs: { x: stacked(order, () => 5, [24], 1), scale: stacked(order, () => 1, [24], 2, { dtype: 'float32' }), shift: stacked(order, () => 1, [24], 3, { dtype: 'float32' }) },
+        attributes: { length: 5 },
+      }),
+    },
+  ],
   add: ab(29),
   sub: ab(29),
   mul: ab(29),

@@ -228,6 +228,61 @@ const patchEmbed: OpCase[] = [
   { title: 'NaN pixels stay in their patch', inputs: { pixels: f32([2, 3, 4, 6], put({ 7: nan, 80: inf })), weight: weight(5, 12), ...tokens(7, 5) }, attributes: { patch: 2 } },
 ]
 
+/** Windows over `pictures` pictures. */
+function windowCases(inputs: (channels: number, area: number, x: CaseInput) => Record<string, CaseInput>, attributes: Attributes = {}): OpCase[] {
+  const one = (title: string, [pictures, height, width, C]: readonly [number, number, number, number], more: Record<string, number[]> = {}, fill?: Fill, x?: CaseInput): OpCase => ({
+    title,
+    inputs: inputs(C, (more['kernel'] ?? [1, 1]).reduce((a, b) => a * b), x ?? any([pictures * height * width, C], fill)),
+    attributes: { height, width, ...more, ...attributes },
+  })
+  return [
+    one('one pixel', [1, 1, 1, 1]),
+    one('every other pixel', [2, 5, 4, 8], { stride: [2, 2] }),
+    one('3 x 3 at every pixel', [2, 6, 5, 8], { kernel: [3, 3], padding: [1, 1, 1, 1] }),
+    one('odd sizes, unlike sides', [3, 7, 10, 5], { kernel: [2, 3], stride: [3, 2], padding: [1, 2, 0, 1] }),
+    one('more at the end', [2, 6, 6, 16], { kernel: [3, 3], stride: [2, 2], padding: [0, 0, 1, 1] }),
+    one('5 x 5 over a small picture', [1, 2, 3, 24], { kernel: [5, 5], padding: [2, 2, 2, 2] }),
+    one('a signal', [2, 1, 37, 9], { kernel: [1, 10], stride: [1, 5] }),
+    one('a long kernel', [1, 1, 21, 16], { kernel: [1, 16], padding: [0, 8, 0, 7] }),
+    one('many channels', [1, 3, 3, 131], { kernel: [3, 3], padding: [1, 1, 1, 1] }),
+    one('no pictures', [0, 4, 4, 8], { kernel: [3, 3] }),
+    one('a view of columns', [2, 4, 3, 11], { kernel: [3, 3], padding: [1, 1, 1, 1] }, undefined, view([24, 11], 3, 40)),
+    one('NaN and infinity', [2, 5, 5, 8], { kernel: [3, 3], stride: [2, 2], padding: [1, 1, 1, 1] }, put({ 9: nan, 100: inf, 101: -inf, 300: nan })),
+  ]
+}
+const convolutionOutputs = 13
+const convolutionCases = windowCases((C, area, x) => ({ x, weight: weight(convolutionOutputs, area * C), bias: f32([convolutionOutputs]) }))
+const convolution: OpCase[] = [
+  ...convolutionCases,
+  { title: 'more than a tile, residual', inputs: { x: any([2 * 12 * 11, 32]), weight: weight(70, 288), residual: any([2 * 12 * 11, 70]) }, attributes: { height: 12, width: 11, kernel: [3, 3], padding: [1, 1, 1, 1] } },
+  { title: 'three channels', inputs: { x: any([300, 3]), weight: weight(16, 147), bias: f32([16]) }, attributes: { height: 15, width: 20, kernel: [7, 7], stride: [2, 2], padding: [3, 3, 3, 3], activation: 'relu' } },
+  ...(['gelu', 'quick_gelu', 'gelu_tanh', 'silu', 'tanh'] as const).map((activation): OpCase => ({
+    title: activation,
+    inputs: { x: any([20, 4]), weight: weight(9, 24), bias: f32([9], put({ 3: nan }, 3)), residual: any([4, 9]) },
+    attributes: { height: 5, width: 4, kernel: [2, 3], stride: [3, 1], activation },
+  })),
+]
+const depthwiseConvolution: OpCase[] = [
+  ...windowCases((C, area, x) => ({ x, weight: f32([area, C]), bias: f32([C]) })),
+  ...windowCases((C, area, x) => ({ x, weight: f32([area, C]) }), { activation: 'silu' }).slice(1, 5),
+  ...(['gelu', 'quick_gelu', 'gelu_tanh', 'relu', 'tanh'] as const).map((activation): OpCase => ({
+    title: activation,
+    inputs: { x: any([20, 70]), weight: f32([6, 70]), bias: f32([70], put({ 3: nan }, 3)) },
+    attributes: { height: 5, width: 4, kernel: [2, 3], stride: [3, 1], activation },
+  })),
+]
+const poolWindows: OpCase[] = (['max', 'mean'] as const).flatMap((mode) => windowCases((_, __, x) => ({ x }), { mode }))
+
+const scaleSequences: OpCase[] = [
+  { title: 'one to one', inputs: { x: any([1, 1]), scale: f32([1, 1]) }, attributes: { length: 1 } },
+  { title: 'odd sizes', inputs: { x: any([21, 13]), scale: f32([3, 13]), shift: f32([3, 13]) }, attributes: { length: 7 } },
+  { title: 'long sequences', inputs: { x: any([1400, 24]), scale: f32([2, 24]) }, attributes: { length: 700 } },
+  { title: 'large rows', inputs: { x: any([4, 5003]), scale: f32([2, 5003]), shift: f32([2, 5003]) }, attributes: { length: 2 } },
+  { title: 'no sequences', inputs: { x: any([0, 5]), scale: f32([0, 5]) }, attributes: { length: 3 } },
+  { title: 'views of columns', inputs: { x: view([6, 10], 2, 17), scale: { ...view([3, 10], 5, 19), dtype: 'float32' }, shift: { ...view([3, 10], 1, 12), dtype: 'float32' } }, attributes: { length: 2 } },
+  { title: 'NaN and infinity', inputs: { x: any([6, 4], put({ 1: nan, 8: inf })), scale: f32([2, 4], put({ 6: nan })), shift: f32([2, 4], put({ 0: -inf })) }, attributes: { length: 3 } },
+]
+
 /** Shapes that every op of single rows meets. */
 function rowCases(attributes: Attributes, more: (columns: number) => Record<string, CaseInput> = () => ({})): OpCase[] {
   const one = (title: string, x: CaseInput): OpCase => ({ title, inputs: { x, ...more(x.shape.at(-1)!) }, attributes })
@@ -365,6 +420,9 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
   matmul,
   attention,
   patchEmbed,
+  convolution,
+  depthwiseConvolution,
+  poolWindows,
   layerNorm,
   rmsNorm,
   rotary,
@@ -409,7 +467,10 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
     { title: 'large rows', inputs: { prefix: any([2, 5003]), x: any([3, 5003]) }, attributes: { length: 3 } },
     { title: 'views of columns', inputs: { prefix: view([3, 13], 2, 20), x: view([4, 13], 1, 19) }, attributes: { length: 2 } },
     { title: 'NaN and infinity', inputs: { prefix: any([1, 3], [nan, inf, -inf]), x: any([2, 3], [1, nan, 2, inf, 3, -inf]) }, attributes: { length: 1 } },
+    { title: 'a prefix for each', inputs: { prefix: any([6, 13]), x: any([12, 13]) }, attributes: { length: 4, each: true } },
+    { title: 'a prefix for each of none', inputs: { prefix: any([0, 13]), x: any([0, 13]) }, attributes: { length: 4, each: true } },
   ],
+  scaleSequences,
   add: arithmetic,
   sub: arithmetic,
   mul: arithmetic,
@@ -460,6 +521,9 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   matmul: { float32: 2e-5, bfloat16: 2e-5 },
   attention: { float32: 1e-5, bfloat16: 1e-3, cudaBfloat16: 2 ** -8 }, // each of softmax's weights is rounded to bfloat16, by 2^-9 of it at most
   patchEmbed: { float32: 1e-5, bfloat16: 4e-5 },
+  convolution: { float32: 1e-5, bfloat16: 1e-5 },
+  depthwiseConvolution: { float32: 2e-6, bfloat16: 2e-6 },
+  poolWindows: rounding,
   layerNorm: { float32: 2e-6, bfloat16: 2e-6 },
   rmsNorm: { float32: 2e-6, bfloat16: 2e-6 },
   rotary: { float32: 1e-6, bfloat16: 1e-6 },
@@ -469,6 +533,7 @@ export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   pool: rounding,
   repeatRows: exact,
   prependRows: exact,
+  scaleSequences: rounding,
   l2Normalize: rounding,
   softmax: rounding,
   add: exact,

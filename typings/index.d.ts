@@ -538,6 +538,16 @@ interface TextEncoder {
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }
+/** Sound to embeddings. */
+interface AudioEncoder {
+    readonly dimensions: number;
+    /** The fewest samples that a clip may have. */
+    readonly minSamples: number;
+    /** clips: samples at the checkpoint's rate, as its feature extractor makes them -> float32 [n, dimensions], not normalised */
+    encode(clips: readonly Float32Array[], options?: {
+        signal?: AbortSignal | undefined;
+    }): Promise<Float32Array>;
+}
 /** Pictures to scores of the classes that a checkpoint was trained on. */
 interface Classifier {
     readonly labels: readonly string[];
@@ -568,6 +578,7 @@ declare class Model {
     readonly unusedTensors: readonly string[];
     readonly imageEncoder: ImageEncoder | undefined;
     readonly textEncoder: TextEncoder | undefined;
+    readonly audioEncoder: AudioEncoder | undefined;
     readonly classifier: Classifier | undefined;
     /** The factor that turns cosines of images and texts into logits, of models that have one. */
     readonly logitScale: number | undefined;
@@ -578,12 +589,13 @@ declare class Model {
     private readonly texts;
     /** All there are, in the order in which outputs are listed. */
     private readonly runners;
+    private readonly pairing;
     private disposed;
     /**
      * Runs the model.
      *
      * Inputs, by the reference's names: `pixel_values` uint8 [n, H, W, 3] or float32 [n, 3, H, W] (as the processor makes them);
-     * `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
+     * `input_values` float32 [n, samples], with `attention_mask` of the same shape; `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
      * enough for its outputs. Outputs are float32. Positions whose mask is 0 are not computed and come back as zeros, as does
      * everything of a text whose mask is 0 throughout.
      *
@@ -605,6 +617,7 @@ declare class Model {
     private logits;
     private logitsProgram;
     private makeImageEncoder;
+    private makeAudioEncoder;
     private makeClassifier;
     private fromPixels;
     private makeTextEncoder;

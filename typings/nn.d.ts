@@ -57,6 +57,8 @@ declare class Scope {
 }
 
 type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh';
+/** An activation by itself. */
+declare function activated(x: Value, activation: Activation): Value;
 interface LinearOptions {
     activation?: Activation;
     /** Added after the activation, same shape as the result. */
@@ -249,6 +251,120 @@ declare class AttentionPool {
     forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
+interface CrossAttentionOptions {
+    width: number;
+    /** Of the rows that are looked at. Default: as wide. */
+    contextWidth?: number;
+    heads: number;
+    /** Checkpoint names below the scope. */
+    names: {
+        query: string;
+        key: string;
+        value: string;
+        out: string;
+    };
+}
+declare class CrossAttention {
+    private readonly options;
+    private readonly query;
+    private readonly key;
+    private readonly value;
+    private readonly out;
+    private readonly dtype;
+    constructor(scope: Scope, options: CrossAttentionOptions);
+    /** x: [Tq, C]; context: [Tk, D]; residual: float32 [Tq, C], added to the result -> float32 [Tq, C] */
+    forward(x: Value, sequences: Sequences, context: Value, contextSequences: Sequences, residual?: Value): Value;
+}
+
+/** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
+interface PixelScale {
+    readonly rescale: number;
+    readonly mean: readonly number[];
+    readonly std: readonly number[];
+}
+interface PatchEmbedOptions {
+    width: number;
+    /** Side of a patch in pixels. */
+    patch: number;
+    /** Rows of the position table: patches, and one more for the class token. */
+    tokens: number;
+    /** Checkpoint names below the scope; a part without a name does not exist. */
+    names: {
+        weight: string;
+        bias?: string;
+        classToken?: string;
+        positions?: string;
+    };
+}
+declare class PatchEmbed {
+    readonly weight: Parameter;
+    readonly bias: Parameter | undefined;
+    readonly classToken: Parameter | undefined;
+    readonly positions: Parameter | undefined;
+    readonly patch: number;
+    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
+    /**
+     * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
+     * @param positions float32 [tokens, C], in the table's place
+     */
+    forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
+}
+
+/** Pictures as rows [B·height·width, C]. */
+interface FeatureMap {
+    readonly rows: Value;
+    readonly height: number;
+    readonly width: number;
+}
+interface ConvolutionOptions {
+    inputs: number;
+    outputs: number;
+    /** Down and across; one number for both. */
+    kernel: number | readonly [number, number];
+    stride?: number | readonly [number, number];
+    /** Before and behind, for both sides; or [top, left, bottom, right]. Default 0. */
+    padding?: number | readonly [number, number, number, number];
+    /** Checkpoint name of the layer below the scope. */
+    name: string;
+    bias?: boolean;
+    /** The batch norm behind it: its name below the scope. */
+    norm?: {
+        readonly name: string;
+        readonly eps: number;
+    } | undefined;
+    /** Dimensions of the stored kernel. Default 2; 1 for signals. */
+    rank?: 1 | 2;
+}
+interface ConvolveOptions {
+    activation?: Activation;
+    residual?: Value | undefined;
+    dtype?: FloatType;
+}
+declare class Convolution {
+    private readonly weight;
+    private readonly bias;
+    private readonly sliding;
+    /** A kernel of one pixel at each is a linear layer. */
+    private readonly pointwise;
+    constructor(scope: Scope, options: ConvolutionOptions);
+    forward(x: FeatureMap, options?: ConvolveOptions): FeatureMap;
+}
+/** Each channel by itself. */
+declare class DepthwiseConvolution {
+    private readonly weight;
+    private readonly bias;
+    private readonly sliding;
+    constructor(scope: Scope, options: Omit<ConvolutionOptions, 'inputs' | 'rank'>);
+    forward(x: FeatureMap, options?: Omit<ConvolveOptions, 'residual'>): FeatureMap;
+}
+/** Pictures as rows of normalised pixels, [B·height·width, 3]: patches of one pixel, projected by the identity, which is exact. */
+declare class PixelRows {
+    private readonly identity;
+    constructor(scope: Scope);
+    /** pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] */
+    forward(pixels: Value, { rescale, mean, std }: PixelScale, dtype: FloatType): FeatureMap;
+}
+
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
@@ -337,40 +453,6 @@ declare class RmsNorm implements Norm {
     }): Value;
 }
 
-/** How uint8 pixels become numbers: (pixel · rescale − mean) / std, per channel. */
-interface PixelScale {
-    readonly rescale: number;
-    readonly mean: readonly number[];
-    readonly std: readonly number[];
-}
-interface PatchEmbedOptions {
-    width: number;
-    /** Side of a patch in pixels. */
-    patch: number;
-    /** Rows of the position table: patches, and one more for the class token. */
-    tokens: number;
-    /** Checkpoint names below the scope; a part without a name does not exist. */
-    names: {
-        weight: string;
-        bias?: string;
-        classToken?: string;
-        positions?: string;
-    };
-}
-declare class PatchEmbed {
-    readonly weight: Parameter;
-    readonly bias: Parameter | undefined;
-    readonly classToken: Parameter | undefined;
-    readonly positions: Parameter | undefined;
-    readonly patch: number;
-    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
-    /**
-     * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
-     * @param positions float32 [tokens, C], in the table's place
-     */
-    forward(pixels: Value, scale: PixelScale, positions?: Value | undefined): Value;
-}
-
 /** n values [S, C] as one, [S, n·C]: each times the part of the identity that moves it to its place, which is exact. */
 declare function sideBySide(values: readonly Value[]): Value;
 
@@ -405,5 +487,5 @@ declare class TransformerBlock {
 /** Runs blocks one after the other; gives the stream before the first, and after each. `extra` may differ from block to block. */
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
-export { Attention, AttentionPool, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, RmsNorm, Scope, TransformerBlock, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export { Attention, AttentionPool, Convolution, CrossAttention, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };

@@ -119,7 +119,7 @@ export class Device {
 
   /** The type of weights and of what passes between ops, as tensors spell it. With int8 products, what is quickest beside them. */
   get computeType(): FloatType {
-    return this.dtype === 'int8' ? (this.id === 'cpu' ? 'float32' : 'bfloat16') : floatTypes[this.dtype]
+    return this.dtype === 'int8' ? (this.bf16 ? 'bfloat16' : 'float32') : floatTypes[this.dtype]
   }
 
   /** The type of the weights of a transformer block's products: the compute type, or int8. */

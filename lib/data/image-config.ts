@@ -52,6 +52,7 @@ interface Defaults {
   readonly image_mean?: readonly number[]
   readonly image_std?: readonly number[]
   readonly crop_pct?: number
+  readonly include_top?: boolean
   readonly do_pad?: boolean
   readonly size_divisor?: number
   readonly patch_size?: number
@@ -71,6 +72,9 @@ const CLASSES: Readonly<Record<string, Defaults>> = {
   CLIPImageProcessor: CLIP,
   ConvNextImageProcessor: { size: { shortest_edge: 384 }, squareSizes: false, crop_pct: 224 / 256, ...HALF, resample: 3 },
   DeiTImageProcessor: { size: { height: 256, width: 256 }, ...CROP_224, ...HALF, resample: 3 },
+  /** The reference's resizes unrounded numbers; here pixels are rounded to bytes behind it, as everywhere. */
+  DINOv3ViTImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 2 },
+  EfficientNetImageProcessor: { size: { height: 346, width: 346 }, crop_size: { height: 289, width: 289 }, include_top: true, ...IMAGENET, resample: 3 },
   MobileNetV2ImageProcessor: { size: { shortest_edge: 256 }, squareSizes: false, ...CROP_224, ...HALF, resample: 2 },
   PvtImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 3 },
   SiglipImageProcessor: { size: { height: 224, width: 224 }, squareSizes: false, ...HALF, resample: 3 },
@@ -90,18 +94,16 @@ const FURTHER_STEPS: Readonly<Record<string, readonly unknown[]>> = {
   do_pan_and_scan: [false],
   do_thumbnail: [false],
   ensure_multiple_of: [1],
-  include_top: [false],
   keep_aspect_ratio: [false],
   max_num_patches: [],
   max_patches: [],
   merge_size: [],
-  rescale_offset: [false],
   size_divisor: [],
   use_square_size: [false],
 }
 
 /** Classes whose resize or crop follows other rules although their fields look the same. */
-const OTHER_RULES = ['EfficientNetImageProcessor', 'LevitImageProcessor', 'PerceiverImageProcessor', 'PoolFormerImageProcessor']
+const OTHER_RULES = ['LevitImageProcessor', 'PerceiverImageProcessor', 'PoolFormerImageProcessor']
 
 /** Fields of `FURTHER_STEPS` that are known of a class. */
 const OWN_STEPS: Readonly<Record<string, readonly string[]>> = { Siglip2ImageProcessor: ['max_num_patches'], ViltImageProcessor: ['do_pad', 'size_divisor'] }
@@ -136,6 +138,8 @@ const schema = v.object({
   do_rescale: flag,
   rescale_factor: v.optional(described(positive, 'a positive number')),
   do_normalize: flag,
+  rescale_offset: v.optional(flag, false),
+  include_top: v.optional(flag, false),
   image_mean: v.optional(described(triple(anyNumber), 'a number or three')),
   image_std: v.optional(described(triple(positive), 'a positive number or three')),
 })
@@ -175,12 +179,11 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
     if (value === undefined) throw new CheckpointError(`${file}: ${field} is missing`, { file, field })
     return value
   }
-  const normalize = fields.do_normalize
-  const scaling = {
-    rescale: fields.do_rescale ? needed('rescale_factor', fields.rescale_factor) : 1,
-    mean: normalize ? three(needed('image_mean', fields.image_mean)) : ([0, 0, 0] as const),
-    std: normalize ? three(needed('image_std', fields.image_std)) : ([1, 1, 1] as const),
+  const efficient = name === 'EfficientNetImageProcessor'
+  for (const field of ['rescale_offset', 'include_top'] as const) {
+    if (fields[field] && !efficient) throw new UnsupportedError(`${file}: ${field} is true, which ${name || 'this package'} does not support here`, { file, field })
   }
+  const scaling = readScaling(fields, needed)
   const crop = fields.do_center_crop ? bothSides(needed('crop_size', fields.crop_size)) : undefined
   if (name === 'Siglip2ImageProcessor') {
     const patch = needed('patch_size', fields.patch_size)
@@ -210,6 +213,21 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
     throw new UnsupportedError(`${file}: crop_size is ${show(given['crop_size'])}, a second crop after that of crop_pct`, { file, field: 'crop_size' })
   }
   return { resize: { kind: 'shortest', shortest: Math.floor(shortest / fields.crop_pct) }, filter, crop: square, ...scaling }
+}
+
+/** EfficientNet's values may be moved by 1 after rescaling, and divided by std once more at the end. */
+function readScaling(fields: v.InferOutput<typeof schema>, needed: <T>(field: string, value: T | undefined) => T): Pick<ImageRules, 'rescale' | 'mean' | 'std'> {
+  const none = [0, 0, 0] as const
+  const mean = fields.do_normalize ? three(needed('image_mean', fields.image_mean)) : none
+  const std = fields.do_normalize || fields.include_top ? three(needed('image_std', fields.image_std)) : ([1, 1, 1] as const)
+  const offset = fields.do_rescale && fields.rescale_offset ? 1 : 0
+  const twice = fields.do_normalize && fields.include_top
+  const each = <T extends readonly number[]>(values: T, of: (value: number) => number) => values.map(of) as unknown as readonly [number, number, number]
+  return {
+    rescale: fields.do_rescale ? needed('rescale_factor', fields.rescale_factor) : 1,
+    mean: each(mean, value => value + offset),
+    std: each(std, value => (twice ? value * value : value)),
+  }
 }
 
 /** A missing key is valibot's own issue, with a sentence of its own. */

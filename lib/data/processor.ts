@@ -51,9 +51,12 @@ const PROCESSORS: readonly (readonly [RegExp, string])[] = [
   [/^chinese_?clip/, 'ChineseCLIPImageProcessor'],
   [/^siglip2/, 'Siglip2ImageProcessor'],
   [/^siglip/, 'SiglipImageProcessor'],
+  [/^dinov3/, 'DINOv3ViTImageProcessor'],
+  [/^align/, 'EfficientNetImageProcessor'],
   [/^vilt/, 'ViltImageProcessor'],
   [/^blip/, 'BlipImageProcessor'],
   [/^dinov2/, 'BitImageProcessor'],
+  [/^resnet/, 'ConvNextImageProcessor'],
   [/^vit/, 'ViTImageProcessor'],
 ]
 

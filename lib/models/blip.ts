@@ -6,9 +6,10 @@ import { UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
-import { BertEncoder, bertOptions, readBertConfig } from './bert.js'
+import { type BertConfig, BertEncoder, bertOptions, readBertConfig } from './bert.js'
 import { activation, checkHeads, type ConfigFile, epsilon, headCount, layerCount, readConfig, sides, squarePatch, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
+import { BlipMatching, featureImages, featureTexts } from './blip-matching.js'
 import { projectedImages, projectedTexts } from './projected.js'
 
 const visionSchema = v.object({
@@ -21,7 +22,7 @@ const visionSchema = v.object({
   hidden_act: activation('gelu'),
   layer_norm_eps: epsilon(1e-5),
 })
-const jointSchema = v.object({ projection_dim: v.nullish(width(), 512) })
+const jointSchema = v.object({ projection_dim: v.nullish(width(), 512), image_text_hidden_size: v.nullish(width(), 256) })
 
 const BLOCK_NAMES = {
   norm1: 'layer_norm1',
@@ -66,15 +67,16 @@ export class BlipVision implements ImageTower {
 }
 
 /** BLIP's BERT: no token types; saved as a decoder, and used as an encoder here. */
-export function blipText(file: ConfigFile, scope: Scope, section: string): { tower: BertEncoder; width: number } {
+export function blipText(file: ConfigFile, scope: Scope, section: string): { tower: BertEncoder; config: BertConfig } {
   const config = readBertConfig({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false } } }, section)
-  return { tower: new BertEncoder(scope, { ...bertOptions(config), tokenTypes: 0 }), width: config.hidden_size }
+  return { tower: new BertEncoder(scope, { ...bertOptions(config), tokenTypes: 0 }), config }
 }
 
 /** @param architecture the reference's class */
 export function buildBlip(file: ConfigFile, scope: Scope, architecture: string): Architecture {
+  if (architecture === 'BlipForImageTextRetrieval') return buildRetrieval(file, scope)
   if (architecture !== 'BlipModel') {
-    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of BLIP there is BlipModel`, { file: file.file, field: 'architectures' })
+    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of BLIP there are BlipModel and BlipForImageTextRetrieval`, { file: file.file, field: 'architectures' })
   }
   const { projection_dim: projection } = readConfig(jointSchema, file)
   const vision = new BlipVision(file, scope.at('vision_model'), 'vision_config')
@@ -82,9 +84,21 @@ export function buildBlip(file: ConfigFile, scope: Scope, architecture: string):
   return {
     images: projectedImages(vision, { projection: new Linear(scope.at('visual_projection'), vision.width, projection, { bias: false }) }),
     texts: projectedTexts(text.tower, {
-      projection: new Linear(scope.at('text_projection'), text.width, projection, { bias: false }),
+      projection: new Linear(scope.at('text_projection'), text.config.hidden_size, projection, { bias: false }),
       readsFirst: true,
     }),
     logitScale: scope.parameter('logit_scale', []),
+  }
+}
+
+function buildRetrieval(file: ConfigFile, scope: Scope): Architecture {
+  const { image_text_hidden_size: shared } = readConfig(jointSchema, file)
+  const vision = new BlipVision(file, scope.at('vision_model'), 'vision_config')
+  const { tower, config } = blipText(file, scope.at('text_encoder'), 'text_config')
+  return {
+    images: featureImages(vision, new Linear(scope.at('vision_proj'), vision.width, shared)),
+    texts: featureTexts(tower, new Linear(scope.at('text_proj'), config.hidden_size, shared)),
+    joint: new BlipMatching(scope.at('text_encoder'), config, vision.width, scope.at('itm_head')),
+    cosines: { images: 'image_feat', texts: 'text_feat', output: 'itc_similarity' },
   }
 }

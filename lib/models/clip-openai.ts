@@ -6,6 +6,7 @@ import { rowMajor } from '../core/shape.js'
 import { BYTES_PER_ELEMENT } from '../core/dtype.js'
 import { Checkpoint } from '../io/checkpoint.js'
 import type { TensorEntry } from '../io/entry.js'
+import { MODIFIED_RESNET, REDUCTION } from './clip-resnet.js'
 import type { Config } from './config.js'
 
 /** A tensor that only CLIPs with OpenAI's names have. */
@@ -38,11 +39,21 @@ export function hasOpenAINames(checkpoint: Checkpoint): boolean {
   return checkpoint.tensors.has(SIGN)
 }
 
+function isConvolutional(checkpoint: Checkpoint): boolean {
+  return checkpoint.tensors.has('visual.attnpool.positional_embedding')
+}
+
 /** The checkpoint as Hugging Face's CLIPModel has it. Tensors that have no place there keep their names. */
 export function withHuggingFaceNames(checkpoint: Checkpoint): Checkpoint {
   const tensors = new Map<string, TensorEntry>()
   const put = (name: string, entry: TensorEntry) => tensors.set(name, { ...entry, name })
+  const convolutional = isConvolutional(checkpoint)
   for (const [name, entry] of checkpoint.tensors) {
+    // Hugging Face has no such tower, and no names for it.
+    if (convolutional && name.startsWith('visual.')) {
+      put(name, entry)
+      continue
+    }
     const fused = /^(.*)\.attn\.in_proj_(weight|bias)$/.exec(name)
     if (fused) ['q', 'k', 'v'].forEach((part, i) => put(`${rename(`${fused[1]}.`).slice(0, -1)}.self_attn.${part}_proj.${fused[2]}`, third(entry, i)))
     else if (name === 'visual.proj') put('visual_projection.weight', transposed(entry))
@@ -73,7 +84,7 @@ function transposed(entry: TensorEntry): TensorEntry {
 /**
  * A config.json of Hugging Face's kind.
  * @param json in OpenAI's fields (embed_dim, image_resolution, vision_heads, transformer_heads, …), as far as there are any
- * @throws CheckpointError for a tensor that is missing or misshapen, UnsupportedError for a convolutional picture tower
+ * @throws CheckpointError for a tensor that is missing or misshapen, UnsupportedError for a picture tower of another kind
  */
 export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
   const shape = (name: string, rank: number): readonly number[] => {
@@ -90,30 +101,48 @@ export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
     while (checkpoint.tensors.has(`${path}${count}.attn.in_proj_weight`)) count++
     return count
   }
-  if (!checkpoint.tensors.has('visual.class_embedding')) {
-    throw new UnsupportedError(`${checkpoint.folder}: the picture tower is no vision transformer (visual.class_embedding is missing), which is not supported`, { file: checkpoint.folder })
+  if (!isConvolutional(checkpoint) && !checkpoint.tensors.has('visual.class_embedding')) {
+    throw new UnsupportedError(`${checkpoint.folder}: the picture tower is neither a vision transformer (visual.class_embedding) nor a ResNet (visual.attnpool)`, { file: checkpoint.folder })
   }
-  const [visionWidth, , patch] = shape('visual.conv1.weight', 4) as [number, number, number]
-  const [positions] = shape('visual.positional_embedding', 2) as [number]
-  const side = Math.round(Math.sqrt(positions - 1)) * patch
+  const sideOf = (name: string) => Math.round(Math.sqrt(shape(name, 2)[0]! - 1))
   const [vocabulary, textWidth] = shape('token_embedding.weight', 2) as [number, number]
   const [context] = shape('positional_embedding', 2) as [number]
   const [, projection] = shape('text_projection', 2) as [number, number]
   const hidden = (name: string) => shape(name, 2)[0]!
   const hidden_act = json['quick_gelu'] === false ? 'gelu' : 'quick_gelu'
+  const resnet = () => {
+    const blocks = (stage: number) => {
+      let count = 0
+      while (checkpoint.tensors.has(`visual.layer${stage}.${count}.conv1.weight`)) count++
+      return count
+    }
+    const [width] = shape('visual.layer1.0.conv1.weight', 4) as [number]
+    return {
+      model_type: MODIFIED_RESNET,
+      layers: [1, 2, 3, 4].map(blocks),
+      width,
+      heads: number('vision_heads') ?? Math.max(1, Math.floor((width * REDUCTION) / HEAD_WIDTH)),
+      image_size: number('image_resolution') ?? sideOf('visual.attnpool.positional_embedding') * REDUCTION,
+      projection_dim: shape('visual.attnpool.c_proj.weight', 2)[0]!,
+    }
+  }
+  const transformer = () => {
+    const [width, , patch] = shape('visual.conv1.weight', 4) as [number, number, number]
+    return {
+      hidden_size: width,
+      intermediate_size: hidden('visual.transformer.resblocks.0.mlp.c_fc.weight'),
+      num_hidden_layers: layers('visual.transformer.resblocks.'),
+      num_attention_heads: number('vision_heads') ?? Math.max(1, Math.floor(width / HEAD_WIDTH)),
+      image_size: number('image_resolution') ?? sideOf('visual.positional_embedding') * patch,
+      patch_size: patch,
+      hidden_act,
+    }
+  }
   return {
     model_type: 'clip',
     architectures: ['CLIPModel'],
     projection_dim: projection,
-    vision_config: {
-      hidden_size: visionWidth,
-      intermediate_size: hidden('visual.transformer.resblocks.0.mlp.c_fc.weight'),
-      num_hidden_layers: layers('visual.transformer.resblocks.'),
-      num_attention_heads: number('vision_heads') ?? Math.max(1, Math.floor(visionWidth / HEAD_WIDTH)),
-      image_size: number('image_resolution') ?? side,
-      patch_size: patch,
-      hidden_act,
-    },
+    vision_config: isConvolutional(checkpoint) ? resnet() : transformer(),
     text_config: {
       vocab_size: vocabulary,
       max_position_embeddings: context,

@@ -7,8 +7,10 @@ import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, gather, l2Normalize, pickToken } from '../ops/index.js'
+import { buildModifiedResNet, MODIFIED_RESNET } from './clip-resnet.js'
 import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+import { projectedImages } from './projected.js'
 
 // Some releases of the reference library save of a tower's configuration only what differs from the class's defaults.
 const towerFields = {
@@ -236,8 +238,10 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
     throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of CLIP there are CLIPModel and its towers alone`, { file: file.file, field: 'architectures' })
   }
   const place = { joint: true, projection: projection_dim }
+  const vision = file.json['vision_config'] as { model_type?: unknown } | null | undefined
   return {
-    images: buildClipVision(file, scope, 'vision_config', place),
+    images:
+      vision?.model_type === MODIFIED_RESNET ? projectedImages(buildModifiedResNet(file, scope.at('visual'), 'vision_config')) : buildClipVision(file, scope, 'vision_config', place),
     texts: buildText(file, scope, 'text_config', place),
     logitScale: scope.parameter('logit_scale', []),
   }

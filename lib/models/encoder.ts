@@ -1,9 +1,10 @@
 // What every architecture gives to Model: towers. A tower traces one modality, from pixels or packed tokens to named outputs; running,
 // batching and placing results is the same for all of them (image-runner.ts, text-runner.ts).
 
-import type { Parameter, Value } from '../core/value.js'
-import type { PixelScale, Sequences } from '../nn/index.js'
-import { gather, pool } from '../ops/index.js'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Parameter, type Value } from '../core/value.js'
+import type { AttentionExtra, PixelScale, Sequences } from '../nn/index.js'
+import { gather, pool, reshape } from '../ops/index.js'
 import type { JointTower } from './joint.js'
 
 /** The graph of one batch: B pictures or S texts, T packed tokens. Values nobody asks for are never computed. */
@@ -12,6 +13,8 @@ export interface Traced {
   readonly outputs: Readonly<Record<string, Value>>
   /** The residual stream: the embeddings, then after each layer. */
   readonly hiddenStates: readonly Value[]
+  /** Outputs of picture towers that are pictures themselves: what is [B·height·width, C] here is given as [B, C, height, width]. */
+  readonly maps?: Readonly<Record<string, { readonly height: number; readonly width: number }>> | undefined
   /** What stands for the picture or text in a search, [B or S, d], not normalised. */
   readonly embedding: Value
 }
@@ -81,6 +84,24 @@ export interface TextTower extends Tower {
   trace(tokens: TokenInputs): Traced
 }
 
+/** Frames of clips that count: int32 [T], their rows among all, and where each clip's begin, int32 [B + 1]. */
+export interface ValidFrames {
+  readonly rows: Value
+  readonly cuSeqlens: Value
+}
+
+export interface AudioTower extends Tower {
+  /** Frames that so many samples make; 0 for too few. */
+  framesOf(samples: number): number
+  /** The fewest samples that make so many frames. */
+  samplesFor(frames: number): number
+  /**
+   * Outputs for each frame are [B·frames, C], those after the masking [T, C] where some frames do not count.
+   * @param samples float32 [B, L]
+   */
+  trace(samples: Value, valid?: ValidFrames): Traced
+}
+
 /** A picture tower with all of `tower`'s fields but those given. */
 export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTower {
   const { prefix, absent, imageSize, anySize } = tower
@@ -117,8 +138,11 @@ export interface Architecture {
   readonly joint?: JointTower
   readonly images?: ImageTower
   readonly texts?: TextTower
+  readonly audio?: AudioTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Of a model without a factor: the output of images' and texts' cosines, and the outputs they are computed from. */
+  readonly cosines?: { readonly images: string; readonly texts: string; readonly output: string }
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
   readonly logitBias?: Parameter
   /** Of a sentence-transformers folder. */
@@ -137,4 +161,16 @@ export function countedRows(x: Value, { sequences, pooled }: TokenInputs): { row
 export function meanOfTokens(x: Value, tokens: TokenInputs): Value {
   const { rows, cuSeqlens } = countedRows(x, tokens)
   return pool(rows, { mode: 'mean', cuSeqlens, dtype: 'float32' })
+}
+
+/**
+ * The mask of a window for a text with holes, whose tokens do not stand side by side: nothing where the tower's `distanceRow` is 0, and not seen
+ * where it is 1. Of a text without holes there is none: the op's own window serves.
+ */
+export function maskByDistance({ ids, sequences, distanceRows }: TokenInputs, heads: number): AttentionExtra {
+  if (!distanceRows) return {}
+  const shares = constant(new Tensor('float32', Float32Array.of(0, -1e30), [2, 1])) // of a query that sees nothing all keys weigh the same
+  const queries = ids.shape[0]!
+  const mask = reshape(gather(shares, distanceRows, { dtype: 'float32' }), [queries, sequences.keys?.rows.shape[0] ?? queries])
+  return { scoreBias: Array.from({ length: heads }, () => mask) }
 }

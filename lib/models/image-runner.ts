@@ -4,7 +4,7 @@ import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '..
 import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
-import { EMBEDDING, type ImageTower } from './encoder.js'
+import { EMBEDDING, type ImageTower, type Traced } from './encoder.js'
 import type { Part, Prepared } from './part.js'
 import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs, UNSCALED } from './programs.js'
 
@@ -33,7 +33,7 @@ export class ImageRunner implements Part {
     /** Of the pictures that are embedded. */
     readonly size: Size = tower.imageSize,
   ) {
-    this.kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, tower.imageSize) }, programs.device)
+    this.kinds = this.findKinds(tower.imageSize)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -53,7 +53,19 @@ export class ImageRunner implements Part {
       const sizes = expected.slice(1).join(', ')
       throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected [n, ${sizes}]`, { field: 'pixel_values', shapes: [dims] })
     }
+    if (this.tower.anySize) this.checkSize(tensor)
     return tensor as Pixels
+  }
+
+  /** @throws ShapeError for pictures that are too small for the tower. */
+  private checkSize(tensor: Tensor): void {
+    const { type, dims } = tensor
+    try {
+      this.kindsOf(this.sizeOf(tensor))
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error
+      throw new ShapeError(`[forward] pixel_values is ${type} [${dims.join(', ')}]; expected larger pictures: ${error.message}`, { field: 'pixel_values', shapes: [dims], cause: error })
+    }
   }
 
   /**
@@ -92,8 +104,7 @@ export class ImageRunner implements Part {
       })
     }
     await pipeline(next)
-    const dims = ({ rows, width }: OutputKind) => (rows === 1 ? [count, width] : [count, rows, width])
-    return Object.fromEntries(want.map((name, i) => [name, new Tensor('float32', results[i]!, dims(kinds[i]!))]))
+    return Object.fromEntries(want.map((name, i) => [name, shaped(results[i]!, count, kinds[i]!)]))
   }
 
   private async runSome(
@@ -115,8 +126,22 @@ export class ImageRunner implements Part {
   }
 
   private trace(pixels: Value): Record<string, Value> {
-    const scale = this.scale instanceof Error ? UNSCALED : this.scale
-    return namedValues(this.tower.trace(pixels, scale), this.tower.prefix)
+    return namedValues(this.traced(pixels), this.tower.prefix)
+  }
+
+  private traced(pixels: Value): Traced {
+    return this.tower.trace(pixels, this.scale instanceof Error ? UNSCALED : this.scale)
+  }
+
+  private findKinds(size: Size): ReadonlyMap<string, OutputKind> {
+    let maps: Traced['maps']
+    const fn = ({ pixels }: Record<string, Value>) => {
+      const traced = this.traced(pixels!)
+      maps = traced.maps
+      return namedValues(traced, this.tower.prefix)
+    }
+    const kinds = outputKinds(fn, { pixels: spec('float32', 1, size) }, this.programs.device)
+    return new Map([...kinds].map(([name, kind]) => [name, maps?.[name] ? { ...kind, map: maps[name] } : kind]))
   }
 
   /** What outputs look like for pictures of this size; found once for each. */
@@ -125,7 +150,7 @@ export class ImageRunner implements Part {
     const key = `${size.height} ${size.width}`
     const known = this.kindsBySize.get(key)
     if (known) return known
-    const kinds = outputKinds(({ pixels }) => this.trace(pixels!), { pixels: spec('float32', 1, size) }, this.programs.device)
+    const kinds = this.findKinds(size)
     if (this.kindsBySize.size === MAX_SIZES) this.kindsBySize.clear()
     this.kindsBySize.set(key, kinds)
     return kinds
@@ -140,6 +165,19 @@ export class ImageRunner implements Part {
 
 function spec(type: Pixels['type'], count: number, { height, width }: Size): ValueType {
   return { shape: type === 'uint8' ? [count, height, width, 3] : [count, 3, height, width], dtype: type, extent: { name: 'images', per: 1 } }
+}
+
+/** [n, C], [n, tokens, C], or [n, C, height, width] of a map's pixels. */
+function shaped(data: Float32Array, count: number, { rows, width, map }: OutputKind): Tensor {
+  if (!map) return new Tensor('float32', data, rows === 1 ? [count, width] : [count, rows, width])
+  const dims = [count, width, map.height, map.width]
+  if (rows === 1) return new Tensor('float32', data, dims)
+  const first = unwritten('float32', dims, 'forward') as Float32Array
+  for (let n = 0; n < count; n++) {
+    const from = n * rows * width
+    for (let row = 0; row < rows; row++) for (let c = 0; c < width; c++) first[from + c * rows + row] = data[from + row * width + c]!
+  }
+  return new Tensor('float32', first, dims)
 }
 
 function sameSize(a: Size, b: Size): boolean {

@@ -134,6 +134,24 @@ export class WordHead {
   }
 }
 
+/** Linear, gelu, norm and, by its size, a second linear: an nn.Sequential of some models' heads. */
+export class AnswerHead {
+  private readonly in: Linear
+  private readonly norm: LayerNorm
+  private readonly out: Linear | undefined
+
+  constructor(scope: Scope, inputs: number, hidden: number, outputs: number | undefined) {
+    this.in = new Linear(scope.at(0), inputs, hidden)
+    this.norm = new LayerNorm(scope.at(2), hidden, 1e-12)
+    this.out = outputs === undefined ? undefined : new Linear(scope.at(3), hidden, outputs)
+  }
+
+  forward(x: Value): Value {
+    const normed = this.norm.forward(this.in.forward(x, { activation: 'gelu', dtype: 'float32' }), { dtype: 'float32' })
+    return this.out?.forward(normed, { dtype: 'float32' }) ?? normed
+  }
+}
+
 /** Tensors [A, B, …] as [A·B, …]. @throws ShapeError for one that has fewer dimensions than `rank` */
 export function flattened(given: Readonly<Record<string, Tensor>>, make: (tensor: Tensor, dims: readonly number[]) => Tensor): Record<string, Tensor> {
   let outer: readonly number[] | undefined

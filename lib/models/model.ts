@@ -9,6 +9,7 @@ import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
 import { type Architecture, EMBEDDING, type SentenceSettings } from './encoder.js'
+import { AudioRunner } from './audio-runner.js'
 import { ImageRunner } from './image-runner.js'
 import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
@@ -50,6 +51,15 @@ export interface TextEncoder {
   encode(sequences: readonly Int32Array[], options?: { unpooled?: number | undefined; padId?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
+/** Sound to embeddings. */
+export interface AudioEncoder {
+  readonly dimensions: number
+  /** The fewest samples that a clip may have. */
+  readonly minSamples: number
+  /** clips: samples at the checkpoint's rate, as its feature extractor makes them -> float32 [n, dimensions], not normalised */
+  encode(clips: readonly Float32Array[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
 /** Pictures to scores of the classes that a checkpoint was trained on. */
 export interface Classifier {
   readonly labels: readonly string[]
@@ -76,11 +86,17 @@ export interface ModelParts {
   readonly file: string
 }
 
-const EMBEDS = ['image_embeds', 'text_embeds']
 const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
 const SIGMOIDS = 'probs_sigmoid'
 /** Rows and columns of logits in one run. */
 const LOGITS_BLOCK = 512
+
+/** What is computed of every picture and every text, and from which outputs. */
+interface Pairing {
+  images: string
+  texts: string
+  outputs: readonly string[]
+}
 
 /** The outputs wanted of each part whose inputs are there, and of what is computed from two parts' embeddings. */
 interface Wanted {
@@ -109,6 +125,7 @@ export class Model {
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
+  readonly audioEncoder: AudioEncoder | undefined
   readonly classifier: Classifier | undefined
   /** The factor that turns cosines of images and texts into logits, of models that have one. */
   readonly logitScale: number | undefined
@@ -119,6 +136,7 @@ export class Model {
   private readonly texts: TextRunner | undefined
   /** All there are, in the order in which outputs are listed. */
   private readonly runners: readonly Part[]
+  private readonly pairing: Pairing | undefined
   private disposed = false
 
   /** @internal */
@@ -132,13 +150,16 @@ export class Model {
     this.logitScale = parts.logitScale
     this.logitBias = parts.logitBias
     this.programs = new Programs(device, weights)
-    if (parts.logitScale !== undefined) checkKernels(device, ['matmul'])
+    this.pairing = pairingOf(parts)
+    if (this.pairing) checkKernels(device, ['matmul'])
     this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
     this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
     const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
-    this.runners = [this.images, this.texts, joint].filter(part => part !== undefined)
+    const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
+    this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
+    this.audioEncoder = audio && this.makeAudioEncoder(audio)
     this.classifier = this.images && architecture.labels && this.makeClassifier(this.images, architecture.labels)
   }
 
@@ -146,7 +167,7 @@ export class Model {
    * Runs the model.
    *
    * Inputs, by the reference's names: `pixel_values` uint8 [n, H, W, 3] or float32 [n, 3, H, W] (as the processor makes them);
-   * `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
+   * `input_values` float32 [n, samples], with `attention_mask` of the same shape; `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
    * enough for its outputs. Outputs are float32. Positions whose mask is 0 are not computed and come back as zeros, as does
    * everything of a text whose mask is 0 throughout.
    *
@@ -167,12 +188,13 @@ export class Model {
     const results: Record<string, Tensor> = {}
     // What is not asked for, but what logits or later parts are computed from.
     const used = new Set([...parts].flatMap(([part, names]) => (names.length > 0 ? (part.uses ?? []) : [])))
-    if (joint.length > 0) for (const name of EMBEDS) used.add(name)
+    const { pairing } = this
+    if (pairing && joint.length > 0) for (const name of [pairing.images, pairing.texts]) used.add(name)
     for (const [part, names] of parts) {
       const want = [...new Set([...names, ...part.outputs.filter(name => used.has(name))])]
       if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal, pick(results, part.uses ?? [])))
     }
-    if (joint.length > 0) Object.assign(results, await this.logits(results['image_embeds']!, results['text_embeds']!, signal))
+    if (pairing && joint.length > 0) Object.assign(results, await this.logits(results[pairing.images]!, results[pairing.texts]!, signal))
     return Object.fromEntries([...[...parts.values()].flat(), ...joint].map(name => [name, results[name]!]))
   }
 
@@ -209,14 +231,13 @@ export class Model {
 
   /** Which part gives each output. */
   private resolve(present: ReadonlyMap<Part, Prepared>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
-    const { logitBias } = this.parts
-    const joint = this.logitScale === undefined ? [] : logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS]
-    const bothTowers = [this.images, this.texts].filter(part => part !== undefined)
+    const { images, texts, outputs: joint } = this.pairing ?? { images: '', texts: '', outputs: [] }
+    const bothTowers = this.runners.filter(part => part.outputs.includes(images) || part.outputs.includes(texts))
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
     const wanted: Wanted = { parts: new Map([...present.keys()].map(part => [part, []])), joint: [] }
     if (!outputs) {
       for (const [part, names] of wanted.parts) names.push(...part.outputs.filter(name => !isState(name)))
-      if (bothTowers.every(part => present.has(part))) wanted.joint = joint
+      if (bothTowers.every(part => present.has(part))) wanted.joint = [...joint]
     }
     const need = (name: string, parts: readonly Part[]) => {
       const input = parts.flatMap(part => (present.has(part) ? [] : part.required)).filter(input => !this.runners.some(part => present.has(part) && part.required.includes(input)))[0]!
@@ -274,6 +295,8 @@ export class Model {
         }
       }
     }
+    const { cosines } = this.parts.architecture
+    if (cosines) return { [cosines.output]: new Tensor('float32', perImage, [rows, columns]) }
     return {
       logits_per_image: new Tensor('float32', perImage, [rows, columns]),
       logits_per_text: new Tensor('float32', perText, [columns, rows]),
@@ -284,7 +307,7 @@ export class Model {
   private logitsProgram(images: number, texts: number, width: number): Program {
     return this.programs.get(
       JSON.stringify(['logits', images, texts]),
-      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale!, dtype: 'float32' }) }),
+      inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale ?? 1, dtype: 'float32' }) }),
       {
         images: { shape: [images, width], dtype: 'float32', extent: { name: 'images', per: 1 } },
         texts: { shape: [texts, width], dtype: 'float32' },
@@ -297,6 +320,28 @@ export class Model {
       size: runner.size,
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
+    }
+  }
+
+  private makeAudioEncoder(runner: AudioRunner): AudioEncoder {
+    const { width } = runner.kinds.get(EMBEDDING)!
+    return {
+      dimensions: width,
+      minSamples: runner.tower.samplesFor(1),
+      // Clips of one length run together; nothing is padded.
+      encode: async (clips, { signal } = {}) => {
+        this.checkAlive()
+        const results = new Float32Array(clips.length * width)
+        const byLength = new Map<number, number[]>()
+        clips.forEach(({ length }, i) => byLength.set(length, [...(byLength.get(length) ?? []), i]))
+        for (const [length, indices] of byLength) {
+          const samples = new Float32Array(indices.length * length)
+          indices.forEach((index, i) => samples.set(clips[index]!, i * length))
+          const outputs = await runner.prepare({ input_values: new Tensor('float32', samples, [indices.length, length]) })([EMBEDDING], signal)
+          indices.forEach((index, i) => results.set((outputs[EMBEDDING]!.data as Float32Array).subarray(i * width, (i + 1) * width), index * width))
+        }
+        return results
+      },
     }
   }
 
@@ -344,6 +389,12 @@ export class Model {
       },
     }
   }
+}
+
+function pairingOf({ architecture: { cosines }, logitScale, logitBias }: ModelParts): Pairing | undefined {
+  if (cosines) return { images: cosines.images, texts: cosines.texts, outputs: [cosines.output] }
+  if (logitScale === undefined) return undefined
+  return { images: 'image_embeds', texts: 'text_embeds', outputs: logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS] }
 }
 
 function pick(results: Readonly<Record<string, Tensor>>, names: readonly string[]): Record<string, Tensor> {

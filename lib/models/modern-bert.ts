@@ -2,13 +2,12 @@
 // to those near by. ModernBertModel, the encoder of ModernBertForMaskedLM and its like, and ModernBertForSequenceClassification.
 
 import * as v from 'valibot'
-import { Tensor } from '../core/tensor.js'
-import { constant, type Parameter, parameter, type Value } from '../core/value.js'
+import { type Parameter, parameter, type Value } from '../core/value.js'
 import { type AttentionExtra, Embedding, hiddenStates, LayerNorm, Linear, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
-import { gather, pickToken, reshape } from '../ops/index.js'
+import { pickToken } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
-import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
-import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, ropeParameters, SLIDING, theta } from './rope-config.js'
+import { type Architecture, maskByDistance, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
+import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, MOST_POSITIONS, ropeByLayerType, ropeParameters, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
   vocab_size: v.nullish(tableRows(), 50368),
@@ -25,7 +24,7 @@ const schema = v.object({
   layer_types: layerTypes(),
   global_attn_every_n_layers: v.nullish(integer(1, 1000), 3),
   local_attention: v.nullish(integer(0, 10_000_000), 128),
-  rope_parameters: v.nullish(v.object({ [FULL]: v.nullish(ropeParameters()), [SLIDING]: v.nullish(ropeParameters()) }, 'an object of full_attention and sliding_attention')),
+  rope_parameters: v.nullish(ropeByLayerType()),
   rope_scaling: v.nullish(ropeParameters()),
   global_rope_theta: v.nullish(theta(), 160_000),
   local_rope_theta: v.optional(v.nullable(theta()), 10_000),
@@ -59,7 +58,8 @@ class ModernBert implements TextTower {
     private readonly kinds: readonly string[],
     private readonly head: Head | undefined,
   ) {
-    const { hidden_size: width, num_attention_heads: heads, norm_eps: eps, max_position_embeddings: rows, attention_bias, rope_parameters: rope } = config
+    const { hidden_size: width, num_attention_heads: heads, norm_eps: eps, max_position_embeddings, attention_bias, rope_parameters: rope } = config
+    const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
     this.vocabulary = config.vocab_size
     this.positions = this.maxLength = rows
     this.readsFirst = head && config.classifier_pooling === 'cls' ? ['logits'] : []
@@ -92,10 +92,10 @@ class ModernBert implements TextTower {
   trace(tokens: TokenInputs): Traced {
     const { ids, positions, sequences } = tokens
     const embedded = this.norm.forward(this.words.forward(ids), { dtype: 'float32' })
-    const far = this.maskOfDistances(tokens)
+    const masked = maskByDistance(tokens, this.config.num_attention_heads)
     const extra = (layer: number): AttentionExtra => {
       const kind = this.kinds[layer]!
-      return { rotation: { table: parameter(this.tables[kind]!), positions }, ...(kind === SLIDING && far) }
+      return { rotation: { table: parameter(this.tables[kind]!), positions }, ...(kind === SLIDING && masked) }
     }
     const states = hiddenStates(this.layers, embedded, sequences, extra)
     const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
@@ -109,15 +109,6 @@ class ModernBert implements TextTower {
   private pooled(last: Value, tokens: TokenInputs): Value {
     if (this.config.classifier_pooling === 'mean') return meanOfTokens(last, tokens)
     return pickToken(last, { which: 'first', cuSeqlens: tokens.sequences.cuSeqlens })
-  }
-
-  /** Of a text with holes in its mask, whose tokens do not stand side by side. */
-  private maskOfDistances({ ids, sequences, distanceRows }: TokenInputs): AttentionExtra {
-    if (!distanceRows) return {}
-    const shares = constant(new Tensor('float32', Float32Array.of(0, -1e30), [2, 1]))
-    const queries = ids.shape[0]!
-    const mask = reshape(gather(shares, distanceRows, { dtype: 'float32' }), [queries, sequences.keys?.rows.shape[0] ?? queries])
-    return { scoreBias: Array.from({ length: this.config.num_attention_heads }, () => mask) }
   }
 }
 

@@ -31,6 +31,8 @@ export interface OutputKind {
   readonly rows: number
   /** 'images', 'texts', 'tokens', 'examples' or a joint tower's stream. */
   readonly per: string
+  /** Its rows are the pixels of a map, which is given with channels first. */
+  readonly map?: { readonly height: number; readonly width: number } | undefined
 }
 
 /**

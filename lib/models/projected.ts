@@ -22,6 +22,7 @@ function project(traced: Traced, prefix: string, embeds: string, { pooled, proje
       [`${embeds}_unnormalized`]: embedding,
     },
     hiddenStates: traced.hiddenStates,
+    ...(traced.maps && { maps: prefixed(traced.maps, prefix) }),
     embedding,
   }
 }

@@ -2,22 +2,29 @@
 
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Scope } from '../nn/index.js'
+import { buildAlign } from './align.js'
 import { buildBert } from './bert.js'
 import { buildBlip } from './blip.js'
 import { buildChineseClip } from './chinese-clip.js'
 import { buildClip } from './clip.js'
 import type { ConfigFile } from './config.js'
 import { buildDinov2 } from './dinov2.js'
+import { buildDinov3 } from './dinov3.js'
 import { buildDistilBert } from './distilbert.js'
 import { buildDualEncoder } from './dual-encoder.js'
 import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
+import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
+import { buildQwen3 } from './qwen3.js'
+import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
 import { buildUniter } from './uniter.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
+import { buildVlBert } from './vl-bert.js'
 import { buildViT } from './vit.js'
+import { buildWav2Vec2 } from './wav2vec2.js'
 import { buildRoberta } from './xlm-roberta.js'
 
 interface Entry {
@@ -36,6 +43,9 @@ const entries: Readonly<Record<string, Entry>> = {
   siglip: { build: buildSiglip, classes: 'Siglip', usual: 'SiglipModel' },
   siglip_vision_model: { build: buildSiglip, classes: 'SiglipVision', usual: 'SiglipVisionModel' },
   siglip_text_model: { build: buildSiglip, classes: 'SiglipText', usual: 'SiglipTextModel' },
+  align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
+  align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
+  align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
@@ -45,12 +55,18 @@ const entries: Readonly<Record<string, Entry>> = {
   dinov2_with_registers: { build: buildDinov2, classes: 'Dinov2WithRegisters', usual: 'Dinov2WithRegistersModel' },
   uniter: { build: buildUniter, classes: 'Uniter', usual: 'UniterModel' },
   vilt: { build: buildVilt, classes: 'Vilt', usual: 'ViltModel' },
+  lxmert: { build: buildLxmert, classes: 'Lxmert', usual: 'LxmertModel' },
+  'vl-bert': { build: buildVlBert, classes: 'VisualLinguisticBert', usual: 'VisualLinguisticBert' },
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
+  wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
+  dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
+  resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },
   distilbert: { build: buildDistilBert, classes: 'DistilBert', usual: 'DistilBertModel' },
   mpnet: { build: buildMpnet, classes: 'MPNet', usual: 'MPNetModel' },
   modernbert: { build: buildModernBert, classes: 'ModernBert', usual: 'ModernBertModel' },
+  qwen3: { build: buildQwen3, classes: 'Qwen3', usual: 'Qwen3Model' },
   'xlm-roberta': { build: buildRoberta, classes: 'XLMRoberta', usual: 'XLMRobertaModel' },
   roberta: { build: buildRoberta, classes: 'Roberta', usual: 'RobertaModel' },
   camembert: { build: buildRoberta, classes: 'Camembert', usual: 'CamembertModel' },

@@ -7,6 +7,8 @@ import type { ConfigFile } from './config.js'
 
 export const FULL = 'full_attention'
 export const SLIDING = 'sliding_attention'
+/** Tokens a text may have at most, whatever a config allows: tables of positions have a row for each. */
+export const MOST_POSITIONS = 131_072
 
 /** layer_types: one name for each layer. */
 export function layerTypes() {
@@ -15,20 +17,23 @@ export function layerTypes() {
 }
 
 export function theta() {
-  const expected = 'a number above 0'
-  return v.pipe(v.number(expected), v.gtValue(0, expected))
+  const expected = 'a number above 0, at most 1e12'
+  return v.pipe(v.number(expected), v.gtValue(0, expected), v.maxValue(1e12, expected))
 }
 
 /** rope_parameters, or rope_scaling. */
 export function ropeParameters() {
-  return v.object(
-    {
-      rope_theta: v.nullish(theta()),
-      rope_type: v.nullish(v.string('a name')),
-      type: v.nullish(v.string('a name')),
-    },
-    'an object with rope_theta and rope_type',
-  )
+  return objectOf({ rope_theta: v.nullish(theta()), rope_type: v.nullish(v.string('a name')), type: v.nullish(v.string('a name')) })
+}
+
+/** rope_parameters for each type of layer. */
+export function ropeByLayerType() {
+  return objectOf({ [FULL]: v.nullish(ropeParameters()), [SLIDING]: v.nullish(ropeParameters()) })
+}
+
+function objectOf<E extends v.ObjectEntries>(entries: E) {
+  const expected = `an object with ${Object.keys(entries).join(', ')}`
+  return v.pipe(v.custom<object>(value => typeof value === 'object' && !Array.isArray(value), expected), v.object(entries, expected))
 }
 export type RopeParameters = v.InferOutput<ReturnType<typeof ropeParameters>>
 

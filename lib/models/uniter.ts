@@ -6,13 +6,13 @@ import * as v from 'valibot'
 import { ArgumentError, ShapeError, UnsupportedError } from '../core/errors.js'
 import type { Tensor } from '../core/tensor.js'
 import { type Parameter, parameter, type Value } from '../core/value.js'
-import { type Activation, hiddenStates, LayerNorm, Linear, type Scope, type TransformerBlock } from '../nn/index.js'
+import { hiddenStates, LayerNorm, Linear, type Scope, type TransformerBlock } from '../nn/index.js'
 import { add, gather, linear, pickToken } from '../ops/index.js'
 import { type BertConfig, readBertConfig } from './bert.js'
 import { type ConfigFile, readConfig, width } from './config.js'
 import type { Architecture, Traced } from './encoder.js'
 import type { Examples, JointTower, PackedRows, SequenceRows, Streams } from './joint.js'
-import { bertBlocks, TEXT_ROWS, TextEmbeddings, textLimits, TextReader, WordHead } from './joint-bert.js'
+import { AnswerHead, bertBlocks, TEXT_ROWS, TextEmbeddings, textLimits, TextReader, WordHead } from './joint-bert.js'
 import { chosen, counting, Given, pickRows, shownColumns } from './joint-inputs.js'
 
 const schema = v.object({ img_dim: v.nullish(width(), 2048) })
@@ -20,30 +20,6 @@ const NAMES = { ids: 'input_ids', mask: '(none)', types: 'txt_type_ids', positio
 /** Numbers that tell where a region is: left, top, right, bottom, width, height, area, as parts of the picture's. */
 const BOX = 7
 const CLASSES = ['UniterModel', 'UniterForImageTextRetrieval', 'UniterForPretraining', 'UniterForVisualQuestionAnswering', 'UniterForVisualEntailment']
-
-/** Linear, activation, norm and, by its size, a second linear: the authors' nn.Sequential. */
-class Head {
-  private readonly in: Linear
-  private readonly norm: LayerNorm
-  private readonly out: Linear | undefined
-
-  constructor(
-    scope: Scope,
-    inputs: number,
-    hidden: number,
-    outputs: number | undefined,
-    private readonly activation: Activation = 'gelu',
-  ) {
-    this.in = new Linear(scope.at(0), inputs, hidden)
-    this.norm = new LayerNorm(scope.at(2), hidden, 1e-12)
-    this.out = outputs === undefined ? undefined : new Linear(scope.at(3), hidden, outputs)
-  }
-
-  forward(x: Value): Value {
-    const normed = this.norm.forward(this.in.forward(x, { activation: this.activation, dtype: 'float32' }), { dtype: 'float32' })
-    return this.out?.forward(normed, { dtype: 'float32' }) ?? normed
-  }
-}
 
 /** Sizes of heads, which the authors give to the constructor and not to the configuration. */
 interface HeadSizes {
@@ -69,10 +45,10 @@ class Uniter implements JointTower {
   private readonly pooler: Linear
   private readonly matching?: Linear
   private readonly ranking?: Linear
-  private readonly answers?: Head
+  private readonly answers?: AnswerHead
   private readonly words?: WordHead
-  private readonly regression?: { head: Head; weight: Parameter; bias: Parameter }
-  private readonly classification?: Head
+  private readonly regression?: { head: AnswerHead; weight: Parameter; bias: Parameter }
+  private readonly classification?: AnswerHead
 
   constructor(
     root: Scope,
@@ -105,18 +81,18 @@ class Uniter implements JointTower {
     }
     if (there('itm_logits', 'itm_output.weight')) this.matching = new Linear(root.at('itm_output'), width, 2)
     if (there('rank_scores', 'rank_output.weight')) this.ranking = new Linear(root.at('rank_output'), width, 1)
-    if (there('answer_scores', 'vqa_output.0.weight')) this.answers = new Head(root.at('vqa_output'), width, 2 * width, sizes.answers!)
+    if (there('answer_scores', 'vqa_output.0.weight')) this.answers = new AnswerHead(root.at('vqa_output'), width, 2 * width, sizes.answers!)
     if (there('prediction_scores', 'cls.predictions.transform.dense.weight')) {
       this.words = new WordHead(root.at('cls.predictions'), this.text.words.weight, { width, vocabulary: config.vocab_size, activation: config.hidden_act, eps, root })
     }
     if (there('prediction_feat', 'feat_regress.net.0.weight')) {
       this.regression = {
-        head: new Head(root.at('feat_regress.net'), width, width, undefined),
+        head: new AnswerHead(root.at('feat_regress.net'), width, width, undefined),
         weight: regions.parameter('img_linear.weight', [features, width], { role: 'linear', view: { shape: [width, features], order: [1, 0] } }),
         bias: root.parameter('feat_regress.bias', [features]),
       }
     }
-    if (there('prediction_soft_label', 'region_classifier.net.0.weight')) this.classification = new Head(root.at('region_classifier.net'), width, width, sizes.regionLabels!)
+    if (there('prediction_soft_label', 'region_classifier.net.0.weight')) this.classification = new AnswerHead(root.at('region_classifier.net'), width, width, sizes.regionLabels!)
     this.streams = this.streamsOf(false)
   }
 

@@ -103,11 +103,17 @@ export class Attention {
     const { dtype, kvHeads } = this
     const { heads, causal, window } = this.options
     const keys = sequences.keys?.rows
-    const q = placed(this.query.forward(x, { dtype }), heads, this.queryNorm, rotation)
+    // What is normalised or turned is rounded once, behind that.
+    const placed = (layer: Linear, of: Value, heads: number, norm: RmsNorm | undefined) => {
+      const rows = layer.forward(of, { dtype: norm || rotation ? 'float32' : dtype })
+      const normed = norm ? normedHeads(rows, heads, norm, rotation ? 'float32' : dtype) : rows
+      return rotation ? turned(normed, heads, rotation, dtype) : normed
+    }
+    const q = placed(this.query, x, heads, this.queryNorm)
     // A key is turned by the place of its row.
     const keyed = keys && !rotation ? gather(x, keys, { dtype }) : x
     const ofKeys = (all: Value) => (keys && rotation ? gather(all, keys) : all)
-    const k = ofKeys(placed(this.key.forward(keyed, { dtype }), kvHeads, this.keyNorm, rotation))
+    const k = ofKeys(placed(this.key, keyed, kvHeads, this.keyNorm))
     const v = ofKeys(this.value.forward(keyed, { dtype }))
     if (scoreBias) return this.out.forward(this.mixApart(q, k, v, scoreBias), { residual, dtype: 'float32' })
     const mixed = attention(q, k, v, {
@@ -143,9 +149,8 @@ export class Attention {
   }
 }
 
-/** x: [T, heads·D] -> each head normalised, then turned by its row's place. */
-function placed(x: Value, heads: number, norm: RmsNorm | undefined, rotation: Rotation | undefined): Value {
+/** x: [T, heads·D] -> the same, each head normalised. */
+function normedHeads(x: Value, heads: number, norm: RmsNorm, dtype: ComputeType): Value {
   const [rows, width] = x.shape as [number, number]
-  const normed = norm ? reshape(norm.forward(reshape(x, [rows * heads, width / heads])), [rows, width]) : x
-  return rotation ? turned(normed, heads, rotation) : normed
+  return reshape(norm.forward(reshape(x, [rows * heads, width / heads]), { dtype }), [rows, width])
 }

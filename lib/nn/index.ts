@@ -2,8 +2,10 @@
 
 export { Attention, type AttentionExtra, type AttentionOptions, type ScoreBias, type Sequences } from './attention.js'
 export { AttentionPool, type AttentionPoolOptions } from './attention-pool.js'
+export { CrossAttention, type CrossAttentionOptions } from './cross-attention.js'
+export { Convolution, type ConvolutionOptions, DepthwiseConvolution, type FeatureMap, PixelRows } from './convolution.js'
 export { Embedding } from './embedding.js'
-export { type Activation, Linear, type LinearOptions, type LinearParameters } from './linear.js'
+export { activated, type Activation, Linear, type LinearOptions, type LinearParameters } from './linear.js'
 export { MixedPositions, type MixedPositionsOptions } from './mixed-positions.js'
 export { Mlp, type MlpOptions } from './mlp.js'
 export { LayerNorm, type Norm, RmsNorm } from './norm.js'

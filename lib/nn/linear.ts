@@ -2,10 +2,15 @@
 
 import type { FloatType } from '../core/dtype.js'
 import { type Parameter, parameter, type Value } from '../core/value.js'
-import { linear } from '../ops/index.js'
+import { linear, unary } from '../ops/index.js'
 import type { ProductType, Scope } from './scope.js'
 
 export type Activation = 'none' | 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu' | 'silu' | 'tanh'
+
+/** An activation by itself. */
+export function activated(x: Value, activation: Activation): Value {
+  return activation === 'none' ? x : unary(x, activation)
+}
 
 export interface LinearOptions {
   activation?: Activation

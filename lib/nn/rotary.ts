@@ -6,7 +6,7 @@ import { Tensor } from '../core/tensor.js'
 import { constant, type Parameter, type Value } from '../core/value.js'
 import { rotary } from '../ops/index.js'
 import type { Grid } from './positions.js'
-import type { Scope } from './scope.js'
+import type { ComputeType, Scope } from './scope.js'
 
 /** How the queries and keys of a layer are turned; see the op `rotary`. */
 export interface Rotation {
@@ -50,29 +50,28 @@ export function rotaryTable(scope: Scope, { rows, size, theta }: { rows: number;
  * turns by 2π times the row's, a quarter by the column's. Prefix tokens before the patches are not turned.
  */
 export function gridRotation({ height, width }: Grid, { size, theta, prefix }: { size: number; theta: number; prefix: number }): Rotation {
-  const quarter = size / 4
-  const frequency = Float32Array.from({ length: quarter }, (_, j) => 1 / Math.fround(theta ** Math.fround((4 * j) / size)))
-  const angles = (count: number) =>
+  const frequency = Float32Array.from({ length: size / 4 }, (_, j) => 1 / Math.fround(theta ** Math.fround((4 * j) / size)))
+  const side = (count: number) =>
     Array.from({ length: count }, (_, i) => {
       const centre = Math.fround(Math.fround(2 * Math.fround(Math.fround(i + 0.5) / count)) - 1)
-      const turn = Math.fround(Math.fround(2 * Math.PI) * centre)
-      return frequency.map(f => turn * f)
+      const angles = frequency.map(f => Math.fround(Math.fround(2 * Math.PI) * centre) * f)
+      return { cosines: angles.map(Math.cos), sines: angles.map(Math.sin) }
     })
   const table = new Float32Array(height * width * size)
-  const columns = angles(width)
-  angles(height).forEach((row, y) => {
-    columns.forEach((column, x) => {
-      const at = (y * width + x) * size
-      ;[...row, ...column].forEach((angle, j) => {
-        table[at + j] = Math.cos(angle)
-        table[at + size / 2 + j] = Math.sin(angle)
-      })
-    })
-  })
+  const [rows, columns] = [side(height), side(width)]
+  let at = 0
+  for (const row of rows) {
+    for (const column of columns) {
+      for (const part of [row.cosines, column.cosines, row.sines, column.sines]) {
+        table.set(part, at)
+        at += size / 4
+      }
+    }
+  }
   return { table: constant(new Tensor('float32', table, [height * width, size])), length: prefix + height * width }
 }
 
 /** x: float [T, heads·D] -> the same, turned. */
-export function turned(x: Value, heads: number, { table, positions, length }: Rotation): Value {
-  return rotary(x, table, { heads, positions, length })
+export function turned(x: Value, heads: number, { table, positions, length }: Rotation, dtype: ComputeType): Value {
+  return rotary(x, table, { heads, positions, length, dtype })
 }

@@ -1,8 +1,10 @@
-// Ops that take, place or summarise whole rows of packed tokens [T, C]: gather, scatter, pickToken, pool, repeatRows, prependRows.
+// Ops that take, place, summarise or scale whole rows of packed tokens [T, C]: gather, scatter, pickToken, pool, repeatRows, prependRows,
+// scaleSequences.
 
 import type { DataType } from '../core/dtype.js'
 import { attribute, describe, defineOp } from '../core/op.js'
-import type { Extent, Value } from '../core/value.js'
+import { sameShape } from '../core/shape.js'
+import { type Extent, sameExtent, type Value } from '../core/value.js'
 import { sequencesOf } from './sequences.js'
 
 export const gatherOp = defineOp({
@@ -147,15 +149,23 @@ export function repeatRows(table: Value, like: Value, options: SequenceOptions):
 export const prependRowsOp = defineOp({
   name: 'prependRows',
   inputs: ['prefix', 'x'],
-  attributes: { length: attribute.integer(0, 0), dtype: attribute.outputType() },
-  infer({ prefix, x }, { length, dtype }, check) {
+  attributes: { length: attribute.integer(0, 0), each: attribute.flag(false), dtype: attribute.outputType() },
+  infer({ prefix, x }, { length, each, dtype }, check) {
     check.float('prefix', 'x')
-    check.rank('prefix', 2, '[P, C]')
-    check.fixed('prefix')
+    check.rank('prefix', 2, each ? '[S·P, C]' : '[P, C]')
+    if (!each) check.fixed('prefix')
     check.rank('x', 2, '[T, C]')
     check.shape(prefix.shape[1] === x.shape[1], ['prefix', 'x'], `prefix to be [P, ${x.shape[1]}]`)
     const { count, extent } = sequencesOf(check, { name: 'x', value: x }, { name: 'cuSeqlens', value: undefined }, { field: 'length', value: length })
-    const rows = prefix.shape[0]! + length
+    const own = each ? prefix.shape[0]! / Math.max(1, count) : prefix.shape[0]!
+    check.shape(Number.isInteger(own), ['prefix', 'x'], `as many rows of prefix for each of the ${count} sequences of x`)
+    const perCount = each && extent ? own * extent.per : undefined
+    check.require(
+      !each || (prefix.extent?.name === extent?.name && prefix.extent?.per === perCount),
+      `prefix has ${describe(prefix.extent)}, the sequences of x are ${describe(extent)}`,
+      'the rows of both to vary alike',
+    )
+    const rows = own + length
     return { shape: [count * rows, x.shape[1]!], dtype, extent: extent && { ...extent, per: extent.per * rows } }
   },
 })
@@ -163,10 +173,41 @@ export const prependRowsOp = defineOp({
 /**
  * The rows of `prefix` before those of each sequence of `x`, [S·(P + length), C]: register tokens, say.
  *
- * @param prefix float [P, C], the same for all
+ * @param prefix float [P, C], the same for all; with `each`, [S·P, C], every sequence's own
  * @param x float [S·length, C]
  * @throws ShapeError, DTypeError, ArgumentError
  */
-export function prependRows(prefix: Value, x: Value, options: { length: number; dtype?: DataType | undefined }): Value {
+export function prependRows(prefix: Value, x: Value, options: { length: number; each?: boolean | undefined; dtype?: DataType | undefined }): Value {
   return prependRowsOp.one(prependRows, { prefix, x }, options)
+}
+
+export const scaleSequencesOp = defineOp({
+  name: 'scaleSequences',
+  inputs: ['x', 'scale', 'shift?'],
+  attributes: { length: attribute.integer(1), dtype: attribute.outputType() },
+  infer({ x, scale, shift }, { length, dtype }, check) {
+    check.float('x')
+    check.dtype('scale', 'float32')
+    check.dtype('shift', 'float32')
+    check.rank('x', 2, '[T, C]')
+    const { count, extent } = sequencesOf(check, { name: 'x', value: x }, { name: 'cuSeqlens', value: undefined }, { field: 'length', value: length })
+    for (const [name, value] of [['scale', scale], ['shift', shift]] as const) {
+      check.shape(!value || sameShape(value.shape, [count, x.shape[1]!]), ['x', name], `${name} to be [${count}, ${x.shape[1]}]`)
+      check.require(!value || sameExtent(value.extent, extent), `${name} has ${describe(value?.extent)}, the sequences of x are ${describe(extent)}`, 'both to vary alike')
+    }
+    return { shape: x.shape, dtype, extent: x.extent }
+  },
+})
+
+/**
+ * x · scale + shift, with a row of `scale` and `shift` for all rows of a sequence, [S·length, C]: gates and norms of whole sequences.
+ *
+ * @param x float [S·length, C]
+ * @param scale float32 [S, C]
+ * @param options.shift float32 [S, C]
+ * @throws ShapeError, DTypeError, ArgumentError
+ */
+export function scaleSequences(x: Value, scale: Value, options: { shift?: Value | undefined; length: number; dtype?: DataType | undefined }): Value {
+  const { shift, ...attributes } = options
+  return scaleSequencesOp.one(scaleSequences, { x, scale, shift }, attributes)
 }

@@ -127,7 +127,7 @@ class PrefixKernel final : public CudaKernel {
     spec_.check_run(arguments);
     if (out.rows() == 0) return;
     launch(library().prefix,
-           {rows_of(arguments.inputs[PrefixSpec::table]), rows_of(arguments.inputs[PrefixSpec::x]), rows_of(out), spec_.head, spec_.tail, out.rows(), out.columns()}, arguments);
+           {rows_of(arguments.inputs[PrefixSpec::table]), rows_of(arguments.inputs[PrefixSpec::x]), rows_of(out), spec_.head, spec_.tail, out.rows(), out.columns(), spec_.each}, arguments);
   }
 
  private:

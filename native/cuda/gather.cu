@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(row_threads) prefix_kernel(Prefix a, bool tabl
   if (row >= a.rows) return;
   const int64_t s = row / (a.head + a.length), i = row % (a.head + a.length);
   if (i < a.head) {
-    move_row<Table, Out>(a.table, i, a.out, row, a.columns, table_vectors, out_vectors);
+    move_row<Table, Out>(a.table, a.each ? s * a.head + i : i, a.out, row, a.columns, table_vectors, out_vectors);
   } else {
     move_row<In, Out>(a.x, s * a.length + i - a.head, a.out, row, a.columns, x_vectors, out_vectors);
   }

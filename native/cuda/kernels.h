@@ -21,6 +21,10 @@ std::unique_ptr<core::Kernel> make_linear(const core::KernelSpec& spec, CudaDevi
 std::unique_ptr<core::Kernel> make_matmul(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_attention(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_patch_embed(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_convolution(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_depthwise_convolution(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_pool_windows(const core::KernelSpec& spec, CudaDevice& device);
+std::unique_ptr<core::Kernel> make_scale_sequences(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_layer_norm(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_rms_norm(const core::KernelSpec& spec, CudaDevice& device);
 std::unique_ptr<core::Kernel> make_rotary(const core::KernelSpec& spec, CudaDevice& device);

@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 5;
+constexpr uint32_t library_version = 7;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -116,10 +116,11 @@ struct PickToken {
   FaultSlot slot;
 };
 
-// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0.
+// `head` rows of `table` before `length` rows of each sequence of x; x is not read for length 0. `each`: rows of the table for every sequence.
 struct Prefix {
   Rows table, x, out;
   int64_t head, length, rows, columns;
+  bool each;
 };
 
 // --- pool ---
@@ -158,6 +159,50 @@ struct Unary {
 struct Cast {
   Rows x, out;
   int64_t rows, columns;
+};
+
+// --- convolution ---
+
+// Windows over pictures of height · width rows; `down` · `across` of them a picture.
+struct Windows {
+  int64_t height, width, kernel_y, kernel_x, stride_y, stride_x, top, left, down, across;
+};
+
+// The pixels of each window as a row [kernel_y · kernel_x · channels] of `out`, in the order y, x, channel, zeros outside of the picture and from there to
+// out.stride. Rows of out begin at multiples of 16 bytes.
+struct Unfold {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, channels;  // rows: of out
+};
+
+// Each channel by itself: weight [kernel_y · kernel_x, columns].
+struct Depthwise {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, columns;
+  const float* weight;
+  int64_t weight_stride;
+  const float* bias;  // [columns], or null
+  bool activated;
+  UnaryKind activation;
+};
+
+// Of the pixels of each window that are within the picture.
+struct PoolWindows {
+  Rows x, out;
+  Windows windows;
+  int64_t rows, columns;
+  bool max;
+};
+
+// Row r of x · row r / length of scale + that of shift.
+struct ScaleSequences {
+  Rows x, out;
+  const float* scale;
+  int64_t scale_stride;
+  const float* shift;  // or null
+  int64_t shift_stride, length, rows, columns;
 };
 
 // --- patch embedding ---
@@ -285,6 +330,10 @@ struct Library {
   int (*binary)(const Binary& arguments, StreamHandle stream);
   int (*unary)(const Unary& arguments, StreamHandle stream);
   int (*cast)(const Cast& arguments, StreamHandle stream);
+  int (*unfold)(const Unfold& arguments, StreamHandle stream);
+  int (*depthwise)(const Depthwise& arguments, StreamHandle stream);
+  int (*pool_windows)(const PoolWindows& arguments, StreamHandle stream);
+  int (*scale_sequences)(const ScaleSequences& arguments, StreamHandle stream);
   int (*patchify)(const Patchify& arguments, StreamHandle stream);
   int (*gemm)(const Gemm& arguments, StreamHandle stream);
   int (*quantize)(const Quantize& arguments, StreamHandle stream);

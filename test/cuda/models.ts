@@ -18,8 +18,12 @@ import { noSimulator } from '../support/simulator.js'
 const deviceName = process.env['CHIASMA_TEST_DEVICE'] ?? 'cuda-sim'
 const all = process.env['CHIASMA_CUDA_MODELS'] === 'all'
 const dtypes = ['f32', 'bf16', 'f16']
-const texts = ['bert-v5', 'clip-text', 'minilm-st', ...(all ? ['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-odd-widths', 'distilbert', 'mpnet', 'mpnet-holes', 'xlm-roberta'] : [])]
-const images = ['clip-v5', 'vit-v5', ...(all ? ['clip-vit-tiny', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias', 'siglip', 'dinov2', 'chinese-clip', 'blip-base', 'dual-encoder'] : [])]
+const texts = ['bert-v5', 'clip-text', 'minilm-st', 'modernbert-classifier-holes', 'qwen3-sliding-right', ...(all ? ['modernbert', 'qwen3', 'bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-odd-widths', 'distilbert', 'mpnet', 'mpnet-holes', 'xlm-roberta'] : [])]
+const images = [
+  ...['clip-v5', 'vit-v5', 'dinov3-oblong', 'resnet-tiny-picture', 'wav2vec2-group-mask'],
+  ...(all ? ['dinov3', 'clip-vit-tiny', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias', 'siglip', 'dinov2', 'chinese-clip', 'blip-base', 'dual-encoder'] : []),
+  ...(all ? ['resnet', 'resnet-bottleneck-first', 'clip-rn-tiny', 'clip-rn-narrow', 'align', 'align-odd', 'wav2vec2-group', 'wav2vec2-ctc', 'wav2vec2-layer-holes'] : []),
+]
 
 const load = (folder: string, dtype: string) => AutoModel.fromPretrained(folder, { device: deviceName, dtype })
 

@@ -53,6 +53,17 @@ t.test('fields that are missing or absurd', t => {
     ['clip-v5', c => (c['vision_config']['patch_size'] = -8), 'vision_config.patch_size', /vision_config\.patch_size is -8/],
     ['clip-v5', c => (c['text_config']['vocab_size'] = 1e30), 'text_config.vocab_size', /text_config\.vocab_size is 1e\+30/],
     ['clip-v5', c => (c['projection_dim'] = false), 'projection_dim', /projection_dim is false/],
+    ['modernbert-classifier-holes', c => (c['layer_types'] = ['full_attention']), 'layer_types', /layer_types has 1 names for 3 layers/],
+    ['modernbert-classifier-holes', c => (c['layer_types'][1] = 'linear_attention'), 'layer_types.1', /layer_types\.1 is "linear_attention"; expected 'full_attention' or 'sliding_attention'/],
+    ['modernbert-classifier-holes', c => (c['rope_parameters']['full_attention']['rope_theta'] = 0), 'rope_parameters.full_attention.rope_theta', /rope_theta is 0; expected a number above 0, at most 1e12/],
+    ['modernbert-classifier-holes', c => (c['local_attention'] = -2), 'local_attention', /local_attention is -2/],
+    ['modernbert-classifier-holes', c => (c['num_attention_heads'] = 32), 'num_attention_heads', /num_attention_heads gives heads of 1 features; expected an even number/],
+    ['modernbert-classifier-holes', c => (c['classifier_pooling'] = 'max'), 'classifier_pooling', /classifier_pooling is "max"; expected 'cls' or 'mean'/],
+    ['qwen3-sliding-right', c => (c['num_key_value_heads'] = 3), 'num_key_value_heads', /num_key_value_heads is 3, which does not divide num_attention_heads 4/],
+    ['qwen3-sliding-right', c => (c['head_dim'] = 7), 'head_dim', /head_dim gives heads of 7 features/],
+    ['qwen3-sliding-right', c => (c['sliding_window'] = 0), 'sliding_window', /sliding_window is 0/],
+    ['dinov3-oblong', c => (c['num_attention_heads'] = 16), 'num_attention_heads', /num_attention_heads gives heads of 2 features; expected a multiple of 4/],
+    ['dinov3-oblong', c => (c['num_register_tokens'] = -1), 'num_register_tokens', /num_register_tokens is -1/],
     ['bert-v5', c => (c['model_type'] = 7), 'model_type', /model_type is 7/],
     ['bert-v5', c => { delete c['model_type']; delete c['architectures'] }, 'model_type', /model_type is missing/],
   ]
@@ -85,6 +96,9 @@ const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
   'minilm-st': { sizes: TEXT, settings: ['type_vocab_size', 'hidden_act'] },
   distilbert: { sizes: ['dim', 'n_layers', 'n_heads', 'hidden_dim', 'vocab_size', 'max_position_embeddings'], settings: ['activation'] },
   mpnet: { sizes: TEXT, settings: ['relative_attention_num_buckets', 'hidden_act', 'layer_norm_eps'] },
+  'modernbert-classifier-holes': { sizes: ['hidden_size', 'intermediate_size', 'num_attention_heads', 'vocab_size'], settings: ['num_hidden_layers', 'max_position_embeddings', 'hidden_activation', 'norm_eps', 'local_attention', 'layer_types', 'rope_parameters'] },
+  'qwen3-sliding-right': { sizes: TEXT.filter(name => name !== 'max_position_embeddings'), settings: ['num_key_value_heads', 'head_dim', 'hidden_act', 'rms_norm_eps', 'rope_parameters', 'sliding_window'] },
+  'dinov3-oblong': { sizes: ['hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads', 'patch_size'], settings: ['hidden_act', 'layer_norm_eps', 'rope_theta', 'num_register_tokens', 'key_bias'] },
   'xlm-roberta': { sizes: TEXT, settings: ['type_vocab_size', 'pad_token_id', 'hidden_act'] },
 }
 const ABSURD = ['-1', '1e15', '1e400', '"x"', '[]', '[3,[]]']
@@ -123,6 +137,8 @@ t.test('architectures that are not there', t => {
     ['bert-v5', c => { delete c['model_type']; c['architectures'] = ['BertaModel'] }, /architecture 'BertaModel' is not supported/],
     ['bert-v5', c => (c['position_embedding_type'] = 'relative_key'), /position_embedding_type 'relative_key' is not supported/],
     ['bert-v5', c => (c['is_decoder'] = true), /is_decoder is true/],
+    ['qwen3-sliding-right', c => (c['rope_parameters'] = { rope_type: 'yarn', factor: 4, rope_theta: 1e6 }), /rope_parameters has the rope_type 'yarn'; only 'default' is supported/],
+    ['modernbert-classifier-holes', c => (c['rope_scaling'] = { type: 'linear', factor: 2 }), /rope_scaling has the rope_type 'linear'/],
     ['vit-v5', c => (c['patch_size'] = [8, 4]), /patch_size is 8 x 4; only square patches/],
     ['clip-v5', c => (c['architectures'] = ['CLIPForImageClassification']), /CLIPForImageClassification is not supported/],
   ]

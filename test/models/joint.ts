@@ -26,7 +26,7 @@ function pickExamples(inputs: Inputs, rows: readonly number[]): Inputs {
   )
 }
 
-const PACKED = ['visual-bert-random', 'vilt-sizes']
+const PACKED = ['visual-bert-random', 'vilt-sizes', 'uniter-first-masked', 'vl-bert-scaled', 'lxmert-odd', 'blip-itm-odd']
 
 for (const name of PACKED) {
   for (const dtype of ['f32', 'bf16']) {
@@ -40,7 +40,7 @@ for (const name of PACKED) {
       const all = await model.forward(pickExamples(inputs, many))
       const together = await model.forward(inputs)
       for (const [output, tensor] of Object.entries(all)) {
-        if (tensor.type !== 'float32') continue
+        if (tensor.type !== 'float32' || output === 'itc_similarity') continue // of all pairs
         // Alone an example may have fewer columns: none for the patches of others.
         const same = (of: Tensor, i: number, { data }: Tensor) => {
           const begin = (i * of.size) / of.dims[0]!
@@ -108,10 +108,6 @@ t.test('inputs of ViLT that do not belong together', async t => {
   await using model = await load(fixture('vilt-sizes'))
   const inputs = await inputsOf('vilt-sizes')
   const { pixel_values: pixels, pixel_mask: mask } = inputs as { pixel_values: Tensor; pixel_mask: Tensor }
-  const zeros = (type: 'int64' | 'float32', dims: number[]) => {
-    const size = dims.reduce((a, b) => a * b)
-    return new Tensor(type, type === 'int64' ? new BigInt64Array(size) : new Float32Array(size), dims)
-  }
   const twos = new Tensor('int64', BigInt64Array.from(mask.data as BigInt64Array, () => 2n), mask.dims)
   const nan = new Tensor('float32', Float32Array.from(pixels.data as Float32Array).fill(NaN, 0, 1), pixels.dims)
   const refused: [Inputs, { code: string; field: string; index?: number; message?: RegExp }][] = [
@@ -127,6 +123,74 @@ t.test('inputs of ViLT that do not belong together', async t => {
   for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed }), error, JSON.stringify(error))
   await t.rejects(model.forward({ input_ids: inputs['input_ids']! }), { code: 'ERR_ARGUMENT', field: 'pixel_values' })
   await t.rejects(load(variant(t, 'vilt-pictures', c => (c['num_images'] = 3))), { code: 'ERR_CHECKPOINT', field: 'num_images' })
+})
+
+type Refusal = [changed: Record<string, Tensor | undefined>, error: { code: string; field: string; index?: number; message?: RegExp }]
+
+const zeros = (type: 'int64' | 'float32', dims: number[]) => {
+  const size = dims.reduce((a, b) => a * b)
+  return new Tensor(type, type === 'int64' ? new BigInt64Array(size) : new Float32Array(size), dims)
+}
+
+const families: Record<string, Refusal[]> = {
+  'uniter-first-masked': [
+    [{ img_pos_feat: zeros('float32', [3, 4, 7]) }, { code: 'ERR_SHAPE', field: 'img_pos_feat', message: /img_pos_feat is \[3, 4, 7\]; expected \[3, 5, 7\]/ }],
+    [{ img_pos_feat: undefined }, { code: 'ERR_ARGUMENT', field: 'img_pos_feat', message: /without img_pos_feat/ }],
+    [{ img_pos_feat: zeros('float32', [3, 5, 4]) }, { code: 'ERR_SHAPE', field: 'img_pos_feat' }],
+    [{ img_feat: undefined }, { code: 'ERR_ARGUMENT', field: 'img_pos_feat', message: /without img_feat/ }],
+    [{ attn_masks: zeros('int64', [3, 12]) }, { code: 'ERR_SHAPE', field: 'attn_masks', message: /expected \[3, 13\] as gather_index/ }],
+    [{ gather_index: undefined, attn_masks: zeros('int64', [3, 12]) }, { code: 'ERR_SHAPE', field: 'attn_masks', message: /as words and regions/ }],
+    [{ gather_index: new Tensor('int64', new BigInt64Array(39).fill(13n), [3, 13]) }, { code: 'ERR_ARGUMENT', field: 'gather_index', index: 0, message: /is 13 at element 0; expected 0 to 12/ }],
+    [{ img_masks: zeros('int64', [3, 6]) }, { code: 'ERR_SHAPE', field: 'img_masks' }],
+  ],
+  'vl-bert-scaled': [
+    [{ object_mask: zeros('int64', [4, 4]) }, { code: 'ERR_SHAPE', field: 'object_mask' }],
+    [{ text_mask: zeros('int64', [4, 6]) }, { code: 'ERR_SHAPE', field: 'text_mask' }],
+    [{ text_visual_embeddings: zeros('float32', [4, 6, 12]) }, { code: 'ERR_SHAPE', field: 'text_visual_embeddings', message: /expected \[4, 7, 12\]/ }],
+    [{ object_vl_embeddings: zeros('float32', [4, 5, 43]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[4, objects, 44\]/ }],
+    [{ object_vl_embeddings: undefined }, { code: 'ERR_ARGUMENT', field: 'object_vl_embeddings' }],
+  ],
+  'lxmert-odd': [
+    [{ visual_pos: zeros('float32', [3, 4, 6]) }, { code: 'ERR_SHAPE', field: 'visual_pos', message: /expected \[3, 5, 6\]/ }],
+    [{ visual_pos: undefined }, { code: 'ERR_ARGUMENT', field: 'visual_pos' }],
+    [{ visual_feats: zeros('float32', [3, 5, 8]) }, { code: 'ERR_SHAPE', field: 'visual_feats' }],
+    [{ visual_attention_mask: zeros('int64', [3, 6]) }, { code: 'ERR_SHAPE', field: 'visual_attention_mask' }],
+    [{ visual_feats: undefined }, { code: 'ERR_ARGUMENT', field: 'visual_feats' }],
+  ],
+  'blip-itm-odd': [
+    [{ pixel_values: zeros('float32', [2, 3, 29, 29]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /has 2 examples; expected 3 as input_ids/ }],
+    [{ attention_mask: zeros('int64', [3, 8]) }, { code: 'ERR_SHAPE', field: 'attention_mask' }],
+    [{ pixel_values: zeros('float32', [3, 3, 28, 29]) }, { code: 'ERR_SHAPE', field: 'pixel_values' }],
+  ],
+}
+
+for (const [name, refused] of Object.entries(families)) {
+  t.test(`inputs of ${name} that do not belong together`, async t => {
+    await using model = await load(fixture(name))
+    const inputs = await inputsOf(name)
+    for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed } as Inputs), error, JSON.stringify(error))
+    await t.rejects(load(variant(t, name, c => (c['architectures'] = ['SomethingElse']))), { code: 'ERR_UNSUPPORTED', field: 'architectures' })
+  })
+}
+
+t.test('missing heads', async t => {
+  await using uniter = await load(fixture('uniter-first-masked'))
+  await t.rejects(uniter.forward(await inputsOf('uniter-first-masked'), { outputs: ['rank_scores'] }), { code: 'ERR_CHECKPOINT', field: 'rank_scores', missing: ['rank_output.weight'] })
+  await t.rejects(load(variant(t, 'lxmert-odd', c => (c['architectures'] = ['LxmertForQuestionAnswering']))), { code: 'ERR_CHECKPOINT', message: /answer_head\.logit_fc\.0\.weight/ })
+  await t.rejects(load(variant(t, 'vl-bert-scaled', c => Object.assign(c, { architectures: ['VisualLinguisticBertForPretraining'], with_mlm_head: true }))), { code: 'ERR_CHECKPOINT', message: /mlm_head/ })
+})
+
+t.test("BLIP's towers alone, and cosines of any number of each", async t => {
+  await using model = await load(fixture('blip-itm-odd'))
+  const { pixel_values, input_ids, attention_mask } = (await inputsOf('blip-itm-odd')) as Record<string, Tensor>
+  const both = await model.forward({ pixel_values, input_ids, attention_mask } as Inputs)
+  const { text_feat } = await model.forward({ input_ids, attention_mask } as Inputs, { outputs: ['text_feat'] })
+  t.ok(sameBits(text_feat!, both['text_feat']!))
+  const two = pickExamples({ pixel_values: pixel_values! }, [2, 0])
+  const { itc_similarity } = await model.forward({ ...two, input_ids, attention_mask } as Inputs, { outputs: ['itc_similarity'] })
+  t.strictSame(itc_similarity!.dims, [2, 3])
+  t.strictSame([...itc_similarity!.data.subarray(0, 3)], [...both['itc_similarity']!.data.subarray(6, 9)])
+  await t.rejects(model.forward({ input_ids, attention_mask } as Inputs, { outputs: ['itm_score'] }), { code: 'ERR_ARGUMENT', field: 'pixel_values' })
 })
 
 t.test('uint8 pixels of ViLT are scaled as the processor does it', async t => {

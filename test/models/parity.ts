@@ -12,12 +12,20 @@ const names = [
   ...['clip-vit-tiny', 'clip-v5', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-v5'],
   ...['bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-v5', 'distilbert', 'mpnet', 'xlm-roberta', 'minilm-st'],
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
-  ...['visual-bert', 'uniter', 'vilt'],
+  ...['modernbert', 'qwen3', 'dinov3'],
+  // By make_rotary_fixtures.py: holes in a mask before a window, a window of causal attention, oblong pictures.
+  ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong'],
+  // Convolutional towers.
+  ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
+  // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
+  ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
-  // By make_joint_fixtures.py: text and picture together.
+  // Text and picture together; those after by make_joint_fixtures.py.
+  ...['visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm'],
   ...['visual-bert-random', 'visual-bert-vqa-holes', 'visual-bert-choice', 'visual-bert-pretraining', 'visual-bert-phrases'],
   ...['vilt-odd', 'vilt-sizes', 'vilt-vqa', 'vilt-pictures', 'vilt-words'],
+  ...['uniter-first-masked', 'uniter-vqa', 'uniter-pretraining', 'vl-bert-scaled', 'vl-bert-frozen', 'lxmert-odd', 'lxmert-question', 'lxmert-pretraining', 'blip-itm-odd'],
 ]
 const folders = new Map(names.map(name => [name, parityFolder(name) ?? '']))
 const more = process.env['CHIASMA_PARITY']

@@ -3,11 +3,12 @@
 import type { OpName } from '../../lib/ops/index.js'
 import { fromRows, type Reference, rowsOf } from './array.js'
 import { attention } from './attention.js'
+import { convolution, depthwiseConvolution, poolWindows } from './convolution.js'
 import { add, cast, div, mul, sub, unary } from './elementwise.js'
 import { linear, matmul, patchEmbed } from './linear.js'
 import { l2Normalize, layerNorm, rmsNorm, softmax } from './norm.js'
 import { rotary } from './rotary.js'
-import { gather, pickToken, pool, prependRows, repeatRows, scatter } from './rows.js'
+import { gather, pickToken, pool, prependRows, repeatRows, scaleSequences, scatter } from './rows.js'
 import { cosineTopK } from './search.js'
 
 const reshape: Reference = ([x], { shape }) => [{ ...x!, shape }]
@@ -20,6 +21,9 @@ export const references: Readonly<Record<OpName, Reference>> = {
   matmul,
   attention,
   patchEmbed,
+  convolution,
+  depthwiseConvolution,
+  poolWindows,
   layerNorm,
   rmsNorm,
   rotary,
@@ -29,6 +33,7 @@ export const references: Readonly<Record<OpName, Reference>> = {
   pool,
   repeatRows,
   prependRows,
+  scaleSequences,
   l2Normalize,
   softmax,
   add,

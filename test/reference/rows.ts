@@ -38,8 +38,16 @@ export const repeatRows: Reference = ([table, like, cuSeqlens], { length }) => {
   return [fromRows([count * table!.shape[0]!, columnsOf(table!)], Array.from({ length: count }, () => rowsOf(table!)).flat())]
 }
 
-export const prependRows: Reference = ([prefix, x], { length }) => {
+export const prependRows: Reference = ([prefix, x], { length, each }) => {
   const sequences = x!.shape[0]! / length
-  const rows = Array.from({ length: sequences }, (_, s) => [...rowsOf(prefix!), ...rowsOf(x!).slice(s * length, (s + 1) * length)]).flat()
+  const own = each ? prefix!.shape[0]! / Math.max(1, sequences) : 0
+  const before = (s: number) => (each ? rowsOf(prefix!).slice(s * own, (s + 1) * own) : rowsOf(prefix!))
+  const rows = Array.from({ length: sequences }, (_, s) => [...before(s), ...rowsOf(x!).slice(s * length, (s + 1) * length)]).flat()
   return [fromRows([rows.length, columnsOf(x!)], rows)]
+}
+
+export const scaleSequences: Reference = ([x, scale, shift], { length }) => {
+  const [scales, shifts] = [rowsOf(scale!), shift && rowsOf(shift)]
+  const of = (t: number) => Math.floor(t / length)
+  return [fromRows(x!.shape, rowsOf(x!).map((row, t) => row.map((value, c) => value * scales[of(t)]![c]! + (shifts?.[of(t)]![c] ?? 0))))]
 }

@@ -78,6 +78,18 @@ def save(name, model, inputs, expected, change_config=None, change_tensors=None,
 
 
 
+def save_plain(name, model, config, inputs, expected, masks):
+    """A model that is not of the library; tied weights are stored once."""
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    json.dump(config, open(os.path.join(folder, "config.json"), "w"), indent=2)
+    save_file({k: v.detach().clone().contiguous() for k, v in model.named_parameters()}, os.path.join(folder, "model.safetensors"))
+    save_file({k: v.contiguous() for k, v in inputs.items()}, os.path.join(folder, "inputs.safetensors"))
+    save_file({k: v.detach().clone().contiguous() for k, v in expected.items()}, os.path.join(folder, "expected.safetensors"))
+    json.dump({"masks": masks}, open(os.path.join(folder, "meta.json"), "w"))
+
+
 def skip(name):
     assert name not in made, name
     made.add(name)

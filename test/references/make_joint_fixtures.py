@@ -8,7 +8,7 @@ Run with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, nump
 import torch
 import transformers
 
-from fixture_kit import build, outputs_of, save, skip, stream
+from fixture_kit import build, disturb, outputs_of, save, save_plain, skip, stream
 
 BOTH = ["attention_mask", "visual_attention_mask"]
 
@@ -138,3 +138,247 @@ vilt("vilt-retrieval", cls="ViltForImageAndTextRetrieval", rows=3, change=old_co
 vilt("vilt-pictures", cls="ViltForImagesAndTextClassification", num_images=2, modality_type_vocab_size=3, num_labels=2)
 vilt("vilt-words", cls="ViltForMaskedLM", mask="left")
 vilt("vilt-tokens", cls="ViltForTokenClassification", num_labels=5)
+
+
+# --- two streams ---
+
+
+def lxmert(name, cls="LxmertModel", rows=3, length=9, regions=5, mask="right", visual_mask="holes", change=None, **config):
+    if skip(name):
+        return
+    random = stream(name)
+    fields = dict(vocab_size=60, hidden_size=32, num_attention_heads=4, intermediate_size=48, max_position_embeddings=16, visual_feat_dim=12, l_layers=1, r_layers=2, x_layers=2, num_qa_labels=7, num_object_labels=5, num_attr_labels=4)
+    fields.update(config)
+    model = build(cls, transformers.LxmertConfig(**fields), random)
+    inputs = text_inputs(random, rows, length, fields["vocab_size"], mask)
+    inputs["visual_feats"] = torch.randn(rows, regions, fields["visual_feat_dim"], generator=random)
+    inputs["visual_pos"] = torch.rand(rows, regions, fields.get("visual_pos_dim", 4), generator=random)
+    inputs["visual_attention_mask"] = mask_of(visual_mask, rows, regions, random)
+    result = model(**inputs, output_hidden_states=True)
+    expected = outputs_of(result, ["language_output", "vision_output", "pooled_output", "prediction_logits", "cross_relationship_score", "question_answering_score"])
+    expected.pop("hidden_state_0", None)
+    for kind in ("language", "vision"):
+        for i, state in enumerate(getattr(result, kind + "_hidden_states")):
+            expected[f"{kind}_hidden_state_{i + 1}"] = state
+    masks = {k: "visual_attention_mask" if k.startswith("vision") else "attention_mask" for k, v in expected.items() if v.dim() == 3}
+    save(name, model, inputs, expected, change, masks=masks)
+
+
+lxmert("lxmert-first-masked", mask="first", hidden_act="gelu_new", change=old_config)
+lxmert("lxmert-odd", hidden_size=35, num_attention_heads=5, intermediate_size=41, visual_feat_dim=7, visual_pos_dim=6, l_layers=2, r_layers=1, x_layers=1, mask="holes")
+lxmert("lxmert-question", cls="LxmertForQuestionAnswering", visual_mask="full", r_layers=1, x_layers=1)
+lxmert("lxmert-pretraining", cls="LxmertForPreTraining", mask="left", r_layers=1, x_layers=1)
+
+
+def blip(name, rows=3, length=9, size=32, patch=8, mask="right", change=None, vision=None, text=None, **config):
+    if skip(name):
+        return
+    random = stream(name)
+    v = dict(hidden_size=40, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=size, patch_size=patch)
+    t = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, max_position_embeddings=16, is_decoder=True)
+    v.update(vision or {})
+    t.update(text or {}, encoder_hidden_size=v["hidden_size"])
+    model = build("BlipForImageTextRetrieval", transformers.BlipConfig(text_config=t, vision_config=v, image_text_hidden_size=20, **config), random)
+    model.text_encoder.config._attn_implementation = model.vision_model.config._attn_implementation = "eager"
+    inputs = text_inputs(random, rows, length, t["vocab_size"], mask)
+    del inputs["token_type_ids"]
+    inputs["pixel_values"] = torch.randn(rows, 3, size, size, generator=random)
+    result = model(**inputs)
+    seen = model.vision_model(inputs["pixel_values"])
+    alone = model.text_encoder(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+    expected = {
+        "itm_score": result.itm_score,
+        "itm_prob": result.itm_score.softmax(-1),
+        "question_embeds": result.question_embeds,
+        "itc_similarity": model(**inputs, use_itm_head=False).itm_score,
+        "vision_last_hidden_state": seen.last_hidden_state,
+        "vision_pooler_output": seen.pooler_output,
+        "image_feat": torch.nn.functional.normalize(model.vision_proj(seen.last_hidden_state[:, 0]), dim=-1),
+        "text_feat": torch.nn.functional.normalize(model.text_proj(alone[:, 0]), dim=-1),
+    }
+    save(name, model, inputs, expected, change, masks={"question_embeds": "attention_mask", "vision_last_hidden_state": "all"})
+
+
+blip("blip-itm-odd", size=29, patch=7, mask="holes", vision=dict(hidden_size=35, num_attention_heads=5), text=dict(hidden_size=30, num_attention_heads=3, intermediate_size=33))
+blip("blip-itm-first", mask="first", text=dict(hidden_act="relu", num_hidden_layers=1), vision=dict(hidden_act="gelu_pytorch_tanh", num_hidden_layers=1), change=old_config)
+
+
+# --- by the original authors: their modules, written anew on transformers' BERT ---
+
+
+class Uniter(torch.nn.Module):
+    """ChenRocks/UNITER's model with its parameters' names."""
+
+    def __init__(self, config, size, answers=None, labels=None):
+        super().__init__()
+        from transformers.models.bert.modeling_bert import BertEncoder, BertOnlyMLMHead, BertPooler
+
+        width = config.hidden_size
+        norm = lambda n=width: torch.nn.LayerNorm(n, eps=1e-12)
+        table = torch.nn.Embedding
+        text = {"word_embeddings": table(config.vocab_size, width), "position_embeddings": table(config.max_position_embeddings, width), "token_type_embeddings": table(2, width), "LayerNorm": norm()}
+        regions = {"img_linear": torch.nn.Linear(size, width), "img_layer_norm": norm(), "pos_layer_norm": norm(), "pos_linear": torch.nn.Linear(7, width), "mask_embedding": table(2, size), "LayerNorm": norm()}
+        base = {"embeddings": torch.nn.ModuleDict(text), "img_embeddings": torch.nn.ModuleDict(regions), "encoder": BertEncoder(config), "pooler": BertPooler(config)}
+        self.uniter = torch.nn.ModuleDict(base)
+        hidden = lambda n, out=None: torch.nn.Sequential(torch.nn.Linear(width, n), torch.nn.GELU(), norm(n), *([torch.nn.Linear(n, out)] if out else []))
+        if answers:
+            self.vqa_output = hidden(2 * width, answers)
+        if labels:
+            self.cls = BertOnlyMLMHead(config)
+            self.cls.predictions.decoder.weight = self.uniter["embeddings"]["word_embeddings"].weight
+            self.cls.predictions.decoder.bias = self.cls.predictions.bias
+            self.feat_regress = torch.nn.Module()
+            self.feat_regress.net = hidden(width)
+            self.feat_regress.bias = torch.nn.Parameter(torch.zeros(size))
+            self.region_classifier = torch.nn.Module()
+            self.region_classifier.net = hidden(width, labels)
+        if not answers:
+            self.itm_output = torch.nn.Linear(width, 2)
+
+    def forward(self, input_ids, position_ids, img_feat, img_pos_feat, attn_masks, gather_index, img_masks=None):
+        text, regions = self.uniter["embeddings"], self.uniter["img_embeddings"]
+        words = text["word_embeddings"](input_ids) + text["position_embeddings"](position_ids) + text["token_type_embeddings"](torch.zeros_like(input_ids))
+        if img_masks is not None:
+            img_feat = img_feat + img_masks[..., None] * regions["mask_embedding"].weight[1]
+        seen = regions["img_layer_norm"](regions["img_linear"](img_feat)) + regions["pos_layer_norm"](regions["pos_linear"](img_pos_feat))
+        seen = regions["LayerNorm"](seen + text["token_type_embeddings"].weight[1])
+        both = torch.cat([text["LayerNorm"](words), seen], 1)
+        x = torch.gather(both, 1, gather_index[..., None].expand(-1, -1, both.shape[-1]))
+        last = self.uniter["encoder"](x, attention_mask=(1.0 - attn_masks[:, None, None].float()) * -10000.0).last_hidden_state
+        pooled = self.uniter["pooler"](last)
+        outputs = {"last_hidden_state": last, "pooled": pooled}
+        if hasattr(self, "itm_output"):
+            outputs["itm_logits"] = self.itm_output(pooled)
+        if hasattr(self, "vqa_output"):
+            outputs["answer_scores"] = self.vqa_output(pooled)
+        if hasattr(self, "cls"):
+            outputs["prediction_scores"] = self.cls(last)
+            outputs["prediction_feat"] = torch.nn.functional.linear(self.feat_regress.net(last), regions["img_linear"].weight.t(), self.feat_regress.bias)
+            outputs["prediction_soft_label"] = self.region_classifier.net(last)
+        return outputs
+
+
+def uniter(name, architecture, rows=3, length=8, regions=5, size=12, first=False, masked=False, answers=None, labels=None, **config):
+    if skip(name):
+        return
+    random = stream(name)
+    fields = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=16)
+    fields.update(config)
+    bert = transformers.BertConfig(**fields)
+    bert._attn_implementation = "eager"
+    model = disturb(Uniter(bert, size, answers, labels), random)
+    places = torch.zeros(rows, length + regions, dtype=torch.int64)
+    masks = torch.zeros_like(places)
+    for row in range(rows):
+        kept = [*range(length - 2 * row), *range(length, length + regions - row)]
+        places[row, : len(kept)] = torch.tensor(kept)
+        masks[row, : len(kept)] = 1
+        if first:
+            masks[row, 0] = masks[row, 3] = 0
+    inputs = {
+        "input_ids": torch.randint(3, fields["vocab_size"], (rows, length), generator=random),
+        "position_ids": torch.arange(length)[None],
+        "img_feat": torch.randn(rows, regions, size, generator=random),
+        "img_pos_feat": torch.rand(rows, regions, 7, generator=random),
+        "attn_masks": masks,
+        "gather_index": places,
+    }
+    if masked:
+        inputs["img_masks"] = torch.randint(0, 2, (rows, regions), generator=random)
+    expected = model(**inputs)
+    config = {**fields, "img_dim": size, "type_vocab_size": 2, "model_type": "uniter", "architectures": [architecture]}
+    save_plain(name, model, config, inputs, expected, {k: "attn_masks" for k, v in expected.items() if v.dim() == 3})
+
+
+uniter("uniter-first-masked", "UniterForImageTextRetrieval", first=True, masked=True)
+uniter("uniter-vqa", "UniterForVisualQuestionAnswering", answers=9, hidden_size=35, num_attention_heads=7, intermediate_size=41, hidden_act="relu")
+uniter("uniter-pretraining", "UniterForPretraining", labels=6, masked=True, rows=4)
+
+
+class VlBert(torch.nn.Module):
+    """jackroos/VL-BERT's model with its parameters' names; only examples' own rows are computed, one example after the other."""
+
+    def __init__(self, config, options):
+        super().__init__()
+        from transformers.models.bert.modeling_bert import BertEncoder, BertPooler
+
+        width, size = config.hidden_size, options["visual_size"]
+        self.options = options
+        self.word_embeddings = torch.nn.Embedding(config.vocab_size, width)
+        self.end_embedding = torch.nn.Embedding(1, width)
+        self.position_embeddings = torch.nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = torch.nn.Embedding(3, width)
+        self.embedding_LayerNorm = torch.nn.LayerNorm(width, eps=1e-12)
+        if options["word_embedding_frozen"]:
+            self.special_word_embeddings = torch.nn.Embedding(1000, width)
+        for kind in ("text", "object"):
+            if size != width:
+                setattr(self, f"visual_1x1_{kind}", torch.nn.Linear(size, width))
+            if options["visual_ln"]:
+                setattr(self, f"visual_ln_{kind}", torch.nn.LayerNorm(width, eps=1e-12))
+            else:
+                setattr(self, f"visual_scale_{kind}", torch.nn.Parameter(torch.tensor(0.0)))
+        self.encoder = BertEncoder(config)
+        self.pooler = BertPooler(config)
+
+    def visual(self, x, kind):
+        if self.options["visual_size"] != self.embedding_LayerNorm.weight.numel():
+            x = getattr(self, f"visual_1x1_{kind}")(x)
+        return getattr(self, f"visual_ln_{kind}")(x) if self.options["visual_ln"] else x * getattr(self, f"visual_scale_{kind}")
+
+    def one(self, ids, types, visual, text_mask, objects, object_mask):
+        ids, types, visual, objects = ids[text_mask == 1], types[text_mask == 1], visual[text_mask == 1], objects[object_mask == 1]
+        t, o, size = len(ids), len(objects), self.options["visual_size"]
+        words = self.word_embeddings(ids)
+        if self.options["word_embedding_frozen"]:
+            words = torch.where((ids < 1000)[:, None], self.special_word_embeddings(ids.clamp(max=999)), words)
+        x = torch.cat([words + self.visual(visual, "text"), self.visual(objects[:, :size], "object") + objects[:, size:], self.end_embedding.weight])
+        places = torch.tensor([*range(t), *[t] * o, t + 1]) + self.options["position_padding_idx"] + 1
+        kinds = torch.cat([types, torch.full((o + 1,), 2)])
+        x = self.embedding_LayerNorm(x + self.position_embeddings(places) + self.token_type_embeddings(kinds))
+        return self.encoder(x[None]).last_hidden_state[0]
+
+    def forward(self, **inputs):
+        names = ("text_input_ids", "text_token_type_ids", "text_visual_embeddings", "text_mask", "object_vl_embeddings", "object_mask")
+        states = [self.one(*(inputs[name][row] for name in names)) for row in range(len(inputs["text_mask"]))]
+        packed = torch.zeros(len(states), max(map(len, states)), states[0].shape[1])
+        mask = torch.zeros(packed.shape[:2], dtype=torch.int64)
+        objects = torch.zeros(*inputs["object_mask"].shape, packed.shape[2])
+        for row, state in enumerate(states):
+            packed[row, : len(state)] = state
+            mask[row, : len(state)] = 1
+            texts = int(inputs["text_mask"][row].sum())
+            objects[row, inputs["object_mask"][row] == 1] = state[texts:-1]
+        return {"last_hidden_state": packed, "packed_mask": mask, "object_hidden_state": objects, "pooled_output": self.pooler(packed)}
+
+
+def vl_bert(name, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, frozen=False, padding=-1, **config):
+    if skip(name):
+        return
+    random = stream(name)
+    fields = dict(vocab_size=1100 if frozen else 60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=16)
+    fields.update(config)
+    bert = transformers.BertConfig(**fields)
+    bert._attn_implementation = "eager"
+    options = {"visual_size": visual_size, "visual_ln": visual_ln, "word_embedding_frozen": frozen, "position_padding_idx": padding}
+    model = disturb(VlBert(bert, options), random)
+    ids = torch.randint(3, fields["vocab_size"], (rows, length), generator=random)
+    if frozen:
+        ids[:, ::2] = ids[:, ::2] % 1000
+        ids[:, 1::2] = 1000 + ids[:, 1::2] % 100
+    masks = {"text_mask": mask_of("random", rows, length, random), "object_mask": mask_of("random", rows, boxes, random)}
+    masks["text_mask"][:, 1] = 1
+    inputs = {
+        "text_input_ids": ids,
+        "text_token_type_ids": torch.randint(0, 2, (rows, length), generator=random),
+        "text_visual_embeddings": torch.randn(rows, length, visual_size, generator=random),
+        "object_vl_embeddings": torch.randn(rows, boxes, visual_size + fields["hidden_size"], generator=random),
+        **masks,
+    }
+    config = {**fields, **options, "model_type": "vl-bert", "architectures": ["VisualLinguisticBert"]}
+    save_plain(name, model, config, inputs, model(**inputs), {"last_hidden_state": "packed_mask", "object_hidden_state": "object_mask"})
+
+
+vl_bert("vl-bert-scaled", visual_ln=False, hidden_act="relu")
+vl_bert("vl-bert-same-size", visual_size=32, padding=1)
+vl_bert("vl-bert-frozen", frozen=True, hidden_size=16, num_attention_heads=2, visual_size=16, visual_ln=False)

@@ -1,6 +1,6 @@
 """Makes sentence-transformers folders with random weights, and what sentence-transformers makes of some texts.
 
-Run with Python 3.11, torch 2.15.0, transformers 5.23.0, sentence-transformers 6.2.0, Pillow 13.0.0:
+Run with Python 3.11, torch 2.15.0, transformers 5.23.0, sentence-transformers 6.2.0, tokenizers 0.23.3, Pillow 13.0.0:
     python make_sentence_fixtures.py FOLDER TOKENIZERS [NAME...]
 TOKENIZERS holds tokenizer-bert and tokenizer-clip, each with tokenizer.json and tokenizer_config.json. The vocabularies are cut to the words that
 the texts need. Each folder has expected.json beside the checkpoint: a list of { texts, prompt?, promptName?, rows }, the embeddings as encode gives them.
@@ -12,8 +12,10 @@ import shutil
 import sys
 
 import torch
+from safetensors.torch import load_file, save_file
 import transformers
 from sentence_transformers import SentenceTransformer
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 
 out, tokenizers, wanted = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -67,6 +69,24 @@ def cut_tokenizer(kind, folder):
     return new
 
 
+def qwen_tokenizer(folder):
+    """Of Qwen's kind: bytes, words by its expression, the end token put behind each text by the post-processor."""
+    made = Tokenizer(models.BPE())
+    made.normalizer = normalizers.NFC()
+    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    made.train_from_iterator(TEXTS + [PROMPT], trainer)
+    end = made.token_to_id("<|endoftext|>")
+    made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", end)])])
+    os.makedirs(folder, exist_ok=True)
+    made.save(os.path.join(folder, "tokenizer.json"))
+    settings = dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=64, pad_token="<|endoftext|>", eos_token="<|endoftext|>", padding_side="left")
+    json.dump(settings, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    return made.get_vocab_size()
+
+
 def disturb(module, seed):
     random = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():
@@ -84,6 +104,11 @@ def disturb(module, seed):
 
 def encoder(folder, seed, kind="bert", **settings):
     shutil.rmtree(folder, ignore_errors=True)
+    if kind == "qwen3":
+        fields = dict(vocab_size=qwen_tokenizer(folder), max_position_embeddings=64, num_key_value_heads=1, head_dim=16)
+        model = transformers.Qwen3Model(transformers.Qwen3Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=36, **fields))
+        disturb(model, seed).to(torch.bfloat16).save_pretrained(folder)
+        return Transformer(folder, model_kwargs={"dtype": "float32"}, **settings)
     vocab = cut_tokenizer("tokenizer-clip" if kind == "clip" else "tokenizer-bert", folder)
     if kind == "clip":
         text = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, vocab_size=len(vocab), max_position_embeddings=77)
@@ -98,6 +123,9 @@ def encoder(folder, seed, kind="bert", **settings):
         common = dict(vocab_size=len(vocab), max_position_embeddings=48, pad_token_id=vocab["[PAD]"])
         if kind == "bert":
             model = transformers.BertModel(transformers.BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=36, **common))
+        elif kind == "modernbert":
+            common.update(local_attention=4, cls_token_id=vocab["[CLS]"], sep_token_id=vocab["[SEP]"], bos_token_id=None, eos_token_id=None)
+            model = transformers.ModernBertModel(transformers.ModernBertConfig(hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=36, **common))
         elif kind == "mpnet":
             model = transformers.MPNetModel(transformers.MPNetConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=36, **common))
         else:
@@ -180,6 +208,18 @@ def older_layout(kind):
     return change
 
 
+def bf16_shards(folder):
+    file = os.path.join(folder, "model.safetensors")
+    tensors = {k: v.to(torch.bfloat16) for k, v in load_file(file).items()}  # exact: they were rounded before
+    os.remove(file)
+    names = sorted(tensors)
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for shard, part in shards.items():
+        save_file({k: tensors[k] for k in part}, os.path.join(folder, shard), metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {k: shard for shard, part in shards.items() for k in part}}
+    json.dump(index, open(os.path.join(folder, "model.safetensors.index.json"), "w"))
+
+
 for mode in ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"):
     make(f"pool-{mode}", mode)
 make("pool-two", ("mean", "max"))
@@ -210,3 +250,7 @@ make("clip", None, kind="clip")
 make("clip-normalized", None, [Normalize()], kind="clip")
 make("clip-dense", None, [Dense(20, 6)], kind="clip")
 make("clip-older", None, kind="clip", change=older_layout("CLIPModel"))
+make("modernbert", "cls", [Normalize()], kind="modernbert", calls=calls, prompts=prompts)
+make("modernbert-mean", "mean", kind="modernbert")
+instruct = {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:", "document": ""}
+make("qwen3-embedding", "lasttoken", [Normalize()], kind="qwen3", calls=({}, {"promptName": "query"}, {"promptName": "document"}, {"prompt": PROMPT}), prompts=instruct, change=bf16_shards)

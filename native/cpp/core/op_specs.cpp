@@ -174,13 +174,126 @@ PrefixSpec::PrefixSpec(const KernelSpec& spec) : alone(spec.op == "repeatRows"),
     if (length < 1 || of_x[0] % length != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + "; expected a divisor of " + std::to_string(of_x[0]));
     if (of_table[1] != of_x[1]) operands.refuse_shape(table, "[P, " + std::to_string(of_x[1]) + "]");
   }
-  operands.result({result_rows(operands.input(x), alone ? operands.input(lengths) : TensorView()), of_table[1]});
-  spec.attributes.expect_only({"length", "dtype"});
+  const int64_t sequences = count(operands.input(x), alone ? operands.input(lengths) : TensorView());
+  each = !alone && spec.attributes.boolean("each", false);
+  if (each) {
+    if (sequences > 0 && head % sequences != 0) operands.refuse_shape(table, "as many rows for each of " + std::to_string(sequences) + " sequences");
+    head /= std::max<int64_t>(sequences, 1);
+  }
+  operands.result({sequences * (head + tail), of_table[1]});
+  if (alone) spec.attributes.expect_only({"length", "dtype"});
+  if (!alone) spec.attributes.expect_only({"length", "each", "dtype"});
 }
 
 void PrefixSpec::check_run(const KernelArguments& arguments) const {
-  const int64_t expected = result_rows(arguments.inputs[x], alone ? arguments.inputs[lengths] : TensorView());
-  core::check_run(arguments.outputs[0].rows() == expected, op_, "the sequences and the output have different counts");
+  const int64_t sequences = count(arguments.inputs[x], alone ? arguments.inputs[lengths] : TensorView());
+  core::check_run(arguments.outputs[0].rows() == sequences * (head + tail), op_, "the sequences and the output have different counts");
+  core::check_run(arguments.inputs[table].rows() == (each ? sequences : 1) * head, op_, "the prefix and the sequences have different counts");
+}
+
+WindowSpec::WindowSpec(const Operands& operands, const KernelSpec& spec, size_t x) {
+  operands.floats(x);
+  operands.rank(x, 2, "[S · height · width, C]");
+  const TensorView& view = operands.input(x);
+  constexpr int64_t most = 1 << 24;
+  const auto side = [&](const char* name, double value, int64_t least) {
+    if (!(value >= static_cast<double>(least)) || value > static_cast<double>(most) || value != std::floor(value)) {
+      operands.refuse(ErrorCode::argument, std::string(name) + " is " + std::to_string(value) + "; expected an integer from " + std::to_string(least) + " to " + std::to_string(most));
+    }
+    return static_cast<int64_t>(value);
+  };
+  const auto sides = [&](const char* name, size_t count, int64_t least) {
+    const std::vector<double> values = spec.attributes.numbers(name);
+    if (values.size() != count) operands.refuse(ErrorCode::argument, std::string(name) + " has " + std::to_string(values.size()) + " numbers; expected " + std::to_string(count));
+    std::vector<int64_t> whole;
+    for (const double value : values) whole.push_back(side(name, value, least));
+    return whole;
+  };
+  height = side("height", spec.attributes.number("height"), 1);
+  width = side("width", spec.attributes.number("width"), 1);
+  channels = view.shape[1];
+  const std::vector<int64_t> kernel = sides("kernel", 2, 1), stride = sides("stride", 2, 1), padding = sides("padding", 4, 0);
+  kernel_y = kernel[0];
+  kernel_x = kernel[1];
+  stride_y = stride[0];
+  stride_x = stride[1];
+  top = padding[0];
+  left = padding[1];
+  if (std::max(top, padding[2]) >= kernel_y || std::max(left, padding[3]) >= kernel_x) operands.refuse(ErrorCode::argument, "padding is not less than the kernel");
+  if (height + top + padding[2] < kernel_y || width + left + padding[3] < kernel_x) operands.refuse(ErrorCode::shape, "pictures are smaller than the kernel");
+  down = (height + top + padding[2] - kernel_y) / stride_y + 1;
+  across = (width + left + padding[3] - kernel_x) / stride_x + 1;
+  if (view.shape[0] % (height * width) != 0) operands.refuse_shape(x, "a multiple of " + std::to_string(height * width) + " rows");
+}
+
+WindowSpec::Window WindowSpec::window(int64_t row) const noexcept {
+  const int64_t picture = row / windows(), within = row % windows();
+  const int64_t y = within / across * stride_y - top, x = within % across * stride_x - left;  // of its first pixel, in the picture
+  return {(picture * height + y) * width + x, std::max<int64_t>(-y, 0), std::min(kernel_y, height - y), std::max<int64_t>(-x, 0), std::min(kernel_x, width - x)};
+}
+
+namespace {
+
+int parse_activation(const KernelSpec& spec) {
+  return parse_choice(spec, "activation", {"none", "gelu", "quick_gelu", "gelu_tanh", "relu", "silu", "tanh"});
+}
+
+}  // namespace
+
+ConvolutionSpec::ConvolutionSpec(const KernelSpec& spec) : windows(Operands(spec, {"x", "weight*", "bias?", "residual?"}), spec, x) {
+  const Operands operands(spec, {"x", "weight*", "bias?", "residual?"});
+  operands.floats(weight);
+  features = operands.input(weight).shape[0];
+  depth = operands.input(weight).shape[1];
+  if (depth != windows.area() * windows.channels) operands.refuse_shape(weight, "[N, " + std::to_string(windows.area() * windows.channels) + "]");
+  operands.row(bias, features);
+  const int64_t rows = windows.rows_of(operands.input(x).rows());
+  const TensorView& added = operands.input(residual);
+  operands.floats(residual);
+  if (added.present() && (added.rank != 2 || added.columns() != features || added.rows() != rows)) {
+    operands.refuse_shape(residual, "[" + std::to_string(rows) + ", " + std::to_string(features) + "]");
+  }
+  operands.result({rows, features});
+  activation = parse_activation(spec);
+  spec.attributes.expect_only({"height", "width", "kernel", "stride", "padding", "activation", "dtype"});
+}
+
+DepthwiseSpec::DepthwiseSpec(const KernelSpec& spec) : windows(Operands(spec, {"x", "weight", "bias?"}), spec, x) {
+  const Operands operands(spec, {"x", "weight", "bias?"});
+  operands.dtype(weight, {DType::float32});
+  const TensorView& taps = operands.input(weight);
+  if (taps.rank != 2 || taps.shape[0] != windows.area() || taps.shape[1] != windows.channels) {
+    operands.refuse_shape(weight, "[" + std::to_string(windows.area()) + ", " + std::to_string(windows.channels) + "]");
+  }
+  operands.row(bias, windows.channels);
+  operands.result({windows.rows_of(operands.input(x).rows()), windows.channels});
+  activation = parse_activation(spec);
+  spec.attributes.expect_only({"height", "width", "kernel", "stride", "padding", "activation", "dtype"});
+}
+
+PoolWindowsSpec::PoolWindowsSpec(const KernelSpec& spec) : windows(Operands(spec, {"x"}), spec, 0) {
+  const Operands operands(spec, {"x"});
+  operands.result({windows.rows_of(operands.input(0).rows()), windows.channels});
+  max = parse_choice(spec, "mode", {"mean", "max"}) == 1;
+  spec.attributes.expect_only({"height", "width", "kernel", "stride", "padding", "mode", "dtype"});
+}
+
+ScaleSequencesSpec::ScaleSequencesSpec(const KernelSpec& spec) {
+  const Operands operands(spec, {"x", "scale", "shift?"});
+  operands.floats(x);
+  operands.rank(x, 2, "[S · length, C]");
+  const TensorView& rows = operands.input(x);
+  length = spec.attributes.integer("length");
+  if (length < 1 || rows.shape[0] % length != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + "; expected a divisor of " + std::to_string(rows.shape[0]));
+  for (const size_t i : {scale, shift}) {
+    const TensorView& view = operands.input(i);
+    operands.dtype(i, {DType::float32});
+    if (view.present() && (view.rank != 2 || view.shape[0] != rows.shape[0] / length || view.shape[1] != rows.shape[1])) {
+      operands.refuse_shape(i, "[" + std::to_string(rows.shape[0] / length) + ", " + std::to_string(rows.shape[1]) + "]");
+    }
+  }
+  operands.result_like(x);
+  spec.attributes.expect_only({"length", "dtype"});
 }
 
 TopKSpec::TopKSpec(const KernelSpec& spec) {

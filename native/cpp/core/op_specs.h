@@ -87,11 +87,69 @@ struct PrefixSpec {
 
   bool alone = false;
   int64_t length = 0;            // of each sequence; 0: by cumulative lengths
+  bool each = false;             // each sequence has rows of the table of its own
   int64_t head = 0, tail = 0;    // rows of the result for each sequence: of the table, and of x
 
  private:
-  int64_t result_rows(const TensorView& x, const TensorView& cumulative) const { return sequence_count(cumulative, length, x.rows()) * (head + tail); }
+  int64_t count(const TensorView& x, const TensorView& cumulative) const { return sequence_count(cumulative, length, x.rows()); }
   std::string op_;
+};
+
+// Windows over pictures of packed pixels, rows [pictures · height · width, channels].
+struct WindowSpec {
+  // `x`: the input that holds the pixels. Reads the attributes height, width, kernel, stride and padding.
+  WindowSpec(const Operands& operands, const KernelSpec& spec, size_t x);
+
+  int64_t height = 0, width = 0, channels = 0;
+  int64_t kernel_y = 1, kernel_x = 1, stride_y = 1, stride_x = 1;
+  int64_t top = 0, left = 0;     // pixels before the picture's first
+  int64_t down = 0, across = 0;  // windows of a picture
+
+  int64_t windows() const noexcept { return down * across; }
+  int64_t area() const noexcept { return kernel_y * kernel_x; }
+  // Windows of so many rows of pixels.
+  int64_t rows_of(int64_t pixels) const noexcept { return pixels / (height * width) * windows(); }
+
+  // The part of a window that lies within its picture: pixels (y, x) of the window in [y_begin, y_end) x [x_begin, x_end), and the row of the pixel (0, 0),
+  // which itself may lie outside.
+  struct Window {
+    int64_t first, y_begin, y_end, x_begin, x_end;
+  };
+  Window window(int64_t row) const noexcept;
+};
+
+struct ConvolutionSpec {
+  enum Input : size_t { x, weight, bias, residual };
+
+  explicit ConvolutionSpec(const KernelSpec& spec);
+
+  WindowSpec windows;
+  int64_t features = 0, depth = 0;  // of the weight [features, depth]
+  int activation = 0;               // as LinearSpec's
+};
+
+struct DepthwiseSpec {
+  enum Input : size_t { x, weight, bias };
+
+  explicit DepthwiseSpec(const KernelSpec& spec);
+
+  WindowSpec windows;
+  int activation = 0;
+};
+
+struct PoolWindowsSpec {
+  explicit PoolWindowsSpec(const KernelSpec& spec);
+
+  WindowSpec windows;
+  bool max = false;
+};
+
+struct ScaleSequencesSpec {
+  enum Input : size_t { x, scale, shift };
+
+  explicit ScaleSequencesSpec(const KernelSpec& spec);
+
+  int64_t length = 1;
 };
 
 struct TopKSpec {

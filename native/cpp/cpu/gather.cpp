@@ -195,7 +195,7 @@ class PrefixKernel final : public core::Kernel {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t s = row / (head + tail), i = row % (head + tail);
         if (i < head) {
-          from_table.move(i, row);
+          from_table.move(spec_.each ? s * head + i : i, row);
         } else {
           from_x.move(s * tail + i - head, row);
         }

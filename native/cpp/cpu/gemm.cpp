@@ -53,39 +53,35 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
   worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + row_unit, k, weight_type, block_bytes()));
 }
 
-void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
-               const PackRows& pack) const {
-  if (groups == 0 || rows == 0 || n_ == 0) return;
+void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const {
+  if (rows == 0 || n_ == 0) return;
   if (stream.threads() > threads_) throw core::Error(core::ErrorCode::internal, "the stream has more threads than the kernel was made for");
   const int64_t panels = divide_up(n_, functions_.panel_columns(weight_type_));
   const int64_t wanted = stream.threads() > 1 ? tasks_per_thread * stream.threads() : 1;
   // As many blocks of rows as caches ask for, a multiple of the threads if that leaves enough rows in each.
   int64_t row_blocks = divide_up(rows, block_rows_);
-  const int64_t even = divide_up(groups * row_blocks, stream.threads()) * stream.threads();
-  if (groups == 1 && rows / even >= min_block_rows) row_blocks = even;
+  const int64_t even = divide_up(row_blocks, stream.threads()) * stream.threads();
+  if (rows / even >= min_block_rows) row_blocks = even;
   // Columns are cut where that gives too few tasks; not if each task had to pack its rows again.
-  const bool alone = groups * row_blocks == 1;
-  const int64_t column_blocks = pack && !alone && groups * row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, groups * row_blocks), panels);
-  const int64_t out_size = first.out_type == GemmType::float32 ? 4 : 2;
-  const int64_t residual_size = first.residual_type == GemmType::float32 ? 4 : 2;
+  const bool alone = row_blocks == 1;
+  const int64_t column_blocks = pack && !alone && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);
   char* const memory = static_cast<char*>(workspace);
   if (pack && alone) {
     const int64_t parts = std::min<int64_t>(rows, wanted);
     stream.parallel_for(parts, [&](int64_t part, int worker) {
       const int64_t begin = part * rows / parts;
-      pack(0, begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
+      pack(begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
     });
   }
-  std::vector<int64_t> packed(static_cast<size_t>(stream.threads()), -1);  // the rows each thread holds, as group * row_blocks + block
+  std::vector<int64_t> packed(static_cast<size_t>(stream.threads()), -1);  // the block of rows that each thread holds
 
-  stream.parallel_for(groups * row_blocks * column_blocks, [&](int64_t task, int worker) {
+  stream.parallel_for(row_blocks * column_blocks, [&](int64_t task, int worker) {
     const int64_t row_block = task / column_blocks;
     const int64_t column_block = task % column_blocks;
-    const int64_t group = row_block / row_blocks;
     const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / row_unit * row_unit : rows; };
-    const int64_t begin = block_begin(row_block % row_blocks);
-    GemmBlock block = first;
-    block.rows = block_begin(row_block % row_blocks + 1) - begin;
+    GemmBlock block = all;
+    block.first_row = block_begin(row_block);
+    block.rows = block_begin(row_block + 1) - block.first_row;
     block.block_bytes = block_bytes();
     char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
     block.scratch = own + packed_bytes_;
@@ -93,16 +89,14 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t groups, int64_t
       block.x = alone ? memory : own;
       block.x_pitch = row_bytes_;
       if (!alone && packed[static_cast<size_t>(worker)] != row_block) {
-        pack(group, begin, block.rows, own, worker);
+        pack(block.first_row, block.rows, own, worker);
         packed[static_cast<size_t>(worker)] = row_block;
       }
     } else {
-      block.x = static_cast<const char*>(first.x) + begin * first.x_pitch;
+      block.x = static_cast<const char*>(all.x) + block.first_row * all.x_pitch;
     }
     block.panel_begin = column_block * panels / column_blocks;
     block.panel_end = (column_block + 1) * panels / column_blocks;
-    if (block.residual) block.residual = static_cast<const char*>(first.residual) + begin * first.residual_stride * residual_size;
-    block.out = static_cast<char*>(first.out) + (group * out_group + begin * first.out_stride) * out_size;
     functions_.multiply(block);
   });
 }

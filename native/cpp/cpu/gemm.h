@@ -27,14 +27,11 @@ class Gemm {
   GemmType weight_type() const { return weight_type_; }
   size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_; }
 
-  // Packs rows [row, row + rows) of x's group.
-  using PackRows = std::function<void(int64_t group, int64_t row, int64_t rows, void* packed, int worker)>;
+  // Packs rows [row, row + rows) of x.
+  using PackRows = std::function<void(int64_t row, int64_t rows, void* packed, int worker)>;
 
-  // `groups` products of `rows` rows each with one weight. `first` holds weight, epilogue and output of the first group; the output of the
-  // next group starts out_group elements later. The residual is the same for all groups. Without `pack` there is one group, whose x and x_pitch
-  // `first` has.
-  void run(const CpuStream& stream, void* workspace, int64_t groups, int64_t rows, const GemmBlock& first, int64_t out_group,
-           const PackRows& pack) const;
+  // `rows` rows of x with the weight, epilogue and output that `all` has; without `pack` x and x_pitch too.
+  void run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const;
 
  private:
   const GemmFunctions& functions_;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/attention.h"
+#include "cpu/convolution.h"
 #include "cpu/elementwise.h"
 #include "cpu/gather.h"
 #include "cpu/linear.h"
@@ -21,6 +22,9 @@ std::span<const KernelEntry> kernel_table() {
       {"matmul", make_matmul},
       {"attention", make_attention},
       {"patchEmbed", make_patch_embed},
+      {"convolution", make_convolution},
+      {"depthwiseConvolution", make_depthwise_convolution},
+      {"poolWindows", make_pool_windows},
       {"layerNorm", make_layer_norm},
       {"rmsNorm", make_rms_norm},
       {"rotary", make_rotary},
@@ -32,6 +36,7 @@ std::span<const KernelEntry> kernel_table() {
       {"pool", make_pool},
       {"repeatRows", make_repeat_rows},
       {"prependRows", make_prepend_rows},
+      {"scaleSequences", make_scale_sequences},
       {"add", make_binary},
       {"sub", make_binary},
       {"mul", make_binary},

@@ -42,11 +42,11 @@ void run_rows(const Gemm& gemm, const core::Stream& stream, void* workspace, con
     block.x = x.data;
     block.x_pitch = pitch;
   } else {
-    pack = [&](int64_t, int64_t row, int64_t rows, void* packed, int) {
+    pack = [&](int64_t row, int64_t rows, void* packed, int) {
       functions.pack_rows(x.as<const char>() + row * pitch, type, x.row_stride, rows, block.k, block.weight_type, packed);
     };
   }
-  gemm.run(static_cast<const CpuStream&>(stream), workspace, 1, x.rows(), block, 0, pack);
+  gemm.run(static_cast<const CpuStream&>(stream), workspace, x.rows(), block, pack);
 }
 
 class LinearKernel final : public core::Kernel {

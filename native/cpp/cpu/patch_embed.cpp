@@ -48,6 +48,8 @@ class PatchEmbedKernel final : public core::Kernel {
     block.out = out.data;
     block.out_type = out_type_;
     block.out_stride = out.row_stride;
+    block.group_rows = spec_.patches();
+    block.out_group = spec_.tokens() * out.row_stride;
     if (class_token.present()) {
       write_class_tokens(pictures, class_token.as<const float>(), positions, out);
       block.out = out.as<char>() + out.row_stride * static_cast<int64_t>(core::size_of(out.dtype));
@@ -56,19 +58,20 @@ class PatchEmbedKernel final : public core::Kernel {
 
     float* const scratch = reinterpret_cast<float*>(static_cast<char*>(arguments.workspace) + gemm_.workspace_bytes());
     const auto row_bytes = static_cast<int64_t>(gemm_.functions().row_bytes(spec_.depth, gemm_.weight_type()));
-    const auto pack = [&](int64_t picture, int64_t row, int64_t rows, void* packed, int worker) {
+    const auto pack = [&](int64_t row, int64_t rows, void* packed, int worker) {
       float* const unpacked = scratch + static_cast<size_t>(worker) * (scratch_bytes() / sizeof(float));
       for (int64_t r = 0; r < rows; ++r) {
+        const int64_t picture = (row + r) / spec_.patches(), patch = (row + r) % spec_.patches();
         if (spec_.bytes) {
-          read_bytes(pixels, picture, row + r, unpacked);
+          read_bytes(pixels, picture, patch, unpacked);
         } else {
-          read_floats(pixels, picture, row + r, unpacked);
+          read_floats(pixels, picture, patch, unpacked);
         }
         gemm_.functions().pack_rows(unpacked, GemmType::float32, spec_.depth, 1, spec_.depth, gemm_.weight_type(), static_cast<char*>(packed) + r * row_bytes);
       }
     };
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
-    gemm_.run(stream, arguments.workspace, pictures, spec_.patches(), block, spec_.tokens() * out.row_stride, pack);
+    gemm_.run(stream, arguments.workspace, pictures * spec_.patches(), block, pack);
   }
 
  private:

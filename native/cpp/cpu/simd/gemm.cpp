@@ -357,14 +357,17 @@ CHIASMA_INLINE void finish_vector(const GemmBlock& block, const ByteScales& scal
                                   int n) {
   const int64_t sums_stride = geometry_of(block.weight_type).columns;
   const Vec bias = block.bias ? load_lanes<whole>(block.bias + column, n) : set(-0.0f);  // adding -0 changes nothing
-  for (int64_t r = 0; r < rows; ++r) {
+  int64_t place = block.first_row + row, group = 0;  // among the rows of its group
+  if (block.group_rows > 0) group = place / block.group_rows, place %= block.group_rows;
+  for (int64_t r = 0; r < rows; ++r, ++place) {
+    if (place == block.group_rows && place > 0) ++group, place = 0;
     Vec value = activate<activation>(product<bytes>(block, scales, sums + r * sums_stride, r, column) + bias);
     if (block.residual) {
-      const int64_t at = (row + r) * block.residual_stride + column;
+      const int64_t at = place * block.residual_stride + column;
       value = value + (block.residual_type == GemmType::float32 ? load_lanes<whole>(static_cast<const float*>(block.residual) + at, n)
                                                                 : load_lanes<whole>(static_cast<const Bf16*>(block.residual) + at, n));
     }
-    const int64_t at = (row + r) * block.out_stride + column;
+    const int64_t at = group * block.out_group + place * block.out_stride + column;
     if (block.out_type == GemmType::float32) {
       store_lanes<whole>(static_cast<float*>(block.out) + at, value, n);
     } else {
@@ -402,6 +405,22 @@ Finish finish_of(Activation activation) {
       return finish_tile<Activation::none, bytes>;
   }
 }
+
+// A tile whose sums are complete, its epilogue still to come.
+struct Unfinished {
+  const GemmBlock& block;
+  Finish finish;
+  ByteScales scales;
+  const float* sums;
+  int64_t row, rows, column, columns;
+
+  void run(int64_t begin, int64_t end) const {
+    ByteScales from = scales;
+    from.rows += begin * block.x_pitch;
+    finish(block, from, sums + begin * geometry_of(block.weight_type).columns, row + begin, end - begin, column, columns);
+  }
+  static void run_aside(const void* tile, int64_t begin, int64_t end) { static_cast<const Unfinished*>(tile)->run(begin, end); }
+};
 
 template <bool dot>
 Tile tile_of(GemmType weight_type, int64_t rows) {
@@ -490,9 +509,14 @@ void multiply(const GemmBlock& block) {
   const bool amx = block.weight_type != GemmType::float32;
   const auto row_begin = [&](int64_t i) { return amx ? smaller(i * amx_rows, block.rows) : i * block.rows / cuts.row_panels; };
   int64_t configured = 0;  // rows
+  const bool later = amx;
 #else
   const auto row_begin = [&](int64_t i) { return i * block.rows / cuts.row_panels; };
+  constexpr bool later = false;
 #endif
+  Unfinished unfinished{block, finish, scales, nullptr, 0, 0, 0, 0};
+  // Where sums wait for no other piece, one tile's place is enough: it is read by the time that the next tile's sums come.
+  const int64_t sums_step = cuts.pieces > 1 ? geometry.rows * geometry.columns : 0;
 
   // The tiles of one piece.
   const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
@@ -507,7 +531,7 @@ void multiply(const GemmBlock& block) {
       bytes ? widen_panel<WidenedByteStep>(work.w, work.groups, wide) : widen_panel<WidenedStep>(work.w, work.groups, wide);
       work.w = wide;
     }
-    for (int64_t i = 0; i < cuts.row_panels; ++i, sums += geometry.rows * geometry.columns) {
+    for (int64_t i = 0; i < cuts.row_panels; ++i, sums += sums_step) {
       const int64_t row = row_begin(i), rows = row_begin(i + 1) - row;
       const char* const x = static_cast<const char*>(block.x) + row * block.x_pitch;
       work.x = reinterpret_cast<const float*>(x) + piece_begin(piece) * geometry.group;
@@ -517,11 +541,17 @@ void multiply(const GemmBlock& block) {
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
       const Tile tile = widen ? find_tile<Float32Step>(rows) : tile_of<dot>(block.weight_type, rows);
+      work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
+      unfinished.rows = 0;
       if (!last) continue;
       scales.rows = x + cuts.groups * geometry.group * 4;
       const int64_t column = p * geometry.columns;
-      finish(block, scales, sums, row, rows, column, smaller(geometry.columns, block.n - column));
+      unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows, unfinished.column = column;
+      unfinished.columns = smaller(geometry.columns, block.n - column);
+      if (later && cuts.groups > 0) continue;
+      unfinished.run(0, rows);
+      unfinished.rows = 0;
     }
   };
 
@@ -544,6 +574,7 @@ void multiply(const GemmBlock& block) {
       }
     }
   }
+  unfinished.run(0, unfinished.rows);
 #if defined(CHIASMA_ISA_amx)
   if (configured > 0) _tile_release();
 #endif

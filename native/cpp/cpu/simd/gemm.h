@@ -17,12 +17,12 @@ enum class GemmType : uint8_t { float32, bfloat16, int8 };  // int8: of W alone
 constexpr int64_t max_int8_depth = 1 << 16;  // K up to which the sums of products fit their 32 bits
 enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh };
 
-// One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of the
-// block's first row and of column 0; strides are in elements.
+// One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of C's
+// first row and column; strides are in elements.
 struct GemmBlock {
   const void* x;       // packed rows, or rows that are taken `as_is`
   int64_t x_pitch;     // bytes from one to the next
-  int64_t rows;
+  int64_t first_row, rows;  // of C
   const void* weight;  // as pack_weight leaves it
   GemmType weight_type;
   int64_t n, k;
@@ -33,12 +33,14 @@ struct GemmBlock {
   float scale;
   const float* bias;  // [n] or null
   Activation activation;
-  const void* residual;  // [rows, n] or null
+  const void* residual;  // [C's rows, n] or null
   GemmType residual_type;
   int64_t residual_stride;
-  void* out;  // [rows, n]
+  void* out;  // [C's rows, n]
   GemmType out_type;
   int64_t out_stride;
+  // If not 0: rows come in groups of so many, whose outputs begin out_group elements apart and which have one residual [group_rows, n].
+  int64_t group_rows, out_group;
 };
 
 struct GemmFunctions {

@@ -1,6 +1,6 @@
 // Register tiles of AMX: 32 x 32 elements of C as four tiles, two of x and two of W beside them. A group is 16 words of a row of x, 32 bf16 or 64
 // bytes; packed W has for each word of the depth the words of `amx_columns` columns, as for the dot products of vectors (gemm_tile.h).
-// Rows are independent: a panel with fewer of them takes tiles with fewer rows.
+// Rows are independent: a panel with fewer of them takes tiles with fewer rows. While tiles multiply, vectors finish the tile before (Aside).
 #pragma once
 
 #include "cpu/simd/gemm_tile.h"
@@ -75,9 +75,15 @@ void multiply_amx(const TileWork& work) {
   const int64_t x_pitch = work.x_pitch * static_cast<int64_t>(sizeof(float));
   const float* w = work.w;
   const float* ahead = work.ahead;
+  const int64_t share = work.aside.rows > 0 ? (work.aside.rows + work.groups - 1) / work.groups : 0;  // a tile that has an aside has groups
+  int64_t aside = 0;
   for (int64_t g = 0; g < work.groups; ++g, x += amx_line, w += amx_side * amx_columns) {
     amx_group<bytes, lower>(x, x_pitch, w);
     for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
+    if (aside == work.aside.rows) continue;
+    const int64_t end = aside + share < work.aside.rows ? aside + share : work.aside.rows;
+    work.aside.run(work.aside.state, aside, end);
+    aside = end;
   }
   _tile_stored(0, sums, pitch);
   _tile_stored(1, sums + amx_side, pitch);

@@ -145,6 +145,13 @@ CHIASMA_INLINE void widen_panel(const float* w, int64_t groups, float* out) {
   }
 }
 
+// Rows of something else, done between the products of a tile where these leave the vector units free.
+struct Aside {
+  void (*run)(const void* state, int64_t begin, int64_t end);
+  const void* state;
+  int64_t rows;  // 0 if there is nothing
+};
+
 struct TileWork {
   const float* x;
   int64_t x_pitch;  // floats from one row to the next
@@ -154,6 +161,7 @@ struct TileWork {
   bool fresh;
   const float* ahead;   // what comes next of W:
   int64_t ahead_lines;  // so many cache lines of it are fetched in each group
+  Aside aside;          // for tiles of AMX alone
 };
 
 template <class Step, int rows>

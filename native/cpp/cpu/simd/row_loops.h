@@ -38,6 +38,19 @@ CHIASMA_INLINE void for_columns(int64_t columns, F&& step) {
   if (c < columns) step(c, static_cast<int>(columns - c));
 }
 
+// Strips of 4 registers, then of 1, the last one partial. strip(column, lanes, integral constant: registers).
+template <int Registers>
+struct Strip {
+  static constexpr int registers = Registers;
+};
+template <typename F>
+CHIASMA_INLINE void for_strips(int64_t columns, F&& strip) {
+  int64_t c = 0;
+  for (; c + 4 * Vec::lanes <= columns; c += 4 * Vec::lanes) strip(c, AllLanes{}, Strip<4>{});
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) strip(c, AllLanes{}, Strip<1>{});
+  if (c < columns) strip(c, static_cast<int>(columns - c), Strip<1>{});
+}
+
 // acc = step(acc, column, lanes) over a row in four accumulators that all start at `start`, joined by join(a, b) pairwise.
 template <typename F, typename J>
 CHIASMA_INLINE Vec accumulate(int64_t columns, Vec start, F&& step, J&& join) {

@@ -13,6 +13,9 @@ const RowFunctions row_functions = {
     .convert = convert_rows,
     .rotate = rotate_row,
     .pool = pool_rows,
+    .depthwise = depthwise_row,
+    .pool_window = pool_window_row,
+    .scale = scale_rows,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA

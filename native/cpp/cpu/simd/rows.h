@@ -26,6 +26,13 @@ struct OutRows {
   int64_t stride;
 };
 
+// Rows of x that make one row of out: `rows` of them, by their numbers, and of each the row of weights that it meets.
+struct WindowRows {
+  const int64_t* rows;
+  const int64_t* places;
+  int64_t count;
+};
+
 struct RowFunctions {
   // weight, bias: [columns] or null.
   void (*layer_norm)(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, const float* bias, float eps);
@@ -44,6 +51,13 @@ struct RowFunctions {
 
   // One sequence of `rows` rows into one row of out. Max: NaN where the column has one. Without rows: zeros.
   void (*pool)(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns);
+
+  // One window each into one row of out. Sum of x · weights + bias, then the activation, where there is one; the mean, or the maximum as pool's.
+  void (*depthwise)(InRows x, WindowRows window, const float* weights, int64_t weight_stride, const float* bias, const UnaryKind* activation, OutRows out,
+                    int64_t columns);
+  void (*pool_window)(bool max, InRows x, WindowRows window, OutRows out, int64_t columns);
+  // x · scale + shift, with one row of scale and shift [columns] for all; shift may be null.
+  void (*scale)(InRows x, const float* scale, const float* shift, OutRows out, int64_t rows, int64_t columns);
 };
 
 #ifdef CHIASMA_ISA
@@ -51,7 +65,7 @@ namespace CHIASMA_ISA {
 
 extern const RowFunctions row_functions;
 
-// rows_norm.cpp, rows_elementwise.cpp, rows_rotary.cpp, rows_pool.cpp.
+// rows_norm.cpp, rows_elementwise.cpp, rows_rotary.cpp, rows_pool.cpp, rows_window.cpp.
 void layer_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, const float* bias, float eps);
 void rms_norm_rows(InRows x, OutRows out, int64_t rows, int64_t columns, const float* weight, float eps);
 void l2_normalize_rows(InRows x, OutRows out, int64_t rows, int64_t columns, float eps);
@@ -61,6 +75,10 @@ void binary_rows(BinaryKind kind, InRows a, InRows b, bool b_scalar, OutRows out
 void convert_rows(InRows x, OutRows out, int64_t rows, int64_t columns);
 void rotate_row(InRows x, OutRows out, int64_t heads, int64_t head_size, int64_t rotated, const float* angles);
 void pool_rows(PoolMode mode, InRows x, OutRows out, int64_t rows, int64_t columns);
+void depthwise_row(InRows x, WindowRows window, const float* weights, int64_t weight_stride, const float* bias, const UnaryKind* activation, OutRows out,
+                   int64_t columns);
+void pool_window_row(bool max, InRows x, WindowRows window, OutRows out, int64_t columns);
+void scale_rows(InRows x, const float* scale, const float* shift, OutRows out, int64_t rows, int64_t columns);
 
 }  // namespace CHIASMA_ISA
 #endif

@@ -8,19 +8,6 @@ namespace {
 
 constexpr int64_t group_rows = 32;
 
-// Strips of 4 registers, then of 1, the last one partial. strip(column, lanes, integral constant: registers).
-template <int Registers>
-struct Strip {
-  static constexpr int registers = Registers;
-};
-template <typename F>
-CHIASMA_INLINE void for_strips(int64_t columns, F&& strip) {
-  int64_t c = 0;
-  for (; c + 4 * Vec::lanes <= columns; c += 4 * Vec::lanes) strip(c, AllLanes{}, Strip<4>{});
-  for (; c + Vec::lanes <= columns; c += Vec::lanes) strip(c, AllLanes{}, Strip<1>{});
-  if (c < columns) strip(c, static_cast<int>(columns - c), Strip<1>{});
-}
-
 void sum_rows(InRows x, OutRow out, int64_t rows, int64_t columns, float divisor) {
   for_strips(columns, [=](int64_t c, auto lanes, auto strip) {
     constexpr int n = decltype(strip)::registers;

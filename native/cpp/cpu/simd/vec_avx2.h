@@ -29,6 +29,9 @@ CHIASMA_INLINE Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), 
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {_mm256_xor_ps(a.v, _mm256_and_ps(b.v, _mm256_set1_ps(-0.0f)))}; }
 // To the nearest integer, ties to even.
 CHIASMA_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+CHIASMA_INLINE Vec fraction(Vec a) { return a - round(a); }
+constexpr bool scales_by_any_power = false;
+CHIASMA_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
 // a·2^n for integral n in [−160, 160]: in two halves, each a normal number, so that only the second product rounds.
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
   const __m256i whole = _mm256_cvtps_epi32(n.v);

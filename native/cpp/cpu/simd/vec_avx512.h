@@ -1,5 +1,5 @@
 // Vec in one 512-bit register: AVX-512 F, BW, DQ, VL. Included by vec.h alone.
-// bfloat16 is rounded by integer operations, for the instruction VCVTNEPS2BF16 takes subnormal numbers as zero.
+// bfloat16 is rounded by integer operations where the instruction VCVTNEPS2BF16 is missing or, which takes them as zero, there are subnormal numbers.
 #pragma once
 
 namespace chiasma::cpu::CHIASMA_ISA {
@@ -29,8 +29,17 @@ CHIASMA_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), 
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {_mm512_xor_ps(a.v, _mm512_and_ps(b.v, _mm512_set1_ps(-0.0f)))}; }
 // To the nearest integer, ties to even.
 CHIASMA_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// a·2^n for integral n in [−160, 160], rounded once.
+// a − round(a); 0 for infinity.
+CHIASMA_INLINE Vec fraction(Vec a) { return {_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// a·2^n for integral n or infinity, rounded once.
+constexpr bool scales_by_any_power = true;
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+// 1 / a to 1.5e-7 for a >= 1: an estimate and a step of Newton's, in a quarter of a division's time. At infinity the step's error is NaN and
+// max makes it −1.
+CHIASMA_INLINE Vec reciprocal(Vec a) {
+  const Vec estimate = {_mm512_rcp14_ps(a.v)};
+  return fma(estimate, max(fnma(a, estimate, set(1.0f)), set(-1.0f)), estimate);
+}
 
 CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 CHIASMA_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
@@ -54,6 +63,10 @@ CHIASMA_INLINE float reduce_max(Vec a) {
 
 CHIASMA_INLINE Vec from_bf16_bits(__m256i bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))}; }
 CHIASMA_INLINE __m256i to_bf16_bits(Vec a) {
+#if defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
+  constexpr int subnormal = 0x20;
+  if (__builtin_expect(_mm512_fpclass_ps_mask(a.v, subnormal) == 0, 1)) return (__m256i)_mm512_cvtneps_pbh(a.v);
+#endif
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));

@@ -56,6 +56,9 @@ CHIASMA_INLINE Vec abs(Vec a) { return {(Floats)((Words)a.v & 0x7fffffffu)}; }
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {(Floats)((Words)a.v ^ ((Words)b.v & 0x80000000u))}; }
 // To the nearest integer, ties to even, for |a| < 2²².
 CHIASMA_INLINE Vec round(Vec a) { return {(a.v + 0x1.8p23f) - 0x1.8p23f}; }
+CHIASMA_INLINE Vec fraction(Vec a) { return a - round(a); }
+constexpr bool scales_by_any_power = false;
+CHIASMA_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
 // a·2^n for integral n in [−160, 160]: in two halves, each a normal number, so that only the second product rounds.
 // n's bits are read from the sum with 1.5·2²³, whose low bits are n's: a NaN is no undefined conversion.
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
