@@ -33,7 +33,7 @@ function changed(all: Float32Array, some: Float32Array, batch: readonly number[]
 }
 
 const TEXT_MODELS = ['clip-v5', 'clip-hf-gelu-eosid', 'minilm-st', 'mpnet', 'distilbert', 'modernbert-classifier-holes', 'qwen3-sliding-right']
-const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong', 'align-odd', 'clip-rn-narrow']
+const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong']
 
 const sets = await instructionSets()
 for (const isa of sets) {
