@@ -38,6 +38,8 @@ export {
   type StreamItem,
   type StreamResult,
 } from './embed/embedder.js'
+export { type Match, Matcher, type MatchOptions, type MatchResult } from './embed/matcher.js'
+export { evaluateRetrieval, recallAtK, type RecallAtK, type RetrievalData, type RetrievalOptions, type RetrievalReport } from './embed/retrieval.js'
 export type { Precision } from './embed/vectors.js'
 export type { ProgressEvent } from './io/hub.js'
 export { AutoModel, type LoadOptions } from './models/auto-model.js'

@@ -549,6 +549,29 @@ interface ImageEncoder {
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }
+/** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
+interface PatchEncoder {
+    readonly dimensions: number;
+    /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
+    encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: {
+        signal?: AbortSignal | undefined;
+    }): Promise<Float32Array>;
+}
+/** The scores of texts beside one picture, by a model that looks at both together. */
+interface PairScorer {
+    /** What a score is: a probability, or any number, more for a better match. */
+    readonly kind: 'probability' | 'logit';
+    /** Tokens a text may have. */
+    readonly maxLength: number;
+    /**
+     * picture: what the processor makes of one; sequences: ids of each text, with special tokens and without padding -> a score for each
+     * @param options.padId the tokenizer's padding token
+     */
+    score(picture: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], options?: {
+        padId?: number | undefined;
+        signal?: AbortSignal | undefined;
+    }): Promise<Float32Array>;
+}
 /** Token ids to embeddings. */
 interface TextEncoder {
     readonly dimensions: number;
@@ -606,7 +629,11 @@ declare class Model {
     /** Tensors of the checkpoint that nothing here reads. */
     readonly unusedTensors: readonly string[];
     readonly imageEncoder: ImageEncoder | undefined;
+    /** In imageEncoder's place for pictures of any aspect ratio. */
+    readonly patchEncoder: PatchEncoder | undefined;
     readonly textEncoder: TextEncoder | undefined;
+    /** Of models that were trained to match pictures and texts. */
+    readonly pairScorer: PairScorer | undefined;
     readonly audioEncoder: AudioEncoder | undefined;
     readonly classifier: Classifier | undefined;
     /** The factor that turns cosines of images and texts into logits, of models that have one. */
@@ -647,6 +674,8 @@ declare class Model {
     private logitsProgram;
     private makeImageEncoder;
     private makeAudioEncoder;
+    private makePatchEncoder;
+    private makePairScorer;
     private makeClassifier;
     private fromPixels;
     private makeTextEncoder;
@@ -825,6 +854,103 @@ type ClassifyResult = {
  */
 declare function classifyImages(embedder: Embedder, images: Iterable<ImageInput> | AsyncIterable<ImageInput>, options?: ClassifyOptions): AsyncGenerator<ClassifyResult, void, undefined>;
 
+interface MatchOptions {
+    allowRemote?: boolean;
+    signal?: AbortSignal;
+}
+interface Match {
+    readonly text: string;
+    /** Among the texts given. */
+    readonly index: number;
+    /** See `scoreKind`. */
+    readonly score: number;
+}
+type MatchResult = {
+    index: number;
+    matches: Match[];
+    error?: undefined;
+} | {
+    index: number;
+    error: Error;
+    matches?: undefined;
+};
+/**
+ * Scores pictures and texts.
+ *
+ * @example
+ * await using matcher = await Matcher.fromPretrained('Salesforce/blip-itm-base-coco')
+ * for await (const { matches } of matcher.match(['cat.jpg'], ['a cat', 'a dog'])) console.log(matches[0]) // { text: 'a cat', index: 0, score: 0.99 }
+ */
+declare class Matcher {
+    #private;
+    /** What scores are: the probability that a text belongs to a picture, a number that is larger for better matches, or a cosine. */
+    readonly scoreKind: 'probability' | 'logit' | 'cosine';
+    private constructor();
+    /**
+     * Loads a checkpoint from a folder or the Hub: one with a matching head, or a dual encoder.
+     * @throws CheckpointError, DeviceError, UnsupportedError for one that is neither
+     */
+    static fromPretrained(source: string, options?: LoadOptions): Promise<Matcher>;
+    /** The model beneath. */
+    get model(): Model;
+    /**
+     * The score of every picture and every text.
+     * @returns float32 [images, texts]
+     * @throws ImageError, ArgumentError with `index` set to the first picture or text that failed
+     */
+    scores(images: readonly ImageInput[], texts: readonly string[], options?: MatchOptions): Promise<Tensor>;
+    /**
+     * The texts of each picture, best first. A picture that cannot be read gives a result with `error`, and the others go on.
+     * @param options.topK how many; default all
+     */
+    match(images: readonly ImageInput[], texts: readonly string[], options?: MatchOptions & {
+        topK?: number;
+    }): AsyncGenerator<MatchResult, void, undefined>;
+    /** Frees the model. */
+    dispose(): Promise<void>;
+    [Symbol.asyncDispose](): Promise<void>;
+}
+
+interface RecallAtK {
+    readonly k: number;
+    /** Part of the queries that have a right answer among the best k, 0 to 1. */
+    readonly recall: number;
+}
+interface RetrievalReport {
+    readonly images: number;
+    readonly texts: number;
+    readonly imageToText: readonly RecallAtK[];
+    readonly textToImage: readonly RecallAtK[];
+}
+/** Pictures and their texts. */
+interface RetrievalData {
+    readonly images: readonly ImageInput[];
+    readonly texts: readonly string[];
+    /** The index of the picture that each text belongs to. */
+    readonly imageOfText: readonly number[];
+}
+interface RetrievalOptions {
+    /** Default 1, 5 and 10. */
+    ks?: readonly number[];
+    allowRemote?: boolean;
+    signal?: AbortSignal;
+}
+/**
+ * Recall@K of rows of scores; of equal scores the lower column comes first.
+ * @param scores float32 [queries, answers], more for better ones
+ * @param right for each query the columns of its right answers; one without any counts as missed
+ * @throws ShapeError, ArgumentError
+ */
+declare function recallAtK(scores: Tensor, right: readonly (readonly number[])[], ks?: readonly number[]): RecallAtK[];
+/**
+ * Scores every picture with every text, and tells Recall@K in both directions.
+ *
+ * @example
+ * const { textToImage } = await evaluateRetrieval(matcher, { images: ['a.jpg', 'b.jpg'], texts: ['a cat', 'a dog'], imageOfText: [0, 1] })
+ * @throws ArgumentError for a text of a picture that is not there; what `Matcher.scores` throws
+ */
+declare function evaluateRetrieval(matcher: Matcher, { images, texts, imageOfText }: RetrievalData, options?: RetrievalOptions): Promise<RetrievalReport>;
+
 interface OpsOptions {
     /** Default 'auto'. */
     device?: string;
@@ -971,5 +1097,5 @@ declare class VectorIndex {
     [Symbol.asyncDispose](): Promise<void>;
 }
 
-export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, listDevices, memoryUsage, host as ops };
-export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, recallAtK };
+export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };

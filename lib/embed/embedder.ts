@@ -58,7 +58,7 @@ export interface EmbedTextsOptions extends EmbedOptions {
 export type StreamItem = ImageInput | { text: string } | { image: ImageInput } | { audio: AudioInput } | { text: string; image: ImageInput }
 export type StreamResult = { index: number; embedding: Float32Array; error?: undefined } | { index: number; error: Error; embedding?: undefined }
 
-type Prepared = { pixels: Uint8Array } | { samples: Float32Array } | { tokens: Int32Array } | { error: Error }
+type Prepared = { pixels: Uint8Array } | { patches: Readonly<Record<string, Tensor>> } | { samples: Float32Array } | { tokens: Int32Array } | { error: Error }
 
 /** What a stream takes: the options of images and of texts; its embeddings are float32. */
 export type EmbedStreamOptions = EmbedImagesOptions & AudioOptions & Omit<EmbedTextsOptions, 'precision'>
@@ -138,8 +138,8 @@ export class Embedder {
     this.#tokenizer = parts.tokenizer
     this.#defaultPrompt = parts.defaultPrompt
     this.prompts = parts.prompts
-    const { imageEncoder, textEncoder, audioEncoder } = parts.model
-    this.dimensions = (imageEncoder ?? textEncoder ?? audioEncoder)!.dimensions
+    const { imageEncoder, patchEncoder, textEncoder, audioEncoder } = parts.model
+    this.dimensions = (imageEncoder ?? patchEncoder ?? textEncoder ?? audioEncoder)!.dimensions
     const { sentence, maxLength } = textEncoder ?? { maxLength: 0 }
     this.maxLength = sentence?.maxLength !== undefined ? maxLength : Math.min(maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY)
   }
@@ -152,7 +152,8 @@ export class Embedder {
     checkLoadOptions('Embedder.fromPretrained', options)
     const { onProgress, ...rest } = options
     const { folder } = await resolveSource(source, options)
-    const { model, rest: parts } = await loadModel(folder, rest, async ({ images, texts, audio: takesSound, sentence }) => {
+    const { model, rest: parts } = await loadModel(folder, rest, async ({ images: towers, joint, texts, audio: takesSound, sentence }) => {
+      const images = towers ?? joint?.embedsPictures
       if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
       const [processor, audio, tokenizer, prompts] = await Promise.all([
         images ? AutoProcessor.fromPretrained(folder) : undefined,
@@ -162,7 +163,7 @@ export class Embedder {
       ])
       return { processor, audio, tokenizer, ...prompts }
     })
-    if (!model.imageEncoder && !model.textEncoder && !model.audioEncoder) {
+    if (!model.imageEncoder && !model.patchEncoder && !model.textEncoder && !model.audioEncoder) {
       await model.dispose()
       throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts nor sounds`)
     }
@@ -197,7 +198,7 @@ export class Embedder {
    */
   async embedImages(images: readonly ImageInput[] | TensorLike, options: EmbedImagesOptions = {}): Promise<Tensor> {
     this.#check()
-    if (!this.#model.imageEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
+    if (!this.#model.imageEncoder && !this.#model.patchEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
     checkOptions('embedImages', options, imagesRules)
     if (!Array.isArray(images) && isTensor(images)) return this.#embedPixels(Tensor.from(images, 'images'), options)
     const list = images as readonly ImageInput[]
@@ -344,7 +345,8 @@ export class Embedder {
   }
 
   async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
-    const encoder = this.#model.imageEncoder!
+    const encoder = this.#model.imageEncoder
+    if (!encoder) throw new UnsupportedError('this checkpoint takes pictures of any aspect ratio, from files; expected no tensor of pixels')
     const { height, width } = encoder.size
     const [n = 0, h, w, channels] = images.dims
     if (images.type !== 'uint8' || images.dims.length !== 4 || h !== height || w !== width || channels !== 3) {
@@ -386,6 +388,7 @@ export class Embedder {
         if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${shown(text)}; expected a string`, { index })
         return { tokens: await tokens({ text, index }) }
       }
+      if (this.#model.patchEncoder) return { patches: { ...(await during(clock, 'preprocess', () => this.#processor!(image!, images))) } }
       return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
       if (signal?.aborted) throw signal.reason
@@ -415,6 +418,12 @@ export class Embedder {
       const pixels = new Uint8Array(imagesAt.length * size)
       imagesAt.forEach((at, i) => pixels.set((batch[at] as { pixels: Uint8Array }).pixels, i * size))
       place(imagesAt, await encoder.encode(pixels, imagesAt.length, { signal }), encoder.dimensions)
+    }
+    const patchesAt = batch.flatMap((item, i) => ('patches' in item ? [i] : []))
+    if (patchesAt.length) {
+      const encoder = this.#model.patchEncoder!
+      const pictures = patchesAt.map((at) => (batch[at] as { patches: Readonly<Record<string, Tensor>> }).patches)
+      place(patchesAt, await encoder.encode(pictures, { signal }), encoder.dimensions)
     }
     const soundsAt = batch.flatMap((item, i) => ('samples' in item ? [i] : []))
     if (soundsAt.length) {
@@ -462,7 +471,8 @@ function audioOptionsOf({ allowRemote, maxBytes, timeout, maxSeconds, signal }: 
   return { allowRemote, maxBytes, timeout, maxSeconds, signal }
 }
 
-function withIndex(error: Error, index: number): Error {
+/** The error of one input among many, saying which. */
+export function withIndex(error: Error, index: number): Error {
   if ((error as { index?: unknown }).index === index) return error
   Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   error.message = `input ${index}: ${error.message}`
