@@ -74,7 +74,7 @@ const CLASSES: Readonly<Record<string, Defaults>> = {
   DeiTImageProcessor: { size: { height: 256, width: 256 }, ...CROP_224, ...HALF, resample: 3 },
   /** The reference's resizes unrounded numbers; here pixels are rounded to bytes behind it, as everywhere. */
   DINOv3ViTImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 2 },
-  EfficientNetImageProcessor: { size: { height: 346, width: 346 }, crop_size: { height: 289, width: 289 }, include_top: true, ...IMAGENET, resample: 3 },
+  EfficientNetImageProcessor: { size: { height: 346, width: 346 }, crop_size: { height: 289, width: 289 }, include_top: true, ...HALF, resample: 3 },
   MobileNetV2ImageProcessor: { size: { shortest_edge: 256 }, squareSizes: false, ...CROP_224, ...HALF, resample: 2 },
   PvtImageProcessor: { size: { height: 224, width: 224 }, ...IMAGENET, resample: 3 },
   SiglipImageProcessor: { size: { height: 224, width: 224 }, squareSizes: false, ...HALF, resample: 3 },

@@ -190,7 +190,7 @@ function cutPatches({ data, width, height }: Picture, patch: number, table: Floa
 }
 
 function withIndex({ index, error }: { index: number; error: unknown }): unknown {
-  if (error instanceof ChiasmaError) Object.defineProperty(error, 'index', { value: index, enumerable: true })
+  if (error instanceof ChiasmaError) Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   return error
 }
 

@@ -2,7 +2,7 @@
 // BertEncoder serves every encoder of this form; its relatives (DistilBERT, MPNet, RoBERTa) differ in names and positions only.
 
 import * as v from 'valibot'
-import { UnsupportedError } from '../core/errors.js'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import { constant, type Parameter, parameter, type Value } from '../core/value.js'
 import { Tensor } from '../core/tensor.js'
 import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, type ScoreBias, TransformerBlock } from '../nn/index.js'
@@ -145,6 +145,29 @@ export function readBertConfig(file: ConfigFile, section?: string): BertConfig {
   }
   if (config.is_decoder) throw new UnsupportedError(`${file.file}: is_decoder is true; only encoders are supported`, { file: file.file, field: 'is_decoder' })
   return config
+}
+
+const DEFAULT_LAYERS = 12
+const SECTION_WIDTHS = { hidden_size: 768, num_attention_heads: 12, intermediate_size: 3072 }
+
+/**
+ * Reads a section for the text tower of a pair. Some releases of the reference library save of it only what differs from its class's defaults;
+ * of the widths all or none, so that a forgotten field is no silent default.
+ * @param own defaults of this class that others do not have
+ * @throws CheckpointError also for a number of layers that is not told, if the weights have more than the usual one
+ */
+export function readBertSection(file: ConfigFile, section: string, scope: Scope, own: Readonly<Record<string, number>> = {}): BertConfig {
+  const given = file.json[section]
+  if (given === null || typeof given !== 'object') return readBertConfig(file, section)
+  const fields = Object.fromEntries(Object.entries(given).filter(([, value]) => value != null))
+  if (fields['num_hidden_layers'] === undefined && scope.has(`encoder.layer.${DEFAULT_LAYERS}.output.dense.weight`)) {
+    const field = `${section}.num_hidden_layers`
+    throw new CheckpointError(`${file.file}: ${field} is missing, and the weights have more than the usual ${DEFAULT_LAYERS} layers`, { file: file.file, field })
+  }
+  const tables = { vocab_size: 30522, max_position_embeddings: 512, num_hidden_layers: DEFAULT_LAYERS }
+  const widths = Object.keys(SECTION_WIDTHS).some(field => fields[field] !== undefined) ? {} : SECTION_WIDTHS
+  const defaults = Object.fromEntries(Object.entries({ ...tables, ...widths }).map(([field, value]) => [field, own[field] ?? value]))
+  return readBertConfig({ ...file, json: { ...file.json, [section]: { ...defaults, ...fields } } }, section)
 }
 
 /** What BERT's and RoBERTa's checkpoints share. */

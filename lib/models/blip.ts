@@ -6,7 +6,7 @@ import { UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
-import { type BertConfig, BertEncoder, bertOptions, readBertConfig } from './bert.js'
+import { type BertConfig, BertEncoder, bertOptions, readBertSection } from './bert.js'
 import { activation, checkHeads, type ConfigFile, epsilon, headCount, layerCount, readConfig, sides, squarePatch, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 import { BlipMatching, featureImages, featureTexts } from './blip-matching.js'
@@ -68,7 +68,8 @@ export class BlipVision implements ImageTower {
 
 /** BLIP's BERT: no token types; saved as a decoder, and used as an encoder here. */
 export function blipText(file: ConfigFile, scope: Scope, section: string): { tower: BertEncoder; config: BertConfig } {
-  const config = readBertConfig({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false } } }, section)
+  const encoder = { ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false } } }
+  const config = readBertSection(encoder, section, scope, { vocab_size: 30524, num_attention_heads: 8 })
   return { tower: new BertEncoder(scope, { ...bertOptions(config), tokenTypes: 0 }), config }
 }
 
@@ -99,6 +100,7 @@ function buildRetrieval(file: ConfigFile, scope: Scope): Architecture {
     images: featureImages(vision, new Linear(scope.at('vision_proj'), vision.width, shared)),
     texts: featureTexts(tower, new Linear(scope.at('text_proj'), config.hidden_size, shared)),
     joint: new BlipMatching(scope.at('text_encoder'), config, vision.width, scope.at('itm_head')),
+    matching: { output: 'itm_prob', column: 1, kind: 'probability' },
     cosines: { images: 'image_feat', texts: 'text_feat', output: 'itc_similarity' },
   }
 }

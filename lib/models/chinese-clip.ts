@@ -4,7 +4,7 @@ import * as v from 'valibot'
 import { UnsupportedError } from '../core/errors.js'
 import { Linear, type Scope } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
-import { BertEncoder, bertOptions, readBertConfig } from './bert.js'
+import { BertEncoder, bertOptions, readBertSection } from './bert.js'
 import { buildClipVision } from './clip.js'
 import { type ConfigFile, readConfig, width } from './config.js'
 import type { Architecture, TokenInputs, Traced } from './encoder.js'
@@ -29,7 +29,7 @@ export function buildChineseClip(file: ConfigFile, scope: Scope, architecture: s
     throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of Chinese-CLIP there is ChineseCLIPModel`, { file: file.file, field: 'architectures' })
   }
   const { projection_dim: projection } = readConfig(schema, file)
-  const text = readBertConfig(file, 'text_config')
+  const text = readBertSection(file, 'text_config', scope.at('text_model'))
   return {
     images: buildClipVision(file, scope, 'vision_config', { joint: true, projection }),
     texts: projectedTexts(new FirstToken(scope.at('text_model'), bertOptions(text)), {

@@ -137,7 +137,15 @@ class Lxmert implements JointTower {
         const mask = masks?.of(index)
         const picked = chosen(mask, regions)
         const words = text.mask(index)
-        if (picked.columns.length === 0 && words && !words.includes(1)) return undefined
+        const blank = picked.columns.length === 0
+        const wordless = words !== undefined && !words.includes(1)
+        if (blank && wordless) return undefined
+        // The reference looks at masked rows then, all alike.
+        if (blank || wordless) {
+          const field = blank ? 'visual_attention_mask' : 'attention_mask'
+          const [there, other] = blank ? ['region', 'words'] : ['word', 'regions']
+          throw new ArgumentError(`[forward] ${field} of example ${index} counts no ${there}; expected at least one for the ${other} to look at`, { field, index })
+        }
         const visual: SequenceRows = {
           count: picked.columns.length,
           columns: shownColumns(picked),

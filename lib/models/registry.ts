@@ -19,6 +19,7 @@ import { buildMpnet } from './mpnet.js'
 import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildSiglip2 } from './siglip2.js'
 import { buildUniter } from './uniter.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
@@ -46,6 +47,9 @@ const entries: Readonly<Record<string, Entry>> = {
   align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
   align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
   align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
+  siglip2: { build: buildSiglip2, classes: 'Siglip2', usual: 'Siglip2Model' },
+  siglip2_vision_model: { build: buildSiglip2, classes: 'Siglip2Vision', usual: 'Siglip2VisionModel' },
+  siglip2_text_model: { build: buildSiglip2, classes: 'Siglip2Text', usual: 'Siglip2TextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),

@@ -86,6 +86,12 @@ t.test('fields that are missing or absurd are named, with the file', t => {
   t.end()
 })
 
+t.test("EfficientNet's defaults, which are not ImageNet's mean and deviation", t => {
+  t.match(readImageRules({ image_processor_type: 'EfficientNetImageProcessor' }, 'x'), { mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25] }, 'divided by the deviation twice')
+  t.match(readImageRules({ image_processor_type: 'EfficientNetImageProcessor', include_top: false }, 'x'), { mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] })
+  t.end()
+})
+
 t.test('processors that do more are refused, not approximated', t => {
   for (const [field, config] of [
     ['image_processor_type', { image_processor_type: 'PerceiverImageProcessor' }],

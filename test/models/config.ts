@@ -46,6 +46,15 @@ t.test('fields that are missing or absurd', t => {
     ['vit-v5', c => (c['image_size'] = [24]), 'image_size', /image_size is \[24\]; expected an integer from 1 to 16384, or two/],
     ['vit-v5', c => (c['num_channels'] = 1), 'num_channels', /num_channels is 1; expected 3 channels/],
     ['vit-v5', c => (c['id2label'] = { 0: 'a', 2: 'b' }), 'id2label', /id2label has 2 names and none for 1/],
+    ['resnet-bottleneck-first', c => (c['depths'] = [1, 2]), 'depths', /hidden_sizes has 3 stages, depths has 2; expected as many/],
+    ['resnet-bottleneck-first', c => (c['hidden_sizes'] = [20, 3, 44]), 'hidden_sizes', /hidden_sizes has 3; expected at least 4 in bottlenecks/],
+    ['resnet-bottleneck-first', c => (c['layer_type'] = 'deep'), 'layer_type', /layer_type is "deep"; expected 'basic' or 'bottleneck'/],
+    ['align-odd', c => (c['vision_config']['strides'] = [1, 2]), 'vision_config.strides', /vision_config\.strides has 2 stages, in_channels has 3; expected as many/],
+    ['align-odd', c => (c['vision_config']['in_channels'] = [32, 16, 64]), 'vision_config.in_channels', /has 64 for stage 2; expected the 24 of what is before it/],
+    ['align-odd', c => (c['projection_dim'] = 7), 'projection_dim', /projection_dim is 7; expected the picture tower's 24 features/],
+    ['wav2vec2-layer-holes', c => (c['conv_stride'] = [5]), 'conv_stride', /conv_stride has 1 convolutions, conv_dim has 3; expected as many/],
+    ['wav2vec2-layer-holes', c => (c['num_conv_pos_embedding_groups'] = 5), 'num_conv_pos_embedding_groups', /is 5, which does not divide the width 32/],
+    ['wav2vec2-layer-holes', c => (c['feat_extract_norm'] = 'batch'), 'feat_extract_norm', /feat_extract_norm is "batch"; expected 'group' or 'layer'/],
     ['clip-v5', c => delete c['vision_config'], 'vision_config', /vision_config is missing; expected an object/],
     ['clip-v5', c => (c['text_config'] = 3), 'text_config', /text_config is 3; expected an object/],
     ['clip-v5', c => delete c['text_config']['hidden_size'], 'text_config.hidden_size', /text_config\.hidden_size is missing/],
@@ -99,6 +108,22 @@ const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
   'modernbert-classifier-holes': { sizes: ['hidden_size', 'intermediate_size', 'num_attention_heads', 'vocab_size'], settings: ['num_hidden_layers', 'max_position_embeddings', 'hidden_activation', 'norm_eps', 'local_attention', 'layer_types', 'rope_parameters'] },
   'qwen3-sliding-right': { sizes: TEXT.filter(name => name !== 'max_position_embeddings'), settings: ['num_key_value_heads', 'head_dim', 'hidden_act', 'rms_norm_eps', 'rope_parameters', 'sliding_window'] },
   'dinov3-oblong': { sizes: ['hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads', 'patch_size'], settings: ['hidden_act', 'layer_norm_eps', 'rope_theta', 'num_register_tokens', 'key_bias'] },
+  'resnet-bottleneck-first': { sizes: [], settings: ['num_channels', 'embedding_size', 'hidden_sizes', 'depths', 'layer_type', 'hidden_act', 'downsample_in_first_stage', 'downsample_in_bottleneck'] },
+  'align-odd': {
+    sizes: ['vision_config', 'text_config'],
+    settings: [
+      'projection_dim',
+      ...['width_coefficient', 'depth_coefficient', 'depth_divisor', 'kernel_sizes', 'in_channels', 'out_channels', 'strides', 'num_block_repeats', 'expand_ratios'].map(f => `vision_config.${f}`),
+      ...['squeeze_expansion_ratio', 'hidden_act', 'pooling_type', 'batch_norm_eps', 'image_size'].map(f => `vision_config.${f}`),
+    ],
+  },
+  'wav2vec2-layer-holes': {
+    sizes: [],
+    settings: [
+      ...[...SIZES, 'hidden_act', 'layer_norm_eps', 'feat_extract_norm', 'feat_extract_activation', 'conv_dim', 'conv_stride', 'conv_kernel', 'conv_bias'],
+      ...['num_conv_pos_embeddings', 'num_conv_pos_embedding_groups', 'do_stable_layer_norm', 'vocab_size', 'add_adapter', 'adapter_attn_dim'],
+    ],
+  },
   'xlm-roberta': { sizes: TEXT, settings: ['type_vocab_size', 'pad_token_id', 'hidden_act'] },
 }
 const ABSURD = ['-1', '1e15', '1e400', '"x"', '[]', '[3,[]]']
@@ -137,6 +162,10 @@ t.test('architectures that are not there', t => {
     ['bert-v5', c => { delete c['model_type']; c['architectures'] = ['BertaModel'] }, /architecture 'BertaModel' is not supported/],
     ['bert-v5', c => (c['position_embedding_type'] = 'relative_key'), /position_embedding_type 'relative_key' is not supported/],
     ['bert-v5', c => (c['is_decoder'] = true), /is_decoder is true/],
+    ['wav2vec2-layer-holes', c => (c['add_adapter'] = true), /add_adapter/],
+    ['wav2vec2-layer-holes', c => (c['adapter_attn_dim'] = 16), /adapter_attn_dim/],
+    ['wav2vec2-layer-holes', c => (c['architectures'] = ['Wav2Vec2ForXVector']), /Wav2Vec2ForXVector; expected one of Wav2Vec2Model/],
+    ['align-odd', c => (c['architectures'] = ['AlignForSomething']), /AlignForSomething is not supported; of ALIGN there are AlignModel/],
     ['qwen3-sliding-right', c => (c['rope_parameters'] = { rope_type: 'yarn', factor: 4, rope_theta: 1e6 }), /rope_parameters has the rope_type 'yarn'; only 'default' is supported/],
     ['modernbert-classifier-holes', c => (c['rope_scaling'] = { type: 'linear', factor: 2 }), /rope_scaling has the rope_type 'linear'/],
     ['vit-v5', c => (c['patch_size'] = [8, 4]), /patch_size is 8 x 4; only square patches/],
@@ -176,6 +205,22 @@ t.test('CLIP configurations that leave out defaults', t => {
   t.throws(() => build(sparse, ['text_model.encoder.layers.12.layer_norm1.weight']), { message: /num_hidden_layers of text_model is missing/ })
   const older = { ...sparse, text_config_dict: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 } }
   t.strictSame(build(older).scope.parameters.find(({ name }) => name === 'text_model.final_layer_norm.weight')?.shape, [768])
+  t.end()
+})
+
+t.test('text sections of pairs that leave out defaults', t => {
+  const pairs: [string, string, Json, string, number[]][] = [
+    ['chinese_clip', 'text_model', { vocab_size: 21128 }, 'text_model.embeddings.word_embeddings.weight', [21128, 768]],
+    ['align', 'text_model', {}, 'text_model.encoder.layer.11.intermediate.dense.weight', [3072, 768]],
+    ['blip', 'text_model', {}, 'text_model.embeddings.word_embeddings.weight', [30524, 768]],
+  ]
+  for (const [type, tower, fields, name, shape] of pairs) {
+    const sparse = { model_type: type, text_config: { model_type: `${type}_text_model`, ...fields }, vision_config: { model_type: `${type}_vision_model` } }
+    t.strictSame(build(sparse).scope.parameters.find(parameter => parameter.name === name)?.shape, shape, type)
+    t.throws(() => build(sparse, [`${tower}.encoder.layer.12.output.dense.weight`]), { name: 'CheckpointError', field: 'text_config.num_hidden_layers' }, type)
+    const half = { ...sparse, text_config: { ...sparse.text_config, hidden_size: 96 } }
+    t.throws(() => build(half), { name: 'CheckpointError', message: /text_config\.num_attention_heads is missing/ }, type)
+  }
   t.end()
 })
 

@@ -156,6 +156,8 @@ const families: Record<string, Refusal[]> = {
     [{ visual_feats: zeros('float32', [3, 5, 8]) }, { code: 'ERR_SHAPE', field: 'visual_feats' }],
     [{ visual_attention_mask: zeros('int64', [3, 6]) }, { code: 'ERR_SHAPE', field: 'visual_attention_mask' }],
     [{ visual_feats: undefined }, { code: 'ERR_ARGUMENT', field: 'visual_feats' }],
+    [{ visual_attention_mask: zeros('int64', [3, 5]) }, { code: 'ERR_ARGUMENT', field: 'visual_attention_mask', index: 0, message: /counts no region/ }],
+    [{ attention_mask: zeros('int64', [3, 9]), visual_attention_mask: undefined }, { code: 'ERR_ARGUMENT', field: 'attention_mask', index: 0, message: /counts no word/ }],
   ],
   'blip-itm-odd': [
     [{ pixel_values: zeros('float32', [2, 3, 29, 29]) }, { code: 'ERR_SHAPE', field: 'pixel_values', message: /has 2 examples; expected 3 as input_ids/ }],

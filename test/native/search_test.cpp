@@ -248,17 +248,19 @@ TEST("cosineTopK: ties, zero rows, NaN and infinity") {
 TEST("cosineTopK: very large and very small numbers") {
   on_every_isa([](core::Device& device) {
     std::mt19937 random(9);
-    Table queries(4, 30, DType::float32), corpus(90, 30, DType::float32);
-    queries.fill(random);
-    corpus.fill(random);
-    const float factors[] = {1e-30f, 1e-18f, 1.0f, 1e18f, 1e30f};
-    for (int64_t r = 0; r < corpus.rows; ++r) {
-      for (int64_t c = 0; c < 30; ++c) corpus.set(r, c, corpus.at(r, c) * factors[r % 5]);
+    for (const DType type : {DType::float32, DType::bfloat16}) {
+      Table queries(4, 30, DType::float32), corpus(90, 30, type);
+      queries.fill(random);
+      corpus.fill(random);
+      const float factors[] = {1e-30f, 1e-18f, 1.0f, 1e18f, 1e30f};
+      for (int64_t r = 0; r < corpus.rows; ++r) {
+        for (int64_t c = 0; c < 30; ++c) corpus.set(r, c, corpus.at(r, c) * factors[r % 5]);
+      }
+      for (int64_t q = 0; q < queries.rows; ++q) {
+        for (int64_t c = 0; c < 30; ++c) queries.set(q, c, queries.at(q, c) * factors[q]);
+      }
+      check_found(search(device, queries, corpus, 90), queries, corpus);
     }
-    for (int64_t q = 0; q < queries.rows; ++q) {
-      for (int64_t c = 0; c < 30; ++c) queries.set(q, c, queries.at(q, c) * factors[q]);
-    }
-    check_found(search(device, queries, corpus, 90), queries, corpus);
   });
 }
 

@@ -29,7 +29,7 @@ CorpusType corpus_type(DType dtype) {
 }
 
 constexpr int64_t alignment = 64;
-constexpr int64_t batch_queries = 64;        // of one task
+constexpr int64_t batch_queries = 64;        // of one task; whole groups of prepared queries
 constexpr int64_t tile_rows = 96;            // of the corpus, whose scores are held at once
 constexpr int64_t min_slice_rows = 2048;
 
@@ -77,7 +77,7 @@ class SearchKernel final : public core::Kernel {
   SearchKernel(const core::KernelSpec& spec, const SearchFunctions& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
 
   size_t workspace_bytes() const override {
-    return static_cast<size_t>(query_bytes_ + heap_bytes_ + threads_ * score_bytes_);
+    return static_cast<size_t>(query_bytes_ + group_bytes_ + heap_bytes_ + threads_ * score_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -91,9 +91,17 @@ class SearchKernel final : public core::Kernel {
 
     char* const memory = static_cast<char*>(arguments.workspace);
     float* const directions = reinterpret_cast<float*>(memory);
-    Entry* const heaps = reinterpret_cast<Entry*>(memory + query_bytes_);
-    char* const scratch = memory + query_bytes_ + heap_bytes_;
+    char* const groups = memory + query_bytes_;
+    Entry* const heaps = reinterpret_cast<Entry*>(groups + group_bytes_);
+    char* const scratch = groups + group_bytes_ + heap_bytes_;
     stream.parallel_for(m, [&](int64_t query, int) { normalize(queries, query, directions + query * query_stride_); });
+    if (one_group_ > 0) {
+      stream.parallel_for(ceil_div(m, simd_.group_queries), [&](int64_t group, int) {
+        const int64_t query = group * simd_.group_queries;
+        simd_.prepare(directions + query * query_stride_, query_stride_, std::min(simd_.group_queries, m - query), corpus_type_, d_,
+                      groups + group * one_group_);
+      });
+    }
 
     const int64_t batches = ceil_div(m, batch_queries);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
@@ -102,7 +110,7 @@ class SearchKernel final : public core::Kernel {
       const int64_t first = task / slices * batch_queries;
       const Batch batch{first, std::min(batch_queries, m - first), heaps + (first * slices + slice) * k_, slices * k_};
       float* const own = reinterpret_cast<float*>(scratch + worker * score_bytes_);
-      search_slice(batch, directions, corpus, norms, slice * n / slices, (slice + 1) * n / slices, own);
+      search_slice(batch, directions, groups, corpus, norms, slice * n / slices, (slice + 1) * n / slices, own);
     });
     stream.parallel_for(m, [&](int64_t query, int) {
       write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[TopKSpec::scores], arguments.outputs[TopKSpec::indices], query);
@@ -116,6 +124,8 @@ class SearchKernel final : public core::Kernel {
     const int64_t rows = spec.inputs[TopKSpec::corpus].rows();
     query_stride_ = ceil_div(d_, simd.lanes) * simd.lanes;
     query_bytes_ = aligned(queries * query_stride_ * static_cast<int64_t>(sizeof(float)));
+    one_group_ = static_cast<int64_t>(simd.group_bytes(corpus_type_, d_));
+    group_bytes_ = ceil_div(queries, simd.group_queries) * one_group_;
     heaps_ = most_heaps(queries, rows);
     score_bytes_ = aligned(std::min(queries, batch_queries) * tile_rows * static_cast<int64_t>(sizeof(float)));
     heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
@@ -150,7 +160,7 @@ class SearchKernel final : public core::Kernel {
     std::fill(direction + d_, direction + query_stride_, 0.0f);
   }
 
-  void search_slice(const Batch& batch, const float* directions, const TensorView& corpus, const TensorView& norms, int64_t begin, int64_t end,
+  void search_slice(const Batch& batch, const float* directions, const char* groups, const TensorView& corpus, const TensorView& norms, int64_t begin, int64_t end,
                     float* scores) const {  // [count, tile_rows] of scratch
     for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
     const int64_t row_bytes = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
@@ -158,7 +168,8 @@ class SearchKernel final : public core::Kernel {
       const int64_t count = std::min(tile_rows, end - row);
       const void* rows = corpus.as<const char>() + row * row_bytes;
       const float* inverse_norms = norms.present() ? norms.as<const float>() + row : nullptr;
-      simd_.scores(directions + batch.first * query_stride_, query_stride_, batch.count, rows, corpus_type_, corpus.row_stride, count, d_,
+      simd_.scores(directions + batch.first * query_stride_, query_stride_, batch.count,
+                   groups + batch.first / simd_.group_queries * one_group_, rows, corpus_type_, corpus.row_stride, count, d_,
                    inverse_norms, scores, tile_rows);
       for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.step);
     }
@@ -192,7 +203,7 @@ class SearchKernel final : public core::Kernel {
   int threads_;
   CorpusType corpus_type_ = CorpusType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
-  int64_t query_bytes_ = 0, heap_bytes_ = 0, score_bytes_ = 0;
+  int64_t query_bytes_ = 0, one_group_ = 0, group_bytes_ = 0, heap_bytes_ = 0, score_bytes_ = 0;  // one_group_: of prepared queries
 };
 
 }  // namespace

@@ -3,32 +3,21 @@
 // Rows are independent: a panel with fewer of them takes tiles with fewer rows. While tiles multiply, vectors finish the tile before (Aside).
 #pragma once
 
+#include "cpu/simd/amx.h"
 #include "cpu/simd/gemm_tile.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-constexpr int amx_side = 16;  // rows of a tile, and words of its row
 constexpr int amx_rows = 2 * amx_side, amx_columns = 2 * amx_side;
-constexpr int64_t amx_line = 64;  // bytes of a tile's row
 
 // Tiles 0 to 3: C; 4 and 5: rows of x; 6 and 7: of W.
-struct alignas(64) AmxShape {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t columns[16];  // bytes
-  uint8_t rows[16];
-};
-
 void amx_configure(int64_t rows) {
-  AmxShape shape{};
-  shape.palette = 1;
-  for (int i = 0; i < 8; ++i) shape.columns[i] = amx_line;
   const int upper = static_cast<int>(rows < amx_side ? rows : amx_side), lower = static_cast<int>(rows) - upper;
+  AmxShape shape;
   shape.rows[0] = shape.rows[1] = shape.rows[4] = static_cast<uint8_t>(upper);
   shape.rows[2] = shape.rows[3] = shape.rows[5] = static_cast<uint8_t>(lower > 0 ? lower : 1);
-  shape.rows[6] = shape.rows[7] = amx_side;
-  __asm__ volatile("" : : "r"(&shape) : "memory");  // GCC 12 does not know that the next instruction reads it
-  _tile_loadconfig(&shape);
+  amx_load(shape);
 }
 
 template <bool bytes, bool lower>

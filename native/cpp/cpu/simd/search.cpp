@@ -3,6 +3,9 @@
 #include "cpu/simd/search.h"
 
 #include "cpu/simd/vec.h"
+#if defined(CHIASMA_ISA_amx)
+#include "cpu/simd/search_amx.h"
+#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
@@ -80,6 +83,8 @@ void score_tile(const float* queries, int64_t query_stride, const T* rows, int64
   }
 }
 
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 struct Block {
   const float* queries;
   int64_t query_stride, query_count;
@@ -127,9 +132,80 @@ void with_type(const void* rows, CorpusType type, F&& f) {
   }
 }
 
-void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count,
+#if defined(CHIASMA_ISA_amx)
+// Of the rows' products with a query those that tiles may have got wrong: tiny or not finite. An exact zero is tiny too.
+CHIASMA_INLINE uint32_t doubtful(Vec products) {
+  const Vec size = abs(products);
+  return ~static_cast<uint32_t>((set(1e-25f) < size).m & (size < set(INFINITY)).m);
+}
+
+// `count` rows, at most amx_group_rows, and their scores with all queries.
+template <typename T>
+void score_by_tiles(const Block& block, const char* group, const T* rows, int64_t count, const float* norms, float* scores) {
+  constexpr bool bytes = sizeof(T) == 1;
+  constexpr CorpusType type = bytes ? CorpusType::int8 : CorpusType::bfloat16;
+  const auto group_bytes = static_cast<int64_t>(amx_group_bytes(type, block.d));
+  const auto size = static_cast<int64_t>(sizeof(T));
+  alignas(64) float sums[2 * amx_parts * amx_tile_words];
+  float inverse[amx_group_rows] = {};
+  if (norms) {
+    memcpy(inverse, norms, static_cast<size_t>(count) * sizeof(float));
+  } else {
+    int64_t r = 0;
+    for (; r + stream_rows <= count; r += stream_rows) invert_norms<stream_rows>(rows + r * block.stride, block.stride, block.d, inverse + r);
+    for (; r < count; ++r) invert_norms<1>(rows + r * block.stride, block.stride, block.d, inverse + r);
+  }
+  for (float& one : inverse) one = one == INFINITY ? 0 : one;  // 1 / 0: a row of zeros scores 0
+  for (int64_t q = 0; q < block.query_count; q += amx_side, group += group_bytes) {
+    amx_multiply<bytes>(reinterpret_cast<const char*>(rows), block.stride * size, count, block.d * size, group, q == 0, sums);
+    const int64_t queries = block.query_count - q < amx_side ? block.query_count - q : amx_side;
+    const float* const scales = reinterpret_cast<const float*>(group + group_bytes) - amx_side;
+    for (int64_t first = 0; first < count; first += amx_side) {
+      Vec square[amx_side];
+      uint32_t again[amx_side], any = 0;
+      for (int r = 0; r < amx_side; ++r) {
+        const Vec products = amx_product<bytes>(sums + first * amx_parts * amx_side + r * amx_side, scales);
+        again[r] = bytes || first + r >= count ? 0 : doubtful(products) & ((1u << queries) - 1);
+        any |= again[r];
+        square[r] = products * set(inverse[first + r]);
+      }
+      transpose(square);
+      for (int64_t i = 0; i < queries; ++i) store(scores + (q + i) * block.scores_stride + first, square[i]);
+      if (any == 0) continue;
+      for (int64_t r = first; r < smaller(first + amx_side, count); ++r) {
+        for (int64_t i = 0; i < queries; ++i) {
+          if ((again[r - first] >> i & 1) == 0) continue;
+          score_tile<1, 1>(block.queries + (q + i) * block.query_stride, block.query_stride, rows + r * block.stride, block.stride, block.d,
+                           inverse + r, scores + (q + i) * block.scores_stride + r, block.scores_stride);
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+void score_all_by_tiles(const Block& block, const void* groups, const T* rows, int64_t count, const float* norms) {
+  amx_load(AmxShape());
+  for (int64_t r = 0; r < count; r += amx_group_rows) {
+    score_by_tiles(block, static_cast<const char*>(groups), rows + r * block.stride, smaller(amx_group_rows, count - r), norms ? norms + r : nullptr,
+                   block.scores + r);
+  }
+  _tile_release();
+}
+#else
+size_t no_group_bytes(CorpusType, int64_t) { return 0; }
+void no_prepare(const float*, int64_t, int64_t, CorpusType, int64_t, void*) {}
+#endif
+
+void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride, int64_t count,
             int64_t d, const float* inverse_norms, float* out, int64_t out_stride) {
   const Block block{queries, query_stride, query_count, stride, d, out, out_stride};
+#if defined(CHIASMA_ISA_amx)
+  if (amx_group_bytes(type, d) > 0) {
+    if (type == CorpusType::int8) return score_all_by_tiles(block, groups, static_cast<const int8_t*>(rows), count, inverse_norms);
+    return score_all_by_tiles(block, groups, static_cast<const Bf16*>(rows), count, inverse_norms);
+  }
+#endif
   with_type(rows, type, [&](const auto* row) {
     if (query_count < tile_queries) {
       score_all_rows<stream_rows>(block, row, count, inverse_norms);
@@ -142,9 +218,13 @@ void scores(const float* queries, int64_t query_stride, int64_t query_count, con
 int64_t next_above(const float* scores, int64_t begin, int64_t end, float threshold) {
   int64_t i = begin;
   for (; i + lanes <= end; i += lanes) {
+#if defined(CHIASMA_VEC_512)
+    if (_mm512_cmp_ps_mask(load(scores + i).v, set(threshold).v, _CMP_NLE_UQ) != 0) break;
+#else
     bool found = false;
     for (int lane = 0; lane < lanes; ++lane) found |= !(scores[i + lane] <= threshold);
     if (found) break;
+#endif
   }
   while (i < end && scores[i] <= threshold) ++i;
   return i;
@@ -154,6 +234,15 @@ int64_t next_above(const float* scores, int64_t begin, int64_t end, float thresh
 
 const SearchFunctions search_functions = {
     .lanes = lanes,
+#if defined(CHIASMA_ISA_amx)
+    .group_queries = amx_side,
+    .group_bytes = amx_group_bytes,
+    .prepare = amx_prepare,
+#else
+    .group_queries = 1,
+    .group_bytes = no_group_bytes,
+    .prepare = no_prepare,
+#endif
     .scores = scores,
     .next_above = next_above,
 };

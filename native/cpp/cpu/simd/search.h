@@ -1,6 +1,7 @@
 // Cosine scores of queries against corpus rows: the seam between `cosineTopK` and the kernels. A score is (q · row) · inverse norm with q
 // of length 1: `lanes` chains of fused multiply-adds over every lanes-th feature, added up as a tree. It is the same sequence of
 // operations whatever the tile, so scores do not depend on how many queries there are.
+// With AMX, rows of bfloat16 and int8 meet queries that are sums of three bfloat16 or int8 (see search_amx.h), prepared in groups.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +14,16 @@ enum class CorpusType : uint8_t { float32, bfloat16, int8 };
 struct SearchFunctions {
   int64_t lanes;  // queries are padded with zeros to a multiple of it
 
+  // Queries of a prepared group, and its bytes, a multiple of 64; 0 bytes where scores wants none.
+  int64_t group_queries;
+  size_t (*group_bytes)(CorpusType type, int64_t d);
+  // Prepares at most group_queries queries. group: 64-byte aligned.
+  void (*prepare)(const float* queries, int64_t query_stride, int64_t query_count, CorpusType type, int64_t d, void* group);
+
   // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j of `count` rows [count, d] with `stride`
   // elements from one to the next. inverse_norms: 1 / ‖row‖, or null to compute them. A row of zeros scores 0.
-  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride,
+  // groups: the queries, prepared. scores has room for `count` rounded up to a multiple of 32.
+  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride,
                  int64_t count, int64_t d, const float* inverse_norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.
   int64_t (*next_above)(const float* scores, int64_t begin, int64_t end, float threshold);
