@@ -383,9 +383,11 @@ type ResizeRule = {
 interface ImageRules {
     readonly resize?: ResizeRule;
     readonly filter: Filter;
+    /** `middle`: where half a pixel is left over, it goes down, or to the even number, as torchvision has it. Default 'down'. */
     readonly crop?: {
         readonly height: number;
         readonly width: number;
+        readonly middle?: 'down' | 'even';
     };
     /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
     readonly pads?: boolean;
