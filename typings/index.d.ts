@@ -256,6 +256,10 @@ declare const ImageError_base: FamilyMember;
 /** An image that cannot be read or decoded. */
 declare class ImageError extends ImageError_base {
 }
+declare const AudioError_base: FamilyMember;
+/** A sound that cannot be read or decoded. */
+declare class AudioError extends AudioError_base {
+}
 declare const DeviceError_base: FamilyMember;
 /** A device is absent, lost or cannot be loaded. */
 declare class DeviceError extends DeviceError_base {
@@ -267,6 +271,52 @@ declare class OutOfMemoryError extends OutOfMemoryError_base {
 declare const DisposedError_base: FamilyMember;
 /** The object was disposed of before or during the call. */
 declare class DisposedError extends DisposedError_base {
+}
+
+interface SourceLimits {
+    /** Fetch http(s) URLs; default false. */
+    allowRemote?: boolean;
+    /** Bytes that a file, a data: URL or a download may have; default 256 MiB. */
+    maxBytes?: number;
+    /** Milliseconds a download may take in all; default 30,000. */
+    timeout?: number;
+    signal?: AbortSignal;
+}
+
+/** Seconds in which anything was in each stage; `total` is the whole call. */
+interface EmbedTimings {
+    readonly total: number;
+    /** Reading files or downloading, and headers. */
+    readonly read: number;
+    /** Image files to pixels. */
+    readonly decode: number;
+    /** Orientation, resize and crop. */
+    readonly preprocess: number;
+    readonly tokenise: number;
+    /** The model. */
+    readonly compute: number;
+}
+
+/** One channel of samples, usually within −1 and 1, and how many there are a second. */
+interface RawAudio {
+    samples: Float32Array;
+    sampleRate: number;
+}
+/** A path, a file:, data: or (if allowed) http(s) URL of a WAV file, its bytes, or samples. */
+type AudioInput = string | URL | Buffer | Uint8Array | RawAudio;
+interface AudioOptions extends SourceLimits {
+    /** Seconds that a sound may have: memory grows with it. Default 120. */
+    maxSeconds?: number;
+}
+
+interface AudioFeatures extends Record<string, Tensor> {
+    /** float32 [n, samples] */
+    input_values: Tensor;
+}
+/** Sounds to what a model takes; `attention_mask`, int64, is there if the checkpoint asks for it. */
+interface AudioProcessor {
+    (clips: AudioInput | readonly AudioInput[], options?: AudioOptions): Promise<AudioFeatures>;
+    readonly sampleRate: number;
 }
 
 /** Groups of files: `config` (config.json and sentence-transformers' module files), `weights`, `tokenizer`, `processor`. */
@@ -333,9 +383,11 @@ type ResizeRule = {
 interface ImageRules {
     readonly resize?: ResizeRule;
     readonly filter: Filter;
+    /** `middle`: where half a pixel is left over, it goes down, or to the even number, as torchvision has it. Default 'down'. */
     readonly crop?: {
         readonly height: number;
         readonly width: number;
+        readonly middle?: 'down' | 'even';
     };
     /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
     readonly pads?: boolean;
@@ -360,15 +412,6 @@ interface RawImage {
 }
 /** A path, a file:, data: or (if allowed) http(s) URL, the bytes of an image file, or raw pixels. */
 type ImageInput = string | URL | Buffer | Uint8Array | RawImage;
-interface SourceLimits {
-    /** Fetch http(s) URLs; default false. */
-    allowRemote?: boolean;
-    /** Bytes that a file, a data: URL or a download may have; default 256 MiB. */
-    maxBytes?: number;
-    /** Milliseconds a download may take in all; default 30,000. */
-    timeout?: number;
-    signal?: AbortSignal;
-}
 
 interface ImageOptions extends SourceLimits {
     /** Pixels (width times height) an image may have; default 100 million. */
@@ -415,28 +458,16 @@ interface Processor {
 
 declare const AutoProcessor: {
     /**
-     * The image processor of a checkpoint, with the pixels of the reference's Pillow processor.
+     * The image processor of a checkpoint, with the pixels of the reference's Pillow processor; of one that takes sound, its feature extractor.
      *
+     * @example
+     * const extractor = await AutoProcessor.fromPretrained<AudioProcessor>('facebook/wav2vec2-base-960h')
      * @param source a folder or a Hub id
      * @throws CheckpointError: no preprocessor_config.json, or a field that is missing or absurd
      * @throws UnsupportedError for a processor that does more than resize, crop, rescale and normalise.
      */
-    fromPretrained(source: string, options?: SourceOptions): Promise<Processor>;
+    fromPretrained<P extends Processor | AudioProcessor = Processor>(source: string, options?: SourceOptions): Promise<P>;
 };
-
-/** Seconds in which anything was in each stage; `total` is the whole call. */
-interface EmbedTimings {
-    readonly total: number;
-    /** Reading files or downloading, and headers. */
-    readonly read: number;
-    /** Image files to pixels. */
-    readonly decode: number;
-    /** Orientation, resize and crop. */
-    readonly preprocess: number;
-    readonly tokenise: number;
-    /** The model. */
-    readonly compute: number;
-}
 
 interface TokenizeOptions {
     /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
@@ -520,6 +551,29 @@ interface ImageEncoder {
         signal?: AbortSignal | undefined;
     }): Promise<Float32Array>;
 }
+/** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
+interface PatchEncoder {
+    readonly dimensions: number;
+    /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
+    encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: {
+        signal?: AbortSignal | undefined;
+    }): Promise<Float32Array>;
+}
+/** The scores of texts beside one picture, by a model that looks at both together. */
+interface PairScorer {
+    /** What a score is: a probability, or any number, more for a better match. */
+    readonly kind: 'probability' | 'logit';
+    /** Tokens a text may have. */
+    readonly maxLength: number;
+    /**
+     * picture: what the processor makes of one; sequences: ids of each text, with special tokens and without padding -> a score for each
+     * @param options.padId the tokenizer's padding token
+     */
+    score(picture: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], options?: {
+        padId?: number | undefined;
+        signal?: AbortSignal | undefined;
+    }): Promise<Float32Array>;
+}
 /** Token ids to embeddings. */
 interface TextEncoder {
     readonly dimensions: number;
@@ -577,7 +631,11 @@ declare class Model {
     /** Tensors of the checkpoint that nothing here reads. */
     readonly unusedTensors: readonly string[];
     readonly imageEncoder: ImageEncoder | undefined;
+    /** In imageEncoder's place for pictures of any aspect ratio. */
+    readonly patchEncoder: PatchEncoder | undefined;
     readonly textEncoder: TextEncoder | undefined;
+    /** Of models that were trained to match pictures and texts. */
+    readonly pairScorer: PairScorer | undefined;
     readonly audioEncoder: AudioEncoder | undefined;
     readonly classifier: Classifier | undefined;
     /** The factor that turns cosines of images and texts into logits, of models that have one. */
@@ -618,6 +676,8 @@ declare class Model {
     private logitsProgram;
     private makeImageEncoder;
     private makeAudioEncoder;
+    private makePatchEncoder;
+    private makePairScorer;
     private makeClassifier;
     private fromPixels;
     private makeTextEncoder;
@@ -669,6 +729,8 @@ interface EmbedOptions {
 }
 interface EmbedImagesOptions extends EmbedOptions, ImageOptions {
 }
+interface EmbedAudioOptions extends EmbedOptions, AudioOptions {
+}
 interface EmbedTextsOptions extends EmbedOptions {
     /** Put before every text. */
     prompt?: string;
@@ -685,6 +747,8 @@ type StreamItem = ImageInput | {
 } | {
     image: ImageInput;
 } | {
+    audio: AudioInput;
+} | {
     text: string;
     image: ImageInput;
 };
@@ -698,7 +762,7 @@ type StreamResult = {
     embedding?: undefined;
 };
 /** What a stream takes: the options of images and of texts; its embeddings are float32. */
-type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>;
+type EmbedStreamOptions = EmbedImagesOptions & AudioOptions & Omit<EmbedTextsOptions, 'precision'>;
 /**
  * Embeds images and texts with a checkpoint.
  *
@@ -739,6 +803,15 @@ declare class Embedder {
      * @throws ArgumentError with `index` set to the first text that failed.
      */
     embedTexts(texts: readonly string[], options?: EmbedTextsOptions): Promise<Tensor>;
+    /**
+     * Embeds sounds: the mean over the frames of each. WAV files are decoded, mixed to one channel and resampled to the checkpoint's rate.
+     *
+     * @example
+     * const clips = await embedder.embedAudio(['bell.wav', { samples: new Float32Array(16000), sampleRate: 16000 }]) // Tensor float32 [2, 768]
+     * @returns float32 [n, dimensions]
+     * @throws AudioError, ArgumentError with `index` set to the first input that failed.
+     */
+    embedAudio(clips: readonly AudioInput[], options?: EmbedAudioOptions): Promise<Tensor>;
     /**
      * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
      * come in the order of the items. Leaving the loop early stops the work.
@@ -782,6 +855,103 @@ type ClassifyResult = {
  * @throws ArgumentError for a wrong option, UnsupportedError if the checkpoint has neither labels of its own nor a text encoder for those given.
  */
 declare function classifyImages(embedder: Embedder, images: Iterable<ImageInput> | AsyncIterable<ImageInput>, options?: ClassifyOptions): AsyncGenerator<ClassifyResult, void, undefined>;
+
+interface MatchOptions {
+    allowRemote?: boolean;
+    signal?: AbortSignal;
+}
+interface Match {
+    readonly text: string;
+    /** Among the texts given. */
+    readonly index: number;
+    /** See `scoreKind`. */
+    readonly score: number;
+}
+type MatchResult = {
+    index: number;
+    matches: Match[];
+    error?: undefined;
+} | {
+    index: number;
+    error: Error;
+    matches?: undefined;
+};
+/**
+ * Scores pictures and texts.
+ *
+ * @example
+ * await using matcher = await Matcher.fromPretrained('Salesforce/blip-itm-base-coco')
+ * for await (const { matches } of matcher.match(['cat.jpg'], ['a cat', 'a dog'])) console.log(matches[0]) // { text: 'a cat', index: 0, score: 0.99 }
+ */
+declare class Matcher {
+    #private;
+    /** What scores are: the probability that a text belongs to a picture, a number that is larger for better matches, or a cosine. */
+    readonly scoreKind: 'probability' | 'logit' | 'cosine';
+    private constructor();
+    /**
+     * Loads a checkpoint from a folder or the Hub: one with a matching head, or a dual encoder.
+     * @throws CheckpointError, DeviceError, UnsupportedError for one that is neither
+     */
+    static fromPretrained(source: string, options?: LoadOptions): Promise<Matcher>;
+    /** The model beneath. */
+    get model(): Model;
+    /**
+     * The score of every picture and every text.
+     * @returns float32 [images, texts]
+     * @throws ImageError, ArgumentError with `index` set to the first picture or text that failed
+     */
+    scores(images: readonly ImageInput[], texts: readonly string[], options?: MatchOptions): Promise<Tensor>;
+    /**
+     * The texts of each picture, best first. A picture that cannot be read gives a result with `error`, and the others go on.
+     * @param options.topK how many; default all
+     */
+    match(images: readonly ImageInput[], texts: readonly string[], options?: MatchOptions & {
+        topK?: number;
+    }): AsyncGenerator<MatchResult, void, undefined>;
+    /** Frees the model. */
+    dispose(): Promise<void>;
+    [Symbol.asyncDispose](): Promise<void>;
+}
+
+interface RecallAtK {
+    readonly k: number;
+    /** Part of the queries that have a right answer among the best k, 0 to 1. */
+    readonly recall: number;
+}
+interface RetrievalReport {
+    readonly images: number;
+    readonly texts: number;
+    readonly imageToText: readonly RecallAtK[];
+    readonly textToImage: readonly RecallAtK[];
+}
+/** Pictures and their texts. */
+interface RetrievalData {
+    readonly images: readonly ImageInput[];
+    readonly texts: readonly string[];
+    /** The index of the picture that each text belongs to. */
+    readonly imageOfText: readonly number[];
+}
+interface RetrievalOptions {
+    /** Default 1, 5 and 10. */
+    ks?: readonly number[];
+    allowRemote?: boolean;
+    signal?: AbortSignal;
+}
+/**
+ * Recall@K of rows of scores; of equal scores the lower column comes first.
+ * @param scores float32 [queries, answers], more for better ones
+ * @param right for each query the columns of its right answers; one without any counts as missed
+ * @throws ShapeError, ArgumentError
+ */
+declare function recallAtK(scores: Tensor, right: readonly (readonly number[])[], ks?: readonly number[]): RecallAtK[];
+/**
+ * Scores every picture with every text, and tells Recall@K in both directions.
+ *
+ * @example
+ * const { textToImage } = await evaluateRetrieval(matcher, { images: ['a.jpg', 'b.jpg'], texts: ['a cat', 'a dog'], imageOfText: [0, 1] })
+ * @throws ArgumentError for a text of a picture that is not there; what `Matcher.scores` throws
+ */
+declare function evaluateRetrieval(matcher: Matcher, { images, texts, imageOfText }: RetrievalData, options?: RetrievalOptions): Promise<RetrievalReport>;
 
 interface OpsOptions {
     /** Default 'auto'. */
@@ -929,5 +1099,5 @@ declare class VectorIndex {
     [Symbol.asyncDispose](): Promise<void>;
 }
 
-export { ArgumentError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, listDevices, memoryUsage, host as ops };
-export type { Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Precision, Processor, ProcessorOptions, ProgressEvent, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, recallAtK };
+export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };

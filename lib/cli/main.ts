@@ -19,6 +19,14 @@ const commands: Readonly<Record<string, { description: string; load: () => Promi
     description: "classify images: zero-shot into --labels with a dual encoder, else into the checkpoint's own labels",
     load: () => import('./classify.js'),
   },
+  match: {
+    description: 'score images with texts: by a model that looks at both together, or by the cosine of embeddings',
+    load: () => import('./match.js'),
+  },
+  retrieve: {
+    description: 'measure retrieval of images by texts and of texts by images, as Recall@K, on a file of pairs',
+    load: () => import('./retrieve.js'),
+  },
   doctor: {
     description: 'list devices and instruction sets, and say why a device is not used',
     load: () => import('./doctor.js'),

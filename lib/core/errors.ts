@@ -65,6 +65,8 @@ export class TraceError extends family('ERR_TRACE') {}
 export class CheckpointError extends family('ERR_CHECKPOINT') {}
 /** An image that cannot be read or decoded. */
 export class ImageError extends family('ERR_IMAGE') {}
+/** A sound that cannot be read or decoded. */
+export class AudioError extends family('ERR_AUDIO') {}
 /** A device is absent, lost or cannot be loaded. */
 export class DeviceError extends family('ERR_DEVICE') {}
 /** Memory ran out on the host or the device. */

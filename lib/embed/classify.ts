@@ -87,8 +87,8 @@ async function* zeroShot(
   options: Required<Pick<ClassifyOptions, 'labels' | 'template' | 'topK' | 'batchSize'>> & ClassifyOptions,
 ): AsyncGenerator<ClassifyResult, void, undefined> {
   const { labels, template, topK, batchSize, allowRemote, signal } = options
-  const { imageEncoder, textEncoder, logitScale, logitBias } = embedder.model
-  if (!imageEncoder || !textEncoder || logitScale === undefined) {
+  const { imageEncoder, patchEncoder, textEncoder, logitScale, logitBias } = embedder.model
+  if (!(imageEncoder ?? patchEncoder) || !textEncoder || logitScale === undefined) {
     throw new UnsupportedError('classifying into labels in words needs a checkpoint with an image and a text encoder, such as CLIP')
   }
   const words = await embedder.embedTexts(labels.map((label) => template.replaceAll('{}', label)), { signal })

@@ -1,16 +1,19 @@
-// Embedder: from files and strings to vectors. Decoding and tokenising run ahead of the model by a bounded number of items, so that both
+// Embedder: from files, strings and sounds to vectors. Decoding and tokenising run ahead of the model by a bounded number of items, so that both
 // overlap and memory does not grow with the input; results come in the order of the input.
 
 import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from '../data/image.js'
-import { AutoProcessor, type Processor } from '../data/processor.js'
+import { type AudioInput, type AudioOptions, audioOptionRules } from '../data/audio.js'
+import type { AudioProcessor } from '../data/audio-processor.js'
+import { audioProcessorOf, AutoProcessor, type Processor } from '../data/processor.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
+import { SAMPLES_AT_ONCE } from '../models/audio-runner.js'
 import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
 import { inBatches } from './batches.js'
 import { gathered } from './gathered.js'
@@ -38,6 +41,8 @@ export interface EmbedOptions {
 
 export interface EmbedImagesOptions extends EmbedOptions, ImageOptions {}
 
+export interface EmbedAudioOptions extends EmbedOptions, AudioOptions {}
+
 export interface EmbedTextsOptions extends EmbedOptions {
   /** Put before every text. */
   prompt?: string
@@ -50,23 +55,26 @@ export interface EmbedTextsOptions extends EmbedOptions {
   truncation?: boolean
 }
 
-export type StreamItem = ImageInput | { text: string } | { image: ImageInput } | { text: string; image: ImageInput }
+export type StreamItem = ImageInput | { text: string } | { image: ImageInput } | { audio: AudioInput } | { text: string; image: ImageInput }
 export type StreamResult = { index: number; embedding: Float32Array; error?: undefined } | { index: number; error: Error; embedding?: undefined }
 
-type Prepared = { pixels: Uint8Array } | { tokens: Int32Array } | { error: Error }
+type Prepared = { pixels: Uint8Array } | { patches: Readonly<Record<string, Tensor>> } | { samples: Float32Array } | { tokens: Int32Array } | { error: Error }
 
 /** What a stream takes: the options of images and of texts; its embeddings are float32. */
-export type EmbedStreamOptions = EmbedImagesOptions & Omit<EmbedTextsOptions, 'precision'>
+export type EmbedStreamOptions = EmbedImagesOptions & AudioOptions & Omit<EmbedTextsOptions, 'precision'>
 
 /** What a stream's items go through. */
 interface Preparation {
   readonly images: ImageOptions
+  readonly audio: AudioOptions
   /** The tokens of one text, prompt included. */
   tokens(text: { readonly text: string; readonly index: number }): Promise<Int32Array>
   readonly clock: StageClock | undefined
 }
 
 const imagesAtOnce = 32
+/** A sound may be megabytes of samples. */
+const soundsAtOnce = 2
 /** Texts tokenised in one go: two lists are under way at once. */
 const textsTogether = 32
 /** Larger batches are no faster, and pixels of a batch are in memory at once. */
@@ -81,6 +89,7 @@ const embedRules: OptionRules<EmbedOptions> = {
   onTimings: option.callback,
 }
 const imagesRules: OptionRules<EmbedImagesOptions> = { ...embedRules, ...imageOptionRules }
+const audioRules: OptionRules<EmbedAudioOptions> = { ...embedRules, ...audioOptionRules }
 const textsRules: OptionRules<EmbedTextsOptions> = {
   ...embedRules,
   prompt: option.text,
@@ -91,7 +100,7 @@ const textsRules: OptionRules<EmbedTextsOptions> = {
 }
 /** A stream's embeddings are float32. */
 const { precision: _, ...streamTextsRules } = textsRules
-const streamRules: OptionRules<EmbedStreamOptions> = { ...imagesRules, ...streamTextsRules }
+const streamRules: OptionRules<EmbedStreamOptions> = { ...imagesRules, ...audioRules, ...streamTextsRules }
 
 /**
  * Embeds images and texts with a checkpoint.
@@ -110,6 +119,7 @@ export class Embedder {
   readonly prompts: Readonly<Record<string, string>>
   readonly #model: Model
   readonly #processor: Processor | undefined
+  readonly #audio: AudioProcessor | undefined
   readonly #tokenizer: Tokenizer | undefined
   readonly #defaultPrompt: string | undefined
   #disposed = false
@@ -117,17 +127,19 @@ export class Embedder {
   private constructor(parts: {
     model: Model
     processor: Processor | undefined
+    audio: AudioProcessor | undefined
     tokenizer: Tokenizer | undefined
     prompts: Readonly<Record<string, string>>
     defaultPrompt: string | undefined
   }) {
     this.#model = parts.model
     this.#processor = parts.processor
+    this.#audio = parts.audio
     this.#tokenizer = parts.tokenizer
     this.#defaultPrompt = parts.defaultPrompt
     this.prompts = parts.prompts
-    const { imageEncoder, textEncoder } = parts.model
-    this.dimensions = (imageEncoder ?? textEncoder)!.dimensions
+    const { imageEncoder, patchEncoder, textEncoder, audioEncoder } = parts.model
+    this.dimensions = (imageEncoder ?? patchEncoder ?? textEncoder ?? audioEncoder)!.dimensions
     const { sentence, maxLength } = textEncoder ?? { maxLength: 0 }
     this.maxLength = sentence?.maxLength !== undefined ? maxLength : Math.min(maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY)
   }
@@ -140,18 +152,20 @@ export class Embedder {
     checkLoadOptions('Embedder.fromPretrained', options)
     const { onProgress, ...rest } = options
     const { folder } = await resolveSource(source, options)
-    const { model, rest: parts } = await loadModel(folder, rest, async ({ images, texts, sentence }) => {
+    const { model, rest: parts } = await loadModel(folder, rest, async ({ images: towers, joint, texts, audio: takesSound, sentence }) => {
+      const images = towers ?? joint?.embedsPictures
       if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
-      const [processor, tokenizer, prompts] = await Promise.all([
+      const [processor, audio, tokenizer, prompts] = await Promise.all([
         images ? AutoProcessor.fromPretrained(folder) : undefined,
+        takesSound ? audioProcessorOf(folder) : undefined,
         texts ? loadTokenizer(folder, { ...sentence, threads: options.threads }) : undefined,
         readPrompts(folder),
       ])
-      return { processor, tokenizer, ...prompts }
+      return { processor, audio, tokenizer, ...prompts }
     })
-    if (!model.imageEncoder && !model.textEncoder) {
+    if (!model.imageEncoder && !model.patchEncoder && !model.textEncoder && !model.audioEncoder) {
       await model.dispose()
-      throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts`)
+      throw new UnsupportedError(`${source} is a ${model.config['model_type']} checkpoint, which embeds neither images nor texts nor sounds`)
     }
     try {
       onProgress?.({ status: 'ready', task: 'embedding', model: source })
@@ -184,7 +198,7 @@ export class Embedder {
    */
   async embedImages(images: readonly ImageInput[] | TensorLike, options: EmbedImagesOptions = {}): Promise<Tensor> {
     this.#check()
-    if (!this.#model.imageEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
+    if (!this.#model.imageEncoder && !this.#model.patchEncoder) throw new UnsupportedError('this checkpoint has no image encoder')
     checkOptions('embedImages', options, imagesRules)
     if (!Array.isArray(images) && isTensor(images)) return this.#embedPixels(Tensor.from(images, 'images'), options)
     const list = images as readonly ImageInput[]
@@ -209,6 +223,22 @@ export class Embedder {
   }
 
   /**
+   * Embeds sounds: the mean over the frames of each. WAV files are decoded, mixed to one channel and resampled to the checkpoint's rate.
+   *
+   * @example
+   * const clips = await embedder.embedAudio(['bell.wav', { samples: new Float32Array(16000), sampleRate: 16000 }]) // Tensor float32 [2, 768]
+   * @returns float32 [n, dimensions]
+   * @throws AudioError, ArgumentError with `index` set to the first input that failed.
+   */
+  async embedAudio(clips: readonly AudioInput[], options: EmbedAudioOptions = {}): Promise<Tensor> {
+    this.#check()
+    if (!this.#model.audioEncoder) throw new UnsupportedError('this checkpoint has no audio encoder')
+    if (!Array.isArray(clips)) throw new ArgumentError(`[embedAudio] clips is ${shown(clips)}; expected an array of sounds`, { field: 'clips' })
+    checkOptions('embedAudio', options, audioRules)
+    return this.#collect(Array.from(clips, (audio) => ({ audio })), options)
+  }
+
+  /**
    * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
    * come in the order of the items. Leaving the loop early stops the work.
    */
@@ -227,6 +257,7 @@ export class Embedder {
     const unpooled = this.#unpooledTokens(prompt)
     const preparation: Preparation = {
       images: imageOptionsOf(options),
+      audio: audioOptionsOf(options),
       tokens: gathered(textsTogether, (texts) => during(clock, 'tokenise', () => this.#tokenise(texts, prompt, options))),
       clock,
     }
@@ -234,7 +265,7 @@ export class Embedder {
       prepare: (item, index) => this.#prepare(item, index, preparation, signal),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
       run: (batch) => during(clock, 'compute', () => this.#encode(batch, normalize, unpooled, options)),
-      atOnce: 2 * (batchSize ?? imagesAtOnce),
+      atOnce: 2 * (batchSize ?? (this.#model.audioEncoder ? soundsAtOnce : imagesAtOnce)),
       signal,
     })
     let done = 0
@@ -245,6 +276,16 @@ export class Embedder {
       onProgress?.({ done })
     }
     if (clock) onTimings(clock.read())
+  }
+
+  async #samples(clip: AudioInput, options: AudioOptions, clock?: StageClock): Promise<Float32Array> {
+    const encoder = this.#model.audioEncoder
+    if (!this.#audio || !encoder) throw new UnsupportedError('this checkpoint has no audio encoder')
+    const samples = await this.#audio.process(clip, options, clock)
+    if (samples.length < encoder.minSamples) {
+      throw new ArgumentError(`a sound has ${samples.length} samples at the checkpoint's rate of ${this.#audio.sampleRate} a second; expected at least ${encoder.minSamples}`, { field: 'samples' })
+    }
+    return samples
   }
 
   /** One image as the model takes it: uint8 RGB [height, width, 3]. */
@@ -304,7 +345,8 @@ export class Embedder {
   }
 
   async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
-    const encoder = this.#model.imageEncoder!
+    const encoder = this.#model.imageEncoder
+    if (!encoder) throw new UnsupportedError('this checkpoint takes pictures of any aspect ratio, from files; expected no tensor of pixels')
     const { height, width } = encoder.size
     const [n = 0, h, w, channels] = images.dims
     if (images.type !== 'uint8' || images.dims.length !== 4 || h !== height || w !== width || channels !== 3) {
@@ -333,10 +375,11 @@ export class Embedder {
     return new Tensor('float32', result, [items.length, columns])
   }
 
-  async #prepare(item: StreamItem, index: number, { images, tokens, clock }: Preparation, signal: AbortSignal | undefined): Promise<Prepared> {
+  async #prepare(item: StreamItem, index: number, { images, audio, tokens, clock }: Preparation, signal: AbortSignal | undefined): Promise<Prepared> {
     try {
       signal?.throwIfAborted()
-      const { image, text } = split(item)
+      const { image, text, audio: sound } = split(item)
+      if (sound !== undefined) return { samples: await this.#samples(sound, audio, clock) }
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
       }
@@ -345,6 +388,7 @@ export class Embedder {
         if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${shown(text)}; expected a string`, { index })
         return { tokens: await tokens({ text, index }) }
       }
+      if (this.#model.patchEncoder) return { patches: { ...(await during(clock, 'preprocess', () => this.#processor!(image!, images))) } }
       return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
       if (signal?.aborted) throw signal.reason
@@ -375,6 +419,18 @@ export class Embedder {
       imagesAt.forEach((at, i) => pixels.set((batch[at] as { pixels: Uint8Array }).pixels, i * size))
       place(imagesAt, await encoder.encode(pixels, imagesAt.length, { signal }), encoder.dimensions)
     }
+    const patchesAt = batch.flatMap((item, i) => ('patches' in item ? [i] : []))
+    if (patchesAt.length) {
+      const encoder = this.#model.patchEncoder!
+      const pictures = patchesAt.map((at) => (batch[at] as { patches: Readonly<Record<string, Tensor>> }).patches)
+      place(patchesAt, await encoder.encode(pictures, { signal }), encoder.dimensions)
+    }
+    const soundsAt = batch.flatMap((item, i) => ('samples' in item ? [i] : []))
+    if (soundsAt.length) {
+      const encoder = this.#model.audioEncoder!
+      const clips = soundsAt.map((at) => (batch[at] as { samples: Float32Array }).samples)
+      place(soundsAt, await encoder.encode(clips, { signal }), encoder.dimensions)
+    }
     const textsAt = batch.flatMap((item, i) => ('tokens' in item ? [i] : []))
     if (textsAt.length) {
       const encoder = this.#model.textEncoder!
@@ -391,14 +447,15 @@ function isTensor(value: unknown): value is TensorLike {
   return value !== null && typeof value === 'object' && 'type' in value && 'data' in value && 'dims' in value
 }
 
-function split(item: StreamItem): { image?: ImageInput; text?: string } {
-  if (item !== null && typeof item === 'object' && ('text' in item || 'image' in item)) return item as { image?: ImageInput; text?: string }
+function split(item: StreamItem): { image?: ImageInput; text?: string; audio?: AudioInput } {
+  if (item !== null && typeof item === 'object' && ('text' in item || 'image' in item || 'audio' in item)) return item as { image?: ImageInput; text?: string; audio?: AudioInput }
   return { image: item as ImageInput }
 }
 
 /** The part of a batch that an item fills. */
 function shareOf(item: Prepared): number {
   if ('tokens' in item) return Math.max(item.tokens.length / TOKENS_AT_ONCE, 1 / TEXTS_AT_ONCE)
+  if ('samples' in item) return Math.max(item.samples.length / SAMPLES_AT_ONCE, 1 / imagesAtOnce)
   return 1 / imagesAtOnce
 }
 
@@ -410,7 +467,12 @@ function imageOptionsOf({ allowRemote, maxBytes, timeout, maxPixels, allowSvg, s
   return { allowRemote, maxBytes, timeout, maxPixels, allowSvg, signal }
 }
 
-function withIndex(error: Error, index: number): Error {
+function audioOptionsOf({ allowRemote, maxBytes, timeout, maxSeconds, signal }: AudioOptions): AudioOptions {
+  return { allowRemote, maxBytes, timeout, maxSeconds, signal }
+}
+
+/** The error of one input among many, saying which. */
+export function withIndex(error: Error, index: number): Error {
   if ((error as { index?: unknown }).index === index) return error
   Object.defineProperty(error, 'index', { value: index, enumerable: true, configurable: true })
   error.message = `input ${index}: ${error.message}`

@@ -8,7 +8,7 @@ import type { Part, Prepared } from './part.js'
 import { bucket, inHalves, namedValues, type OutputKind, outputKinds, pipeline, type Programs } from './programs.js'
 
 /** Samples in one run, unless a single clip has more: 20 seconds at the usual rate. */
-const SAMPLES_AT_ONCE = 320_000
+export const SAMPLES_AT_ONCE = 320_000
 
 interface Clips {
   /** float32 [n, L] */

@@ -49,6 +49,7 @@ export class BlipMatching implements JointTower {
   readonly required = ['input_ids', 'pixel_values']
   readonly uses = [STATES]
   readonly streams: Streams
+  readonly maxLength: number
   private readonly words: Embedding
   private readonly positions: Embedding
   private readonly norm: LayerNorm
@@ -63,6 +64,7 @@ export class BlipMatching implements JointTower {
     head: Scope,
   ) {
     const { hidden_size, layer_norm_eps: eps } = config
+    this.maxLength = config.max_position_embeddings
     this.words = new Embedding(scope.at('embeddings.word_embeddings'), config.vocab_size, hidden_size)
     this.positions = new Embedding(scope.at('embeddings.position_embeddings'), config.max_position_embeddings, hidden_size)
     this.norm = new LayerNorm(scope.at('embeddings.LayerNorm'), hidden_size, eps)

@@ -100,6 +100,7 @@ function buildRetrieval(file: ConfigFile, scope: Scope): Architecture {
     images: featureImages(vision, new Linear(scope.at('vision_proj'), vision.width, shared)),
     texts: featureTexts(tower, new Linear(scope.at('text_proj'), config.hidden_size, shared)),
     joint: new BlipMatching(scope.at('text_encoder'), config, vision.width, scope.at('itm_head')),
+    matching: { output: 'itm_prob', column: 1, kind: 'probability' },
     cosines: { images: 'image_feat', texts: 'text_feat', output: 'itc_similarity' },
   }
 }

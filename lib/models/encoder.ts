@@ -70,6 +70,8 @@ export interface TextTower extends Tower {
   positionIds(ids: Int32Array): Int32Array
   /** The column whose token stands for the text, of towers on which later ones have no influence or where there are none. */
   endOf?(ids: Int32Array): number
+  /** Whether the token of `endOf` is read even where it is masked: it sees the others and is not seen. */
+  readonly readsMaskedEnd?: boolean
   /**
    * There if scores depend on the distances between tokens, a text with a hole in its mask then runs alone: of each distance key − query the row
    * of the table of biases.
@@ -110,10 +112,11 @@ export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTo
 
 /** A text tower with all of `tower`'s fields but those given. */
 export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower {
-  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsPlaces, readsFirst, endOf, distanceRow } = tower
+  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsPlaces, readsFirst, readsMaskedEnd, endOf, distanceRow } = tower
   return {
     ...{ prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsFirst },
     ...(readsPlaces && { readsPlaces }),
+    ...(readsMaskedEnd && { readsMaskedEnd }),
     ...(endOf && { endOf: (ids: Int32Array) => tower.endOf!(ids) }),
     ...(distanceRow && { distanceRow: (distance: number) => tower.distanceRow!(distance) }),
     positionIds: ids => tower.positionIds(ids),
@@ -141,6 +144,8 @@ export interface Architecture {
   readonly audio?: AudioTower
   /** Logarithm of the factor of image-text cosines; with it there are logits_per_image and logits_per_text. */
   readonly logitScale?: Parameter
+  /** Where the joint tower's score of a text and a picture is: a column of one of its outputs, a probability or any number, more for a better match. */
+  readonly matching?: { readonly output: string; readonly column: number; readonly kind: 'probability' | 'logit' }
   /** Of a model without a factor: the output of images' and texts' cosines, and the outputs they are computed from. */
   readonly cosines?: { readonly images: string; readonly texts: string; readonly output: string }
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */

@@ -75,6 +75,10 @@ export interface JointTower {
   /** Default 1. */
   readonly sequencesPerExample?: number
   readonly streams: Streams
+  /** Tokens a text may have. */
+  readonly maxLength?: number
+  /** Whether what it embeds are pictures alone, so that it is the model's picture tower. */
+  readonly embedsPictures?: boolean
   /** Whether it reads pixels, which a processor makes. */
   readonly takesPixels?: boolean
   /** @throws ArgumentError, ShapeError, DTypeError unless the inputs belong together. */

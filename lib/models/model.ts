@@ -36,6 +36,26 @@ export interface ImageEncoder {
   encode(pixels: Uint8Array, count: number, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
 }
 
+/** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
+export interface PatchEncoder {
+  readonly dimensions: number
+  /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
+  encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
+/** The scores of texts beside one picture, by a model that looks at both together. */
+export interface PairScorer {
+  /** What a score is: a probability, or any number, more for a better match. */
+  readonly kind: 'probability' | 'logit'
+  /** Tokens a text may have. */
+  readonly maxLength: number
+  /**
+   * picture: what the processor makes of one; sequences: ids of each text, with special tokens and without padding -> a score for each
+   * @param options.padId the tokenizer's padding token
+   */
+  score(picture: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], options?: { padId?: number | undefined; signal?: AbortSignal | undefined }): Promise<Float32Array>
+}
+
 /** Token ids to embeddings. */
 export interface TextEncoder {
   readonly dimensions: number
@@ -88,6 +108,8 @@ export interface ModelParts {
 
 const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
 const SIGMOIDS = 'probs_sigmoid'
+/** Texts scored beside a picture in one run. */
+const PAIRS_AT_ONCE = 16
 /** Rows and columns of logits in one run. */
 const LOGITS_BLOCK = 512
 
@@ -124,7 +146,11 @@ export class Model {
   /** Tensors of the checkpoint that nothing here reads. */
   readonly unusedTensors: readonly string[]
   readonly imageEncoder: ImageEncoder | undefined
+  /** In imageEncoder's place for pictures of any aspect ratio. */
+  readonly patchEncoder: PatchEncoder | undefined
   readonly textEncoder: TextEncoder | undefined
+  /** Of models that were trained to match pictures and texts. */
+  readonly pairScorer: PairScorer | undefined
   readonly audioEncoder: AudioEncoder | undefined
   readonly classifier: Classifier | undefined
   /** The factor that turns cosines of images and texts into logits, of models that have one. */
@@ -157,6 +183,8 @@ export class Model {
     const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
     const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
     this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.patchEncoder = joint?.tower.embedsPictures ? this.makePatchEncoder(joint) : undefined
+    this.pairScorer = joint && architecture.matching && this.makePairScorer(joint, architecture.matching)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
     this.textEncoder = this.texts && this.makeTextEncoder(this.texts)
     this.audioEncoder = audio && this.makeAudioEncoder(audio)
@@ -345,6 +373,49 @@ export class Model {
     }
   }
 
+  private makePatchEncoder(runner: JointRunner): PatchEncoder {
+    return {
+      dimensions: runner.kinds.get(EMBEDDING)!.width,
+      encode: async (pictures, { signal } = {}) => {
+        this.checkAlive()
+        if (pictures.length === 0) return new Float32Array(0)
+        const inputs = Object.fromEntries(runner.inputs.map(name => [name, stacked(pictures.map(picture => picture[name]!))]))
+        const results = await runner.prepare(inputs)([EMBEDDING], signal)
+        return results[EMBEDDING]!.data as Float32Array
+      },
+    }
+  }
+
+  private makePairScorer(runner: JointRunner, { output, column, kind }: NonNullable<Architecture['matching']>): PairScorer {
+    const score = async (picture: Readonly<Record<string, Tensor>>, used: Readonly<Record<string, Tensor>>, sequences: readonly Int32Array[], padId: number, signal: AbortSignal | undefined) => {
+      const count = sequences.length
+      const length = Math.max(...sequences.map(ids => ids.length))
+      const ids = new Int32Array(count * length).fill(padId)
+      const mask = new Int32Array(count * length)
+      sequences.forEach((sequence, i) => {
+        ids.set(sequence, i * length)
+        mask.fill(1, i * length, i * length + sequence.length)
+      })
+      const repeated = (tensors: Readonly<Record<string, Tensor>>) => Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
+      const inputs = { ...(runner.uses.length === 0 && repeated(picture)), input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
+      const results = await runner.prepare(inputs)([output], signal, repeated(used))
+      const { data, dims } = results[output]!
+      return Float32Array.from({ length: count }, (_, i) => data[i * dims[1]! + column] as number)
+    }
+    return {
+      kind,
+      maxLength: runner.tower.maxLength ?? Number.POSITIVE_INFINITY,
+      score: async (picture, sequences, { padId = 0, signal } = {}) => {
+        this.checkAlive()
+        // What is of the picture alone is computed once.
+        const used = runner.uses.length > 0 ? await this.images!.prepare(picture)(runner.uses, signal) : {}
+        const scores = new Float32Array(sequences.length)
+        for (let at = 0; at < sequences.length; at += PAIRS_AT_ONCE) scores.set(await score(picture, used, sequences.slice(at, at + PAIRS_AT_ONCE), padId, signal), at)
+        return scores
+      },
+    }
+  }
+
   private makeClassifier(runner: ImageRunner, labels: readonly string[]): Classifier {
     return { labels, logits: (pixels, count, options) => this.fromPixels(runner, 'logits', pixels, count, options?.signal) }
   }
@@ -389,6 +460,14 @@ export class Model {
       },
     }
   }
+}
+
+/** Tensors of one shape, one after the other: [a, …] of n as [n·a, …]. */
+function stacked(tensors: readonly Tensor[]): Tensor {
+  const [first] = tensors as [Tensor]
+  const data = new (first.data.constructor as new (length: number) => Float32Array)(tensors.length * first.size)
+  tensors.forEach((tensor, i) => data.set(tensor.data as Float32Array, i * first.size))
+  return new Tensor(first.type, data, [tensors.length * first.dims[0]!, ...first.dims.slice(1)])
 }
 
 function pairingOf({ architecture: { cosines }, logitScale, logitBias }: ModelParts): Pairing | undefined {

@@ -16,10 +16,13 @@ import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
 import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
+import { buildOpenClip } from './open-clip.js'
 import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
+import { buildSiglip2 } from './siglip2.js'
 import { buildUniter } from './uniter.js'
+import { buildTimmViT } from './timm-vit.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
 import { buildVlBert } from './vl-bert.js'
@@ -46,6 +49,9 @@ const entries: Readonly<Record<string, Entry>> = {
   align: { build: buildAlign, classes: 'Align', usual: 'AlignModel' },
   align_vision_model: { build: buildAlign, classes: 'AlignVision', usual: 'AlignVisionModel' },
   align_text_model: { build: buildAlign, classes: 'AlignText', usual: 'AlignTextModel' },
+  siglip2: { build: buildSiglip2, classes: 'Siglip2', usual: 'Siglip2Model' },
+  siglip2_vision_model: { build: buildSiglip2, classes: 'Siglip2Vision', usual: 'Siglip2VisionModel' },
+  siglip2_text_model: { build: buildSiglip2, classes: 'Siglip2Text', usual: 'Siglip2TextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
@@ -60,6 +66,10 @@ const entries: Readonly<Record<string, Entry>> = {
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
+  /** Made of open_clip_config.json; see auto-model.ts. */
+  open_clip: { build: buildOpenClip, classes: 'OpenClip', usual: 'OpenClip' },
+  /** Made of timm's config.json and names; see auto-model.ts. */
+  timm_vit: { build: buildTimmViT, classes: 'TimmWrapper', usual: 'TimmWrapperModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },

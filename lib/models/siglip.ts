@@ -4,14 +4,14 @@
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
-import { AttentionPool, Embedding, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
+import { AttentionPool, Embedding, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, type Sequences, TransformerBlock } from '../nn/index.js'
 import { add, gather, pickToken, pool } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
 import { projectedImages, projectedTexts } from './projected.js'
 
 // Checkpoints of the base size save nothing that is the class's default.
-const towerFields = {
+export const towerFields = {
   hidden_size: v.nullish(width(), 768),
   intermediate_size: v.nullish(width(), 3072),
   num_hidden_layers: v.nullish(layerCount(), 12),
@@ -33,7 +33,8 @@ const textSchema = v.object({
   projection_size: v.nullish(width()),
   pad_token_id: v.nullish(integer(0, 10_000_000), 1),
 })
-type TowerConfig = v.InferOutput<typeof visionSchema> | v.InferOutput<typeof textSchema>
+const towerSchema = v.object(towerFields)
+export type SiglipTowerConfig = v.InferOutput<typeof towerSchema>
 
 const BLOCK_NAMES = {
   norm1: 'layer_norm1',
@@ -42,7 +43,7 @@ const BLOCK_NAMES = {
   mlp: { in: 'mlp.fc1', out: 'mlp.fc2' },
 }
 
-function makeLayers(scope: Scope, config: TowerConfig): TransformerBlock[] {
+export function makeLayers(scope: Scope, config: SiglipTowerConfig): TransformerBlock[] {
   const options = {
     order: 'pre' as const,
     width: config.hidden_size,
@@ -56,20 +57,20 @@ function makeLayers(scope: Scope, config: TowerConfig): TransformerBlock[] {
 }
 
 /** The attention pooling over a picture's patches, with an MLP behind it. */
-class PoolingHead {
+export class PoolingHead {
   private readonly attention: AttentionPool
   private readonly norm: LayerNorm
   private readonly mlp: Mlp
 
-  constructor(scope: Scope, { hidden_size: width, num_attention_heads: heads, intermediate_size: hidden, hidden_act: activation, layer_norm_eps: eps }: TowerConfig) {
+  constructor(scope: Scope, { hidden_size: width, num_attention_heads: heads, intermediate_size: hidden, hidden_act: activation, layer_norm_eps: eps }: SiglipTowerConfig) {
     this.attention = new AttentionPool(scope, { width, heads, names: { queries: 'probe', attention: 'attention' } })
     this.norm = new LayerNorm(scope.at('layernorm'), width, eps)
     this.mlp = new Mlp(scope, { width, hidden, activation, names: { in: 'mlp.fc1', out: 'mlp.fc2' } })
   }
 
-  /** x: float32 [B·length, C] -> float32 [B, C] */
-  forward(x: Value, length: number): Value {
-    const attended = this.attention.forward(x, { length })
+  /** x: float32 [T, C] -> float32 [B, C] */
+  forward(x: Value, sequences: Pick<Sequences, 'cuSeqlens' | 'length'>): Value {
+    const attended = this.attention.forward(x, sequences)
     return this.mlp.forward(this.norm.forward(attended), attended)
   }
 }
@@ -108,7 +109,7 @@ class SiglipVision implements ImageTower {
     const states = hiddenStates(this.layers, this.embeddings.forward(pixels, scale), { length })
     const last = this.postNorm.forward(states.at(-1)!, { dtype: 'float32' })
     const mean = pool(last, { mode: 'mean', length, dtype: 'float32' })
-    const pooled = this.head?.forward(last, length)
+    const pooled = this.head?.forward(last, { length })
     return {
       outputs: {
         last_hidden_state: last, // [B·tokens, C]
@@ -130,6 +131,7 @@ class SiglipText implements TextTower {
   readonly maxLength: number
   readonly takesPositionIds = true
   readonly readsFirst = []
+  readonly readsMaskedEnd = true
   readonly pad: { id: number; length: number }
   private readonly tokenEmbedding: Embedding
   private readonly positionEmbedding: Embedding
@@ -173,7 +175,8 @@ function buildVision(file: ConfigFile, scope: Scope, section: string | undefined
   return new SiglipVision(scope, config, squarePatch(file.file, config.patch_size, config.image_size), classifier)
 }
 
-function buildText(file: ConfigFile, scope: Scope, section: string | undefined): SiglipText {
+/** SigLIP's text tower, and SigLIP 2's. */
+export function buildSiglipText(file: ConfigFile, scope: Scope, section: string | undefined): SiglipText {
   const config = readConfig(textSchema, file, section)
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
   return new SiglipText(scope, config)
@@ -190,7 +193,7 @@ export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string
     case 'SiglipVisionModel':
       return { images: buildVision(file, visionScope, vision) }
     case 'SiglipTextModel':
-      return { texts: buildText(file, textScope, text) }
+      return { texts: buildSiglipText(file, textScope, text) }
     case 'SiglipForImageClassification': {
       const names = labelNames(file, readConfig(v.object(labels), file))
       const { hidden_size: inputs } = readConfig(visionSchema, file, vision)
@@ -202,7 +205,7 @@ export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string
       if (missing !== undefined) throw new CheckpointError(`${file.file}: SiglipModel needs the tensor ${missing}, which is missing`, { file: file.file, field: 'vision_use_head', missing: [missing] })
       return {
         images: projectedImages(images),
-        texts: projectedTexts(buildText(file, textScope, text), { readsFirst: false }),
+        texts: projectedTexts(buildSiglipText(file, textScope, text), { readsFirst: false }),
         logitScale: scope.parameter('logit_scale', [1]),
         logitBias: scope.parameter('logit_bias', [1]),
       }

@@ -68,13 +68,15 @@ export class TextInputs {
     const columns: number[] = []
     for (let c = 0; c <= last; c++) if (!mask || mask[c] === 1) columns.push(c)
     if (columns.length === 0 && !mask?.includes(1)) return undefined
-    if (needs.end && mask?.[end] === 0) {
+    const lastIsMasked = needs.end && mask?.[end] === 0
+    if (lastIsMasked && !tower.readsMaskedEnd) {
       throw new ArgumentError(`[forward] attention_mask of text ${index} masks position ${end}, where its end token is read`, { field: 'attention_mask', index })
     }
     const firstIsMasked = needs.first && mask?.[0] === 0
     const hasHole = columns.at(-1)! - columns[0]! >= columns.length
     const keys = [...columns]
     if (firstIsMasked) columns.unshift(0)
+    if (lastIsMasked) columns.push(end)
     this.checkLength(index, columns, positions)
     return {
       columns,
@@ -82,6 +84,7 @@ export class TextInputs {
       positions: pick(positions, columns),
       types: types && pick(types, columns),
       firstIsMasked,
+      lastIsMasked,
       ...(tower.distanceRow && (hasHole || firstIsMasked) && { distanceRows: distanceRows(columns, keys, tower.distanceRow.bind(tower)) }),
       ...(needs.end && !needs.onlyEnd && { end: columns.indexOf(end) }),
       ...(tower.readsPlaces && { places: Int32Array.from(columns, c => c - columns[firstIsMasked ? 1 : 0]! + 1) }),

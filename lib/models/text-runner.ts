@@ -23,6 +23,8 @@ export interface TextTokens {
   readonly types?: Int32Array | undefined
   /** The first one is masked: it is read, but the others do not see it. */
   readonly firstIsMasked?: boolean
+  /** The same of the last one, where the end token is. */
+  readonly lastIsMasked?: boolean
   /** Where among them the end token is; for towers with `endOf`. */
   readonly end?: number
   /** So many at the front, a prompt's, are left out by poolings. */
@@ -172,7 +174,7 @@ export class TextRunner implements Part {
     const { distanceRows } = texts[0]!
     const capacity = distanceRows ? tokens : bucket(Math.max(MIN_CAPACITY, tokens, texts.length * TOKENS_PER_TEXT))
     const ends = texts[0]!.end !== undefined
-    const keyed = texts.some(text => text.firstIsMasked)
+    const keyed = texts.some(text => text.firstIsMasked || text.lastIsMasked)
     const pooled = texts.some(text => text.unpooled)
     const extras: Extras = { ends, keyed, pooled, distances: distanceRows?.length ?? 0 }
     const pick = (values: Record<string, Value>) => Object.fromEntries(want.map(name => [name, values[name]!]))
@@ -192,7 +194,7 @@ export class TextRunner implements Part {
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
         ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
         ...(distanceRows && { distanceRows: vector(distanceRows) }),
-        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0))),
+        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0), text => (text.lastIsMasked ? 1 : 0))),
         ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
       { signal },
@@ -269,18 +271,19 @@ function concatenate(parts: readonly Int32Array[], length: number): Int32Array {
   return all
 }
 
-/** All rows but so many at the front of each text, as the inputs `${name}Rows` and `${name}Lengths`. */
-function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string, skippedOf: (text: TextTokens) => number): Record<string, Tensor> {
+/** All rows but so many at the front and at the end of each text, as the inputs `${name}Rows` and `${name}Lengths`. */
+function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string, skippedOf: (text: TextTokens) => number, leftOf: (text: TextTokens) => number = () => 0): Record<string, Tensor> {
   const rows: number[] = []
   const lengths = texts.map((text, i) => {
-    const skipped = Math.min(skippedOf(text), text.ids.length)
-    for (let row = offsets[i]! + skipped; row < offsets[i + 1]!; row++) rows.push(row)
-    return text.ids.length - skipped
+    const first = rows.length
+    const end = offsets[i + 1]! - leftOf(text)
+    for (let row = offsets[i]! + skippedOf(text); row < end; row++) rows.push(row)
+    return rows.length - first
   })
   return { [`${name}Rows`]: vector(Int32Array.from(rows)), [`${name}Lengths`]: vector(cumulative(lengths)) }
 }
 
 /** Copies packed rows to the columns they come from. */
-function placeTokens(from: Float32Array, to: Float32Array, { columns, firstIsMasked }: PlacedTokens, width: number): void {
-  for (let t = firstIsMasked ? 1 : 0; t < columns.length; t++) to.set(from.subarray(t * width, (t + 1) * width), columns[t]! * width)
+function placeTokens(from: Float32Array, to: Float32Array, { columns, firstIsMasked, lastIsMasked }: PlacedTokens, width: number): void {
+  for (let t = firstIsMasked ? 1 : 0; t < columns.length - (lastIsMasked ? 1 : 0); t++) to.set(from.subarray(t * width, (t + 1) * width), columns[t]! * width)
 }

@@ -71,6 +71,7 @@ class Vilt implements JointTower {
   readonly required = ['input_ids', 'pixel_values']
   readonly told = ['last_hidden_state_mask']
   readonly takesPixels = true
+  readonly maxLength: number
   readonly sequencesPerExample: number
   readonly streams: Streams
   private readonly text: TextEmbeddings
@@ -98,6 +99,7 @@ class Vilt implements JointTower {
     const grid = { height: Math.floor(size.height / patch), width: Math.floor(size.width / patch) }
     const tokens = grid.height * grid.width + 1
     const limits = { vocabulary: config.vocab_size, tokenTypes: config.type_vocab_size, positions: config.max_position_embeddings }
+    this.maxLength = limits.positions
     this.sequencesPerExample = kind === 'pictures' ? config.num_images : 1
     this.text = new TextEmbeddings(embeddings.at('text_embeddings'), limits, width)
     this.textNorm = new LayerNorm(embeddings.at('text_embeddings.LayerNorm'), width, eps)
@@ -268,5 +270,6 @@ export function buildVilt(file: ConfigFile, scope: Scope, architecture: string):
   }
   const names = labelNames(file, config)
   const joint = new Vilt(scope, config, squarePatch(file.file, config.patch_size, config.image_size), kind, names.length)
+  if (kind === 'retrieval') return { joint, matching: { output: 'logits', column: 0, kind: 'logit' } }
   return { joint, ...(kind === 'question' || kind === 'pictures' || kind === 'tokens' ? { labels: names } : {}) }
 }

@@ -75,10 +75,16 @@ t.test('models loaded, run and disposed of again and again', async (t) => {
     }
     return process.memoryUsage()
   }
-  const before = await rounds(20)
-  const after = await rounds(60)
+  const grown: { heap: number; rss: number }[] = []
+  let before = await rounds(20)
+  // A leak grows it each time, what the allocator keeps does not.
+  for (let time = 0; time < 3; time++) {
+    const after = await rounds(20)
+    grown.push({ heap: (after.heapUsed - before.heapUsed) / megabyte, rss: (after.rss - before.rss) / megabyte })
+    before = after
+  }
   t.same(memoryUsage(), {}, 'no device is left')
-  const [heap, rss] = [after.heapUsed - before.heapUsed, after.rss - before.rss].map((bytes) => bytes / megabyte) as [number, number]
-  t.ok(heap < 4, `the heap grew by ${heap.toFixed(1)} MB`)
-  t.ok(rss < 48, `the process grew by ${rss.toFixed(1)} MB`)
+  const [heap, rss] = [Math.min(...grown.map(({ heap }) => heap)), Math.min(...grown.map(({ rss }) => rss))]
+  t.ok(heap < 1.5, `the heap grew by ${heap.toFixed(1)} MB`)
+  t.ok(rss < 16, `the process grew by ${rss.toFixed(1)} MB`)
 })

@@ -18,7 +18,7 @@ const model = await writeTinyClip(folder)
 t.test('every command has help, and an unknown option ends with 2', async (t) => {
   const { stdout, code } = await cli('--help')
   t.equal(code, 0)
-  for (const name of ['embed', 'search', 'classify', 'doctor', 'convert', 'bench', 'demo']) {
+  for (const name of ['embed', 'search', 'classify', 'match', 'retrieve', 'doctor', 'convert', 'bench', 'demo']) {
     t.match(stdout, new RegExp(`^  ${name} `, 'm'))
     const [help, wrong] = await Promise.all([cli(name, '--help'), cli(name, '--nonsense')])
     t.equal(help.code, 0)

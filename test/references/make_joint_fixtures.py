@@ -382,3 +382,45 @@ def vl_bert(name, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, fro
 vl_bert("vl-bert-scaled", visual_ln=False, hidden_act="relu")
 vl_bert("vl-bert-same-size", visual_size=32, padding=1)
 vl_bert("vl-bert-frozen", frozen=True, hidden_size=16, num_attention_heads=2, visual_size=16, visual_ln=False)
+
+
+# --- pictures of any aspect ratio ---
+# None with one column and several rows: there PyTorch 2.15's antialiased interpolation on the CPU takes the table's first row for all of them.
+
+
+def siglip2(name, cls="Siglip2Model", shapes=((3, 4), (2, 7), (1, 5)), patches=16, length=8, mask="right", change=None, vision=None, text=None, **config):
+    if skip(name):
+        return
+    random = stream(name)
+    v = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, num_patches=9, patch_size=4)
+    t = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=8, projection_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=1)
+    v.update(vision or {})
+    t.update(text or {})
+    model = build(cls, transformers.Siglip2Config(text_config=t, vision_config=v, **config), random)
+    for part in ("vision_model", "text_model"):
+        if hasattr(model, part):
+            getattr(model, part).config._attn_implementation = "eager"
+    size = 3 * v["patch_size"] ** 2
+    inputs = {
+        "pixel_values": torch.randn(len(shapes), patches, size, generator=random),
+        "pixel_attention_mask": torch.tensor([[1] * (h * w) + [0] * (patches - h * w) for h, w in shapes]),
+        "spatial_shapes": torch.tensor(shapes),
+    }
+    if cls == "Siglip2ForImageClassification":
+        expected = outputs_of(model(**inputs), ["logits"])
+    else:
+        seen = model.vision_model(**inputs, output_hidden_states=True)
+        names = ["last_hidden_state", "pooler_output"]
+        tokens = {k: value for k, value in text_inputs(random, 3, length, t["vocab_size"], mask).items() if k != "token_type_ids"}
+        inputs.update(tokens)
+        result = model(**inputs)
+        expected = outputs_of(result, ["image_embeds", "text_embeds", "logits_per_image", "logits_per_text"])
+        expected.update(outputs_of(seen, names, "vision_"))
+        expected.update(outputs_of(model.text_model(**tokens), names, "text_"))
+    masks = {k: "pixel_attention_mask" if k.startswith("vision") else "attention_mask" for k, value in expected.items() if value.dim() == 3}
+    save(name, model, inputs, expected, change, masks=masks)
+
+
+siglip2("siglip2-shapes", mask="holes", change=old_config)
+siglip2("siglip2-odd", vision=dict(hidden_size=35, num_attention_heads=5, intermediate_size=33, num_patches=25, patch_size=3), text=dict(hidden_size=30, num_attention_heads=3, intermediate_size=41, projection_size=35), shapes=((1, 9), (8, 2), (4, 4)), mask="left")
+siglip2("siglip2-classifier", cls="Siglip2ForImageClassification", num_labels=4)
