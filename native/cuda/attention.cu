@@ -130,7 +130,7 @@ template <class T, int HeadSize>
 __global__ void __launch_bounds__(threads, 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
-  constexpr int chunk = columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time
+  constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
   constexpr bool keeps_queries = HeadSize <= 64;  // in registers; else they are loaded for each tile of keys
   constexpr int tile_bytes = 64 * HeadSize * 2;
   constexpr ptx::Product product = product_of<T>;
