@@ -127,10 +127,10 @@ template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Access access, Resident others) {
+__global__ void __launch_bounds__(threads, 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
-  constexpr int chunk = columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time
+  constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
   constexpr bool keeps_queries = HeadSize <= 64;  // in registers; else they are loaded for each tile of keys
   constexpr int tile_bytes = 64 * HeadSize * 2;
   constexpr ptx::Product product = product_of<T>;
@@ -321,7 +321,7 @@ constexpr int float_shared_bytes(int head_size) { return (float_queries * head_s
 
 // `Parts` · 32 columns at least.
 template <int Parts>
-__global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
+__global__ void __launch_bounds__(threads, 1) attention_float_kernel(Attention a) {
   SMEM_DYN(shared, float);
   const int head_size = static_cast<int>(a.head_size);
   float* const q_tile = shared;                                    // [float_queries, head_size]
