@@ -154,7 +154,7 @@ t.test('devices', async (t) => {
   }
   for (const dtype of ['int8', 'q8']) {
     await using quantized = await Device.open({ device: 'cpu', dtype })
-    t.match(quantized, { dtype: 'int8', computeType: 'float32', productType: 'int8' })
+    t.match(quantized, { dtype: 'int8', computeType: quantized.bf16 ? 'bfloat16' : 'float32', productType: 'int8' })
   }
   await t.rejects(host.cosineSimilarity(new Tensor('float32', new Float32Array(2), [1, 2]), new Tensor('float32', new Float32Array(2), [1, 2]), { dtype: 'int8' }), UnsupportedError)
   for (const threads of [0, 1.5, -1, '2' as unknown as number]) await t.rejects(Device.open({ threads }), { name: 'ArgumentError', field: 'threads' })
