@@ -34,7 +34,7 @@ export function callsOf(model, batch) {
   const pairs = causal ? (tokens * (tokens + 1)) / 2 : tokens * tokens
   const attention = {
     name: 'attention',
-    kernel: 'attention_mma_kernel',
+    kernel: 'attention_resident_kernel',
     times: layers,
     flops: 4 * pairs * headSize * heads * batch,
     bytes: 4 * rows * width * 2,
@@ -86,9 +86,30 @@ export function floorOf({ flops, bytes }, { flops: rate, bytes: bandwidth } = pe
   return Math.max(flops / rate, bytes / bandwidth)
 }
 
+/**
+ * Both attention kernels on the same calls, where lengths are known to the host and where they are cumulative: which is the quicker one, and what it costs to launch both.
+ */
+export function attentions(batch) {
+  const shapes = [
+    { of: 'ViT-B/32', tokens: 50, heads: 12 }, { of: 'CLIP text', tokens: 77, heads: 8, causal: true }, { of: 'BERT, packed', tokens: 20, heads: 12, packed: true },
+    { of: 'BERT, packed', tokens: 128, heads: 12, packed: true }, { of: 'ViT-B/16', tokens: 197, heads: 12 }, { of: 'ViT-L/14', tokens: 257, heads: 16 },
+    { of: 'ViT-H/14', tokens: 257, heads: 16, headSize: 80 }, { of: 'ViT-L/14@336', tokens: 577, heads: 16 },
+  ]
+  return shapes.flatMap(({ of, tokens, heads, headSize = 64, causal = false, packed = false }) =>
+    ['attention', 'attentionRing'].map((op) => ({
+      name: `${of}: ${tokens} tokens${op === 'attention' ? '' : ', ring'}`,
+      kernel: op === 'attention' ? 'attention_resident_kernel' : 'attention_mma_kernel',
+      times: 1,
+      flops: 4 * (causal ? (tokens * (tokens + 1)) / 2 : tokens * tokens) * headSize * heads * batch,
+      bytes: 4 * batch * tokens * heads * headSize * 2,
+      call: { op, sequences: batch, tokens, heads, headSize, causal, packed },
+    })),
+  )
+}
+
 /** The calls as lines for bench/cuda.cu: `model<TAB>name<TAB>flops<TAB>bytes<TAB>op key=value…`. */
 export function linesOf(batch, only = Object.keys(models)) {
-  const all = [...only.map((model) => [model, callsOf(model, batch)]), ['top-k', searches]]
+  const all = [...only.map((model) => [model, callsOf(model, batch)]), ['attention', attentions(batch)], ['top-k', searches]]
   return all.flatMap(([model, calls]) =>
     calls.map(({ name, flops, bytes, call: { op, ...rest } }) => [model, name, flops, bytes, [op, ...Object.entries(rest).map(([key, value]) => `${key}=${Number.isNaN(Number(value)) ? value : Number(value)}`)].join(' ')].join('\t')),
   )

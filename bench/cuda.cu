@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/attention.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/number.cuh"
 
@@ -77,6 +78,11 @@ class Memory {
     check(LAUNCH((fill_kernel<T>), dim3(static_cast<unsigned>(ceil_div(count, 256))), 256, 0, nullptr, to, count, seed_++, scale), "fill");
     return to;
   }
+  int32_t* copy(const std::vector<int32_t>& numbers) {
+    auto* const to = static_cast<int32_t*>(bytes(numbers.size() * sizeof(int32_t)));
+    check(cudaMemcpy(to, numbers.data(), numbers.size() * sizeof(int32_t), cudaMemcpyHostToDevice), "cudaMemcpy");
+    return to;
+  }
   // Rows [rows, columns] of 'f32', 'bf16' or 'u8'.
   Rows matrix(const std::string& type, int64_t rows, int64_t columns, float scale = 1) {
     if (type == "f32") return {normal<float>(rows * columns, scale), columns, DType::float32};
@@ -137,16 +143,22 @@ Call call_of(const Case& c, Memory& memory) {
     if (c.number("residual")) a.residual = memory.matrix("f32", std::min(a.period, rows()), columns());
     return [a](cudaStream_t stream) { return launch_gemm(a, stream); };
   }
-  if (c.op == "attention") {
+  if (c.op == "attention" || c.op == "attentionRing") {
     const int64_t count = c.number("sequences"), length = c.number("tokens"), heads = c.number("heads"), size = c.number("headSize"), all = count * length;
     Attention a{};
     a.q = memory.matrix("bf16", all, heads * size), a.k = memory.matrix("bf16", all, heads * size);
     a.v = memory.matrix("bf16", all, heads * size), a.out = memory.matrix("bf16", all, heads * size);
     a.queries = a.keys = {nullptr, length, count, all};
+    if (c.values.count("packed") && c.number("packed")) {
+      std::vector<int32_t> ends;
+      for (int64_t i = 0; i <= count; ++i) ends.push_back(static_cast<int32_t>(i * length));
+      a.queries.cumulative = a.keys.cumulative = memory.copy(ends);
+    }
     a.heads = a.kv_heads = heads, a.head_size = size;
     a.scale = 1 / std::sqrt(static_cast<float>(size));
     a.causal = c.number("causal") != 0;
     a.slot = fault_of(memory);
+    if (c.op == "attentionRing") return [a](cudaStream_t stream) { return launch_attention_ring(a, stream); };
     return [a](cudaStream_t stream) { return launch_attention(a, stream); };
   }
   if (c.op == "patchify") {
@@ -182,9 +194,7 @@ Call call_of(const Case& c, Memory& memory) {
     a.out = memory.matrix(c.text("to"), rows(), columns());
     std::vector<int32_t> indices(static_cast<size_t>(rows()));
     for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(a.table_rows));
-    auto* const to = static_cast<int32_t*>(memory.bytes(indices.size() * sizeof(int32_t)));
-    check(cudaMemcpy(to, indices.data(), indices.size() * sizeof(int32_t), cudaMemcpyHostToDevice), "cudaMemcpy");
-    a.indices = to;
+    a.indices = memory.copy(indices);
     a.slot = fault_of(memory);
     return [a](cudaStream_t stream) { return launch_gather(a, stream); };
   }

@@ -25,6 +25,7 @@ export type { AudioFeatures, AudioProcessor } from './data/audio-processor.js'
 export { AutoProcessor, type Processor, type ProcessorOptions } from './data/processor.js'
 export type { EmbedTimings } from './data/timings.js'
 export type { ImageInput } from './data/image.js'
+export { readRegionsNpz, readRegionsTsv, regionInputs, type Regions } from './data/regions.js'
 export { AutoTokenizer, type Tokenizer, type TokenizeOptions } from './data/tokenizer.js'
 export { type Classification, classifyImages, type ClassifyOptions, type ClassifyResult } from './embed/classify.js'
 export {

@@ -85,7 +85,8 @@ Written by \`npm run build:cuda-page\` from what nvcc ${toolkit.version} makes o
 
 The kernels that a model's time goes to (\`hot\` in \`scripts/cuda-kernels.mjs\`, ${halves / Object.keys(limits).length} instances), those for float16 left out: they have the shape of the bfloat16 ones. No instance spills
 registers or has a stack frame; \`npm run check:cuda\` fails where one does. Blocks are those that a multiprocessor holds at once, from the registers and the shared memory, by the limits of the
-CUDA C++ Programming Guide ("Technical Specifications per Compute Capability") and the rules of the toolkit's \`cuda_occupancy.h\`:
+CUDA C++ Programming Guide ("Technical Specifications per Compute Capability") and the rules of the toolkit's \`cuda_occupancy.h\`;
+none where sequences of that length do not fit into shared memory, and another kernel has them:
 
 ${table(
   ['compute capability', 'threads', 'blocks', 'registers', 'shared memory, KiB', 'of one block, KiB'],

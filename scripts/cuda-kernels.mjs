@@ -46,6 +46,11 @@ export const hot = {
   },
   gemm_float_kernel: { holds: () => ['LDGSTS.128', 'LDG.128', ['STG.128', 4]], shared: () => 4 * 2 * 64 * 64 },
   attention_mma_kernel: { holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'], shared: ([, headSize]) => (64 + 4 * 64) * headSize * 2 },
+  attention_resident_kernel: {
+    holds: () => ['HMMA', 'LDSM', 'LDGSTS.128', 'STG.128'],
+    // Of 128, 256 and 288 keys whole rows of scores are kept; 64 at a time belong to longer ones, of which it is as many as ViT-L/14@336 has, or ViT-H/14 for wider heads.
+    shared: ([, headSize, keys, warps]) => (warps * 16 + 2 * (keys > 64 ? Number(keys) : headSize > 64 ? 288 : 608)) * headSize * 2 + 16,
+  },
   layer_norm_kernel: { holds: wideAccess },
   rms_norm_kernel: { holds: wideAccess },
   rotary_kernel: { holds: wideAccess },
@@ -177,8 +182,17 @@ function parseThreads(text) {
 const flags = ['-std=c++20', '-O3', '-DNDEBUG', '-I', 'native', '-I', 'native/cpp']
 const format = 1 // of what is kept; to be raised with every change of what is read from the compiler
 
-async function compileOne(toolkit, source, architecture, state) {
-  const what = JSON.stringify([format, toolkit.version, flags, architecture, state, readFileSync(join(sources, source), 'utf8')])
+/** A source's text and those of the files of ours that it includes. */
+function textsOf(file, seen = new Map()) {
+  if (seen.has(file)) return seen
+  const text = readFileSync(file, 'utf8')
+  seen.set(file, text)
+  for (const [, folder, rest] of text.matchAll(/#include "(cuda|core)(\/(?!sim\/)[^"]+)"/g)) textsOf(join(root, folder === 'cuda' ? 'native/cuda' : 'native/cpp/core', rest), seen)
+  return seen
+}
+
+async function compileOne(toolkit, source, architecture) {
+  const what = JSON.stringify([format, toolkit.version, flags, architecture, [...textsOf(join(sources, source)).values()]])
   const key = createHash('sha256').update(what).digest('hex')
   const folder = join(kept, architecture)
   const file = join(folder, `${source}.json`)
@@ -215,11 +229,10 @@ export function hashOf(pattern) {
  */
 export async function compileKernels(toolkit, wanted) {
   const names = readdirSync(sources).sort()
-  const state = hashOf(/\.(h|cuh)$/)
   const jobs = wanted.flatMap((architecture) => names.filter((name) => name.endsWith('.cu')).map((source) => ({ source, architecture })))
   const results = []
   const work = async () => {
-    for (let job = jobs.shift(); job; job = jobs.shift()) results.push(...(await compileOne(toolkit, job.source, job.architecture, state)))
+    for (let job = jobs.shift(); job; job = jobs.shift()) results.push(...(await compileOne(toolkit, job.source, job.architecture)))
   }
   await Promise.all(Array.from({ length: availableParallelism() }, work))
   const order = ({ architecture, source, name, arguments: types }) => JSON.stringify([wanted.indexOf(architecture), source, name, types])

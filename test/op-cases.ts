@@ -448,7 +448,7 @@ export const opCases: Readonly<Record<OpName, readonly OpCase[]>> = {
     { title: 'NaN and infinity', inputs: { x: any([3, 2], [nan, 1, inf, 2, 3, -inf]), indices: ints([3, 1, 0]) }, attributes: { rows: 5 } },
   ],
   pickToken: [...pickCases({ which: 'first' }), ...pickCases({ which: 'last' })],
-  pool: [...pickCases({ mode: 'mean' }), ...pickCases({ mode: 'max' }), ...pickCases({ mode: 'mean_sqrt_len' })],
+  pool: [...pickCases({ mode: 'mean' }), ...pickCases({ mode: 'max' }), ...pickCases({ mode: 'mean_sqrt_len' }), ...pickCases({ mode: 'mean', skip: 2 })],
   repeatRows: [
     { title: 'one row, one sequence', inputs: { table: any([1, 1]), like: any([1, 1]) }, attributes: { length: 1 } },
     { title: 'odd sizes', inputs: { table: any([3, 13]), like: any([10, 2]) }, attributes: { length: 2 } },

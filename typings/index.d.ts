@@ -383,9 +383,11 @@ type ResizeRule = {
 interface ImageRules {
     readonly resize?: ResizeRule;
     readonly filter: Filter;
+    /** `middle`: where half a pixel is left over, it goes down, or to the even number, as torchvision has it. Default 'down'. */
     readonly crop?: {
         readonly height: number;
         readonly width: number;
+        readonly middle?: 'down' | 'even';
     };
     /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
     readonly pads?: boolean;
@@ -466,6 +468,39 @@ declare const AutoProcessor: {
      */
     fromPretrained<P extends Processor | AudioProcessor = Processor>(source: string, options?: SourceOptions): Promise<P>;
 };
+
+/** The regions of a picture. */
+interface Regions {
+    readonly id: string;
+    /** float32 [n, d] */
+    readonly features: Tensor;
+    /** float32 [n, 4]: left, top, right, bottom, in the unit of the picture's size. */
+    readonly boxes: Tensor;
+    readonly imageWidth: number;
+    readonly imageHeight: number;
+}
+/**
+ * The pictures of a bottom-up TSV file, one after the other: image_id, image_w, image_h, num_boxes, boxes, features, or LXMERT's ten fields.
+ * @throws ArgumentError naming the file, the line and the field that is wrong
+ */
+declare function readRegionsTsv(file: string): AsyncGenerator<Regions, void, undefined>;
+/**
+ * The picture of an .npz file: `features` or `x` [n, d] (or [d, n]), `boxes` or `bbox` [n, 4] with `image_w` and `image_h`, or UNITER's `norm_bb`;
+ * `num_boxes` or `num_bbox` where the arrays are padded.
+ * @throws CheckpointError for a broken file, an array that is missing or of the wrong size
+ */
+declare function readRegionsNpz(file: string): Promise<Regions>;
+/**
+ * The inputs of a model for pictures' regions, padded to the most: `visual_embeds` and its mask of VisualBERT; `visual_feats`, `visual_pos` and the
+ * mask of LXMERT; of UNITER `img_feat`, `img_pos_feat`, and with the texts' attention mask `attn_masks` and `gather_index`.
+ *
+ * @example
+ * const inputs = { ...tokenizer(texts, { padding: true }), ...regionInputs('lxmert', regions) }
+ * @param modelType the configuration's model_type
+ * @param attentionMask int64 or int32 [n, tokens], for UNITER
+ * @throws ArgumentError, ShapeError for regions that do not belong together, with `index`; UnsupportedError for another model
+ */
+declare function regionInputs(modelType: string, regions: readonly Regions[], attentionMask?: Tensor): Record<string, Tensor>;
 
 interface TokenizeOptions {
     /** true or 'longest' (default): to the longest text; 'max_length': to maxLength; false: all texts must come out equally long. */
@@ -1097,5 +1132,5 @@ declare class VectorIndex {
     [Symbol.asyncDispose](): Promise<void>;
 }
 
-export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, recallAtK };
-export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, readRegionsNpz, readRegionsTsv, recallAtK, regionInputs };
+export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, Regions, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };

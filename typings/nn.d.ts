@@ -82,6 +82,8 @@ interface LinearParameters {
         weight: string;
         bias: string;
     } | undefined;
+    /** The weight is stored as [in, out]. */
+    transposed?: boolean | undefined;
     /** Full name of a vector [out] that every output is multiplied by: LayerScale (Touvron et al., arXiv:2103.17239), folded. */
     outputScale?: string | undefined;
 }
@@ -295,6 +297,11 @@ interface PatchEmbedOptions {
         classToken?: string;
         positions?: string;
     };
+    /** The stored table has `of` rows, of which these begin at `begin`: those before are for tokens that are put there otherwise. */
+    positionRows?: {
+        begin: number;
+        of: number;
+    };
 }
 declare class PatchEmbed {
     readonly weight: Parameter;
@@ -302,7 +309,7 @@ declare class PatchEmbed {
     readonly classToken: Parameter | undefined;
     readonly positions: Parameter | undefined;
     readonly patch: number;
-    constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions);
+    constructor(scope: Scope, { width, patch, tokens, names, positionRows }: PatchEmbedOptions);
     /**
      * pixels: uint8 [B, Y, X, 3] or float32 [B, 3, Y, X] -> float32 [B·tokens, C]
      * @param positions float32 [tokens, C], in the table's place
@@ -368,7 +375,7 @@ declare class PixelRows {
 declare class Embedding {
     readonly rows: number;
     readonly weight: Parameter;
-    constructor(scope: Scope, rows: number, width: number);
+    constructor(scope: Scope, rows: number, width: number, name?: string);
     /** indices: int32 [T] -> float32 [T, C] */
     forward(indices: Value): Value;
 }

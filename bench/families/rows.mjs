@@ -119,4 +119,30 @@ export const families = [
     config: { model_type: 'vilt', architectures: ['ViltModel'] },
     gflop: transformer({ tokens: 16 + 145 }) + 2e-9 * 144 * 768 * 3072,
   },
+  {
+    ...{ name: 'CLIP, convolutional', size: "OpenAI's RN50.pt", what: pictures(), outputs: ['image_embeds'], batch: images() },
+    config: { model_type: 'clip', architectures: ['CLIPModel'], projection_dim: 1024, vision_config: { model_type: 'modified_resnet', layers: [3, 4, 6, 3], width: 64, heads: 32, image_size: 224, projection_dim: 1024 }, text_config: { hidden_size: 512, intermediate_size: 2048, num_attention_heads: 8, num_hidden_layers: 12, eos_token_id: 49_407 } },
+  },
+  {
+    ...{ name: 'VL-BERT', size: "VL-BERT's vl-bert-base-e2e.model", what: 'texts of 16 tokens with 36 regions, 32 at once', outputs: ['pooled_output'], batch: () => ({ items: TEXTS, inputs: { text_input_ids: ids(TEXTS, 16), text_visual_embeddings: floats(TEXTS, 16, 768), object_vl_embeddings: floats(TEXTS, 36, 1536) } }) },
+    config: { model_type: 'vl-bert', architectures: ['VisualLinguisticBert'], ...bert, type_vocab_size: 3 },
+    gflop: transformer({ tokens: 16 + 36 + 1 }),
+  },
+  {
+    ...{ name: 'LXMERT', size: 'unc-nlp/lxmert-base-uncased', what: 'texts of 16 tokens with 36 regions, 32 at once', outputs: ['pooled_output'], batch: () => joint({ visual_feats: floats(TEXTS, 36, 2048), visual_pos: floats(TEXTS, 36, 4) }) },
+    config: { model_type: 'lxmert', architectures: ['LxmertModel'] },
+  },
+  {
+    ...{ name: 'BLIP, matching', size: 'Salesforce/blip-itm-base-coco', what: 'texts of 16 tokens with an image of 384 x 384, 4 at once', outputs: ['itm_score'], batch: () => joint({ pixel_values: floats(4, 3, 384, 384) }, 4) },
+    config: { model_type: 'blip', architectures: ['BlipForImageTextRetrieval'], vision_config: { num_hidden_layers: 12 }, text_config: { num_hidden_layers: 12 } },
+  },
+  {
+    ...{ name: 'SigLIP 2, any aspect ratio', size: 'google/siglip2-base-patch16-naflex', what: 'images of 16 x 16 patches, 16 at once', outputs: ['image_embeds'], batch: () => ({ items: IMAGES, inputs: { pixel_values: floats(IMAGES, 256, 768), spatial_shapes: new Tensor('int32', new Int32Array(2 * IMAGES).fill(16), [IMAGES, 2]) } }) },
+    config: { model_type: 'siglip2', architectures: ['Siglip2Model'], vision_config: {}, text_config: {} },
+    gflop: vision({ patch: 16, size: 256, extra: 0 }),
+  },
+  {
+    ...{ name: 'wav2vec 2.0', size: 'facebook/wav2vec2-base-960h', what: 'clips of 5 seconds, 4 at once', outputs: ['last_hidden_state'], batch: () => ({ items: 4, inputs: { input_values: floats(4, 80_000) } }) },
+    config: { model_type: 'wav2vec2', architectures: ['Wav2Vec2Model'] },
+  },
 ]

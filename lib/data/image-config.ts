@@ -21,7 +21,8 @@ export type ResizeRule =
 export interface ImageRules {
   readonly resize?: ResizeRule
   readonly filter: Filter
-  readonly crop?: { readonly height: number; readonly width: number }
+  /** `middle`: where half a pixel is left over, it goes down, or to the even number, as torchvision has it. Default 'down'. */
+  readonly crop?: { readonly height: number; readonly width: number; readonly middle?: 'down' | 'even' }
   /** Pictures of a call are padded to the largest of them, and a mask tells what is picture. */
   readonly pads?: boolean
   /** Pictures are cut into patches, padded to `most`. */
@@ -233,6 +234,61 @@ function readScaling(fields: v.InferOutput<typeof schema>, needed: <T>(field: st
 /** A missing key is valibot's own issue, with a sentence of its own. */
 function expectation({ input, message, path }: v.BaseIssue<unknown>): string {
   return input === undefined && path?.length === 1 ? 'it, since the class gives no default' : message
+}
+
+const INTERPOLATIONS: readonly Filter[] = ['bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming']
+const ofOthers = {
+  mean: v.optional(described(triple(anyNumber), 'a number or three')),
+  std: v.optional(described(triple(positive), 'a positive number or three')),
+  interpolation: v.optional(described(v.picklist([...INTERPOLATIONS, 'random']), `one of ${INTERPOLATIONS.join(', ')}`)),
+}
+const sizes = described(v.union([side, v.tuple([side, side])]), 'a positive integer or two')
+const timmSchema = v.object({
+  ...ofOthers,
+  input_size: described(v.tuple([v.literal(3), side, side]), '[3, height, width]'),
+  crop_pct: v.optional(described(positive, 'a positive number'), 0.875),
+  crop_mode: v.optional(described(v.picklist(['center', 'squash']), "'center' or 'squash'"), 'center'),
+})
+const openClipSchema = v.object({ ...ofOthers, size: v.optional(sizes), resize_mode: v.optional(described(v.picklist(['shortest', 'squash']), "'shortest' or 'squash'"), 'shortest') })
+
+function readOther<S extends v.GenericSchema>(schema: S, value: unknown, file: string, section: string): v.InferOutput<S> {
+  const given = value !== null && typeof value === 'object' ? Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) : value
+  const result = v.safeParse(schema, given)
+  if (result.success) return result.output
+  const [issue] = result.issues
+  const field = [section, v.getDotPath(issue)].filter(Boolean).join('.')
+  throw new CheckpointError(`${file}: ${field} ${issue.input === undefined ? 'is missing' : `is ${show(issue.input)}`}; expected ${issue.message}`, { file, field })
+}
+
+/** A random filter is for training; the libraries then evaluate with 'bicubic'. */
+function filterOf(interpolation: Filter | 'random' | undefined): Filter {
+  return interpolation === undefined || interpolation === 'random' ? 'bicubic' : interpolation
+}
+
+/** The rules of timm's config.json, whose `pretrained_cfg` has them: a resize by the shorter edge, of which crop_pct is kept. @throws CheckpointError */
+export function readTimmRules(config: Readonly<Record<string, unknown>>, file: string): ImageRules {
+  const { input_size, crop_pct, crop_mode, interpolation, mean, std } = readOther(timmSchema, config['pretrained_cfg'], file, 'pretrained_cfg')
+  const [, height, width] = input_size
+  const scaling = { rescale: 1 / 255, mean: three(mean ?? (IMAGENET.image_mean as [number, number, number])), std: three(std ?? (IMAGENET.image_std as [number, number, number])) }
+  const filter = filterOf(interpolation)
+  const scaled = (length: number) => Math.floor(length / crop_pct)
+  const crop = { height, width, middle: 'even' } as const
+  if (crop_mode === 'squash') return { resize: { kind: 'fixed', height: scaled(height), width: scaled(width) }, filter, crop, ...scaling }
+  if (height !== width) throw new UnsupportedError(`${file}: pretrained_cfg.input_size is ${show(input_size)}; only squares are cropped`, { file, field: 'pretrained_cfg.input_size' })
+  return { resize: { kind: 'shortest', shortest: scaled(height) }, filter, crop, ...scaling }
+}
+
+/** The rules of an open_clip_config.json: its preprocess_cfg, and the size of its picture tower. @throws CheckpointError */
+export function readOpenClipRules(config: Readonly<Record<string, unknown>>, file: string): ImageRules {
+  const { size, resize_mode, interpolation, mean, std } = readOther(openClipSchema, config['preprocess_cfg'] ?? {}, file, 'preprocess_cfg')
+  const vision = (config['model_cfg'] as { vision_cfg?: { image_size?: unknown } } | null | undefined)?.vision_cfg
+  const whole = size ?? readOther(v.object({ image_size: v.optional(sizes, 224) }), vision ?? {}, file, 'model_cfg.vision_cfg').image_size
+  const crop = { ...bothSides(whole), middle: 'even' } as const
+  const scaling = { rescale: 1 / 255, mean: three(mean ?? (OPENAI.image_mean as [number, number, number])), std: three(std ?? (OPENAI.image_std as [number, number, number])) }
+  const filter = filterOf(interpolation)
+  if (resize_mode === 'squash') return { resize: { kind: 'fixed', height: crop.height, width: crop.width }, filter, ...scaling }
+  if (crop.height !== crop.width) throw new UnsupportedError(`${file}: pictures of ${crop.height} x ${crop.width} are only squashed, not cropped`, { file, field: 'preprocess_cfg.resize_mode' })
+  return { resize: { kind: 'shortest', shortest: crop.height }, filter, crop, ...scaling }
 }
 
 /** The reference's class: 'CLIPFeatureExtractor', 'CLIPImageProcessorFast' and 'CLIPImageProcessorPil' are all 'CLIPImageProcessor'. */

@@ -229,6 +229,8 @@ export function planOf({ width, height, channels, cmyk, orientation }: Pixels, {
   const upright = turned ? { width: height, height: width } : { width, height }
   const resized = resize ? resizedSize(upright, resize) : upright
   const { width: cropWidth, height: cropHeight } = crop ?? resized
+  // Rounded down, also where the crop is larger than the picture and the rest is zero.
+  const half = (margin: number) => Math.floor(margin / 2) + (crop?.middle === 'even' && Math.abs(margin) % 4 === 3 ? 1 : 0)
   return {
     width,
     height,
@@ -238,9 +240,8 @@ export function planOf({ width, height, channels, cmyk, orientation }: Pixels, {
     resizeWidth: resized.width,
     resizeHeight: resized.height,
     filter,
-    // Rounded down, also where the crop is larger than the picture and the rest is zero.
-    cropLeft: Math.floor((resized.width - cropWidth) / 2),
-    cropTop: Math.floor((resized.height - cropHeight) / 2),
+    cropLeft: half(resized.width - cropWidth),
+    cropTop: half(resized.height - cropHeight),
     cropWidth,
     cropHeight,
   }
@@ -319,5 +320,6 @@ function scale(rgb: Uint8Array, table: Float32Array, result: Float32Array, offse
 }
 
 function fixedSize({ resize, crop }: ImageRules): { readonly height: number; readonly width: number } | undefined {
-  return crop ?? (resize?.kind === 'fixed' ? { height: resize.height, width: resize.width } : undefined)
+  const size = crop ?? (resize?.kind === 'fixed' ? resize : undefined)
+  return size && { height: size.height, width: size.width }
 }

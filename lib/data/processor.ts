@@ -7,7 +7,7 @@ import { type SourceOptions, resolveSource, sourceOptionRules } from '../io/hub.
 import { readJsonObject } from '../io/json.js'
 import { modelFolder } from '../io/modules.js'
 import { type AudioProcessor, type AudioRules, isAudioConfig, makeAudioProcessor, readAudioRules } from './audio-processor.js'
-import { type ImageRules, readImageRules } from './image-config.js'
+import { type ImageRules, readImageRules, readOpenClipRules, readTimmRules } from './image-config.js'
 import { makeProcessor, type Processor } from './image-processor.js'
 import { isFile } from './files.js'
 
@@ -61,11 +61,20 @@ export async function findImageRules(folder: string): Promise<ImageRules | undef
   // Newer checkpoints have all processors in one file.
   const combined = join(folder, 'processor_config.json')
   const section = (await isFile(combined)) ? (await readJsonObject(combined))['image_processor'] : undefined
-  if (section === undefined) return undefined
+  if (section === undefined) return findOtherRules(folder)
   if (section === null || typeof section !== 'object' || Array.isArray(section)) {
     throw new CheckpointError(`${combined}: image_processor is no object`, { file: combined, field: 'image_processor' })
   }
   return readImageRules(section as Record<string, unknown>, combined)
+}
+
+/** Those of open_clip's and timm's folders. */
+async function findOtherRules(folder: string): Promise<ImageRules | undefined> {
+  const openClip = join(folder, 'open_clip_config.json')
+  if (await isFile(openClip)) return readOpenClipRules(await readJsonObject(openClip), openClip)
+  const file = join(folder, 'config.json')
+  const config = (await isFile(file)) ? await readJsonObject(file) : {}
+  return typeof config['architecture'] === 'string' && config['pretrained_cfg'] != null ? readTimmRules(config, file) : undefined
 }
 
 /** The processor's class that the reference library takes for a model. */

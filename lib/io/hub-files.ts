@@ -9,10 +9,10 @@ import { parseModules, SETTINGS_FILES } from './modules.js'
 export type FileGroup = 'config' | 'weights' | 'tokenizer' | 'processor'
 
 const NAMES: Readonly<Record<FileGroup, readonly string[]>> = {
-  config: ['config.json', 'modules.json', ...SETTINGS_FILES, 'config_sentence_transformers.json'],
+  config: ['config.json', 'open_clip_config.json', 'modules.json', ...SETTINGS_FILES, 'config_sentence_transformers.json'],
   weights: [],
   tokenizer: ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'],
-  processor: ['preprocessor_config.json', 'processor_config.json'],
+  processor: ['preprocessor_config.json', 'processor_config.json', 'open_clip_config.json'],
 }
 /** Taken where there is no tokenizer.json, which has all that in it. */
 const OLD_TOKENIZER = ['vocab.json', 'vocab.txt', 'merges.txt', 'added_tokens.json']

@@ -4,6 +4,8 @@
 // Layouts: APPNOTE.TXT 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16 (end records), 4.5.3 (zip64 extra field).
 
 import type { FileHandle } from 'node:fs/promises'
+import { promisify } from 'node:util'
+import { inflateRaw } from 'node:zlib'
 import { CheckpointError } from '../core/errors.js'
 import { readExactly } from './entry.js'
 
@@ -29,20 +31,48 @@ export class ZipArchive {
    * @throws CheckpointError if there is no such member, or it is compressed, encrypted or not where the directory says.
    */
   async locate(name: string): Promise<{ offset: number; size: number }> {
-    const refuse = (why: string): never => {
-      throw new CheckpointError(`${this.file}: zip archive ${why}`, { file: this.file })
-    }
-    const { header, size, stored, method, flags } = this.members.get(name) ?? refuse(`has no member ${name}`)
-    if (flags & 1) refuse(`member ${name} is encrypted`)
-    if (method !== 0 || stored !== size) refuse(`member ${name} is compressed; PyTorch stores its tensors as they are`)
-    const tooLarge = `member ${name} of ${size} bytes does not fit before the directory`
-    if (header + 30 + size > this.directoryOffset) refuse(tooLarge)
+    const { size, stored, method } = this.member(name)
+    if (method !== 0 || stored !== size) this.refuse(`member ${name} is compressed; PyTorch stores its tensors as they are`)
+    return { offset: await this.begin(name), size }
+  }
+
+  /**
+   * A member's bytes, inflated if need be.
+   * @throws CheckpointError if there is no such member, it is encrypted, larger than `most` bytes or not what the directory says.
+   */
+  async read(name: string, most: number): Promise<Buffer> {
+    const { size, stored, method } = this.member(name)
+    if (size > most) this.refuse(`member ${name} has ${size} bytes; at most ${most} are read`)
+    if (method !== 0 && method !== DEFLATED) this.refuse(`member ${name} is compressed by method ${method}; expected stored or deflated`)
+    const bytes = await readExactly(this.handle, this.file, await this.begin(name), stored)
+    if (method === 0) return bytes
+    const whole = await promisify(inflateRaw)(bytes, { maxOutputLength: Math.max(1, size) }).catch(() => this.refuse(`member ${name} cannot be inflated`))
+    if (whole.length !== size) this.refuse(`member ${name} inflates to ${whole.length} bytes; the directory says ${size}`)
+    return whole
+  }
+
+  private refuse(why: string): never {
+    throw new CheckpointError(`${this.file}: zip archive ${why}`, { file: this.file })
+  }
+
+  private member(name: string): Member {
+    const member = this.members.get(name) ?? this.refuse(`has no member ${name}`)
+    if (member.flags & 1) this.refuse(`member ${name} is encrypted`)
+    return member
+  }
+
+  /** Where the bytes of a member begin. */
+  private async begin(name: string): Promise<number> {
+    const refuse = (why: string): never => this.refuse(why)
+    const { header, stored } = this.member(name)
+    const tooLarge = `member ${name} of ${stored} bytes does not fit before the directory`
+    if (header + 30 + stored > this.directoryOffset) refuse(tooLarge)
     // The local header repeats the name and has an extra field of its own (PyTorch pads there), so only it tells where the data starts.
     const local = await readExactly(this.handle, this.file, header, 30)
     if (local.readUInt32LE(0) !== LOCAL) refuse(`member ${name} is not where the directory says`)
     const offset = header + 30 + local.readUInt16LE(26) + local.readUInt16LE(28)
-    if (offset + size > this.directoryOffset) refuse(tooLarge)
-    return { offset, size }
+    if (offset + stored > this.directoryOffset) refuse(tooLarge)
+    return offset
   }
 }
 
@@ -56,6 +86,7 @@ interface Member {
   header: number
 }
 
+const DEFLATED = 8
 const LOCAL = 0x04034b50
 const CENTRAL = 0x02014b50
 const END = 0x06054b50

@@ -12,12 +12,12 @@ import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from '.
 import { projectedImages, projectedTexts } from './projected.js'
 
 const factor = (otherwise: number) => {
-  const expected = 'a number above 0, at most 64'
-  return v.nullish(v.pipe(v.number(expected), v.gtValue(0, expected), v.maxValue(64, expected)), otherwise)
+  const expected = 'a number above 0, at most 16'
+  return v.nullish(v.pipe(v.number(expected), v.gtValue(0, expected), v.maxValue(16, expected)), otherwise)
 }
 const stages = (least: number, most: number, otherwise: number[]) => {
   const expected = `integers from ${least} to ${most}, one for each stage`
-  return v.nullish(v.pipe(v.array(integer(least, most), expected), v.minLength(1, expected), v.maxLength(64, expected)), otherwise)
+  return v.nullish(v.pipe(v.array(integer(least, most), expected), v.minLength(1, expected), v.maxLength(16, expected)), otherwise)
 }
 
 const visionSchema = v.object({
@@ -31,7 +31,7 @@ const visionSchema = v.object({
   out_channels: stages(1, 65536, [16, 24, 40, 80, 112, 192, 320]),
   depthwise_padding: v.nullish(v.array(integer(0, 10_000), 'numbers of blocks'), []),
   strides: stages(1, 2, [1, 2, 2, 2, 1, 2, 1]),
-  num_block_repeats: stages(1, 1000, [1, 2, 2, 3, 3, 4, 1]),
+  num_block_repeats: stages(1, 100, [1, 2, 2, 3, 3, 4, 1]),
   expand_ratios: stages(1, 64, [1, 6, 6, 6, 6, 6, 6]),
   squeeze_expansion_ratio: factor(0.25),
   hidden_act: activation('swish'),

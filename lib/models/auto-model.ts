@@ -11,14 +11,16 @@ import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
-import { isAbsent, readJsonObject } from '../io/json.js'
+import { ifThere, isAbsent, readJsonObject } from '../io/json.js'
 import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
 import { configFromOpenAI, hasOpenAINames, withHuggingFaceNames } from './clip-openai.js'
 import type { Config, ConfigFile } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
+import { hasOpenClipNames, openClipConfig } from './open-clip.js'
 import { buildArchitecture } from './registry.js'
+import { hasTimmNames, timmConfig } from './timm-vit.js'
 import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
@@ -120,11 +122,29 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     throw given instanceof Error ? given : error
   })
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
+  const made = named ? undefined : await madeConfig(folder, file, json, checkpoint)
+  if (made) return made
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
     return { config: { json: Object.freeze(json), file }, checkpoint }
   }
   return { config: { json: Object.freeze(configFromOpenAI(checkpoint, json)), file }, checkpoint: withHuggingFaceNames(checkpoint) }
+}
+
+/** Of open_clip's and timm's folders, whose files say what they are in other words. */
+async function madeConfig(folder: string, file: string, json: Config, checkpoint: Checkpoint): Promise<{ config: ConfigFile; checkpoint: Checkpoint } | undefined> {
+  if (typeof json['architecture'] === 'string' && hasTimmNames(checkpoint)) {
+    return { config: { json: Object.freeze({ ...json, model_type: 'timm_vit', timm: timmConfig(checkpoint, json, file) }), file }, checkpoint }
+  }
+  const openClip = join(folder, 'open_clip_config.json')
+  const described = hasOpenClipNames(checkpoint) ? await ifThere(openClip) : undefined
+  if (!described) return undefined
+  const made = openClipConfig(checkpoint, described, openClip)
+  // A convolutional tower has OpenAI's names.
+  if (!Array.isArray((made['vision_cfg'] as Config | undefined)?.['layers'])) return { config: { json: Object.freeze(made), file: openClip }, checkpoint }
+  const { heads } = (made['text_cfg'] ?? {}) as { heads?: unknown }
+  const fields = { quick_gelu: made['quick_gelu'] === true, ...(typeof heads === 'number' && { transformer_heads: heads }) }
+  return { config: { json: Object.freeze(configFromOpenAI(checkpoint, fields)), file: openClip }, checkpoint: withHuggingFaceNames(checkpoint) }
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {

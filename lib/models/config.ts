@@ -20,7 +20,7 @@ export interface ConfigFile {
  */
 export function readConfig<S extends v.GenericSchema>(schema: S, { json, file }: ConfigFile, section?: string): v.InferOutput<S> {
   const value = section === undefined ? json : json[section]
-  if (value === null || typeof value !== 'object') {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) {
     const came = value === undefined ? 'is missing' : `is ${show(value)}`
     throw new CheckpointError(`${file}: ${section ?? 'the content'} ${came}; expected an object`, { file, field: section })
   }

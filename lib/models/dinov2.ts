@@ -1,13 +1,13 @@
 // DINOv2 (Oquab et al., arXiv:2304.07193), with register tokens or not (Darcet et al., arXiv:2309.16588): a pre-norm vision transformer
-// with LayerScale; its positions are interpolated to the size of the pictures. Dinov2Model, Dinov2WithRegistersModel, and the backbone
-// of their classifiers.
+// with LayerScale; its positions are interpolated to the size of the pictures. Dinov2Model, Dinov2WithRegistersModel, and their classifiers, which
+// read the class token beside the mean of the patches.
 
 import * as v from 'valibot'
 import type { Value } from '../core/value.js'
 import { parameter, type Parameter } from '../core/value.js'
-import { GridPositions, hiddenStates, LayerNorm, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { pickToken, prependRows } from '../ops/index.js'
-import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, threeChannels, width } from './config.js'
+import { GridPositions, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, sideBySide, TransformerBlock } from '../nn/index.js'
+import { pickToken, pool, prependRows } from '../ops/index.js'
+import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 
 const schema = v.object({
@@ -23,6 +23,7 @@ const schema = v.object({
   qkv_bias: flag(true),
   use_swiglu_ffn: flag(false),
   num_register_tokens: v.nullish(integer(0, 1000)),
+  ...labels,
 })
 type Dinov2Config = v.InferOutput<typeof schema>
 
@@ -34,7 +35,7 @@ function hiddenWidth({ hidden_size, mlp_ratio, use_swiglu_ffn }: Dinov2Config): 
 
 class Dinov2 implements ImageTower {
   readonly prefix = ''
-  readonly absent = {}
+  readonly absent: Record<string, string> = {}
   readonly anySize = true
   readonly imageSize
   private readonly prefixRows: number
@@ -50,6 +51,7 @@ class Dinov2 implements ImageTower {
     config: Dinov2Config,
     private readonly patch: number,
     registers: number,
+    private readonly classifier: Linear | undefined,
   ) {
     const { hidden_size: width, image_size: size, layer_norm_eps: eps } = config
     this.imageSize = size
@@ -99,7 +101,15 @@ class Dinov2 implements ImageTower {
     const states = hiddenStates(this.layers, tokens, { length })
     const last = this.layernorm.forward(states.at(-1)!, { dtype: 'float32' })
     const classToken = pickToken(last, { which: 'first', length })
-    return { outputs: { last_hidden_state: last, pooler_output: classToken }, hiddenStates: states, embedding: classToken }
+    const logits = () => {
+      const patchMean = pool(last, { mode: 'mean', skip: this.prefixRows, length, dtype: 'float32' })
+      return this.classifier!.forward(sideBySide([classToken, patchMean]), { dtype: 'float32' })
+    }
+    return {
+      outputs: { last_hidden_state: last, pooler_output: classToken, ...(this.classifier && { logits: logits() }) },
+      hiddenStates: states,
+      embedding: classToken,
+    }
   }
 
   private grid({ height, width }: { height: number; width: number }): { height: number; width: number } {
@@ -114,5 +124,10 @@ export function buildDinov2(file: ConfigFile, scope: Scope, architecture: string
   const patch = squarePatch(file.file, config.patch_size, config.image_size)
   const withRegisters = file.json['model_type'] === 'dinov2_with_registers' || architecture.startsWith('Dinov2WithRegisters')
   const backbone = scope.firstWith('embeddings.cls_token', ['', 'dinov2', 'dinov2_with_registers'])
-  return { images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : 0) }
+  const names = labelNames(file, config)
+  const classifier = architecture.endsWith('ForImageClassification') ? new Linear(scope.at('classifier'), 2 * config.hidden_size, names.length) : undefined
+  return {
+    images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : 0, classifier),
+    ...(classifier && { labels: names }),
+  }
 }

@@ -16,11 +16,13 @@ import type { Architecture } from './encoder.js'
 import { buildModernBert } from './modern-bert.js'
 import { buildLxmert } from './lxmert.js'
 import { buildMpnet } from './mpnet.js'
+import { buildOpenClip } from './open-clip.js'
 import { buildQwen3 } from './qwen3.js'
 import { buildResNet } from './resnet.js'
 import { buildSiglip } from './siglip.js'
 import { buildSiglip2 } from './siglip2.js'
 import { buildUniter } from './uniter.js'
+import { buildTimmViT } from './timm-vit.js'
 import { buildVilt } from './vilt.js'
 import { buildVisualBert } from './visual-bert.js'
 import { buildVlBert } from './vl-bert.js'
@@ -64,6 +66,10 @@ const entries: Readonly<Record<string, Entry>> = {
   visual_bert: { build: buildVisualBert, classes: 'VisualBert', usual: 'VisualBertModel' },
   wav2vec2: { build: buildWav2Vec2, classes: 'Wav2Vec2', usual: 'Wav2Vec2Model' },
   dinov3_vit: { build: buildDinov3, classes: 'DINOv3ViT', usual: 'DINOv3ViTModel' },
+  /** Made of open_clip_config.json; see auto-model.ts. */
+  open_clip: { build: buildOpenClip, classes: 'OpenClip', usual: 'OpenClip' },
+  /** Made of timm's config.json and names; see auto-model.ts. */
+  timm_vit: { build: buildTimmViT, classes: 'TimmWrapper', usual: 'TimmWrapperModel' },
   vit: { build: buildViT, classes: 'ViT', usual: 'ViTModel' },
   resnet: { build: buildResNet, classes: 'ResNet', usual: 'ResNetModel' },
   bert: { build: buildBert, classes: 'Bert', usual: 'BertModel' },

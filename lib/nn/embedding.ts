@@ -11,8 +11,9 @@ export class Embedding {
     scope: Scope,
     readonly rows: number,
     width: number,
+    name = 'weight',
   ) {
-    this.weight = scope.parameter('weight', [rows, width], { dtype: scope.computeType })
+    this.weight = scope.parameter(name, [rows, width], { dtype: scope.computeType })
   }
 
   /** indices: int32 [T] -> float32 [T, C] */

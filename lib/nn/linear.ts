@@ -30,6 +30,8 @@ export interface LinearParameters {
   part?: { begin: number; rows: number } | undefined
   /** Checkpoint names below the scope; default 'weight' and 'bias'. */
   names?: { weight: string; bias: string } | undefined
+  /** The weight is stored as [in, out]. */
+  transposed?: boolean | undefined
   /** Full name of a vector [out] that every output is multiplied by: LayerScale (Touvron et al., arXiv:2103.17239), folded. */
   outputScale?: string | undefined
 }
@@ -39,11 +41,12 @@ export class Linear {
   readonly bias?: Parameter
 
   constructor(scope: Scope, inputs: number, outputs: number, options: LinearParameters = {}) {
-    const { part, names = { weight: 'weight', bias: 'bias' }, dtype = scope.computeType, outputScale } = options
+    const { part, names = { weight: 'weight', bias: 'bias' }, dtype = scope.computeType, outputScale, transposed } = options
     const view = (...more: number[]) => part && { view: { shape: [part.rows, ...more], begin: part.begin } }
+    const stored = transposed ? { view: { shape: [inputs, outputs], order: [1, 0] } } : view(inputs)
     const factors = outputScale === undefined ? undefined : { name: outputScale, shape: [outputs] }
     this.weight = scope.parameter(names.weight, [outputs, inputs], {
-      ...{ role: 'linear', dtype, ...view(inputs) },
+      ...{ role: 'linear', dtype, ...stored },
       ...(factors && { rowScale: { from: [factors], compute: ([scale]) => scale! } }),
     })
     if (options.bias === false) return

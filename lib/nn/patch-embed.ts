@@ -21,6 +21,8 @@ export interface PatchEmbedOptions {
   tokens: number
   /** Checkpoint names below the scope; a part without a name does not exist. */
   names: { weight: string; bias?: string; classToken?: string; positions?: string }
+  /** The stored table has `of` rows, of which these begin at `begin`: those before are for tokens that are put there otherwise. */
+  positionRows?: { begin: number; of: number }
 }
 
 export class PatchEmbed {
@@ -30,12 +32,12 @@ export class PatchEmbed {
   readonly positions: Parameter | undefined
   readonly patch: number
 
-  constructor(scope: Scope, { width, patch, tokens, names }: PatchEmbedOptions) {
+  constructor(scope: Scope, { width, patch, tokens, names, positionRows }: PatchEmbedOptions) {
     this.patch = patch
     this.weight = scope.parameter(names.weight, [width, 3 * patch * patch], { role: 'linear' })
     this.bias = names.bias === undefined ? undefined : scope.parameter(names.bias, [width])
     this.classToken = names.classToken === undefined ? undefined : scope.parameter(names.classToken, [width])
-    this.positions = names.positions === undefined ? undefined : scope.parameter(names.positions, [tokens, width])
+    this.positions = names.positions === undefined ? undefined : scope.parameter(names.positions, [tokens, width], positionRows && { view: { shape: [positionRows.of, width], begin: positionRows.begin } })
   }
 
   /**

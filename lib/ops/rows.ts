@@ -99,7 +99,7 @@ export function pickToken(x: Value, options: SequenceOptions & { which: 'first' 
 export const poolOp = defineOp({
   name: 'pool',
   inputs: ['x', 'cuSeqlens?'],
-  attributes: { mode: attribute.oneOf(['mean', 'max', 'mean_sqrt_len']), length: attribute.integer(0, 0), dtype: attribute.outputType() },
+  attributes: { mode: attribute.oneOf(['mean', 'max', 'mean_sqrt_len']), skip: attribute.integer(0, 0), length: attribute.integer(0, 0), dtype: attribute.outputType() },
   infer({ x, cuSeqlens }, { length, dtype }, check) {
     check.float('x')
     check.rank('x', 2, '[T, C]')
@@ -109,12 +109,13 @@ export const poolOp = defineOp({
 })
 
 /**
- * Mean, maximum, or sum/√length of each sequence's tokens, [S, C]; zeros for an empty one.
+ * Mean, maximum, or sum/√length of each sequence's tokens, [S, C]; zeros where there is none.
  *
  * @param x float [T, C]
+ * @param options.skip tokens at the front of each sequence that are left out, a class token say
  * @throws ShapeError, DTypeError, ArgumentError
  */
-export function pool(x: Value, options: SequenceOptions & { mode: 'mean' | 'max' | 'mean_sqrt_len' }): Value {
+export function pool(x: Value, options: SequenceOptions & { mode: 'mean' | 'max' | 'mean_sqrt_len'; skip?: number | undefined }): Value {
   const { cuSeqlens, ...attributes } = options
   return poolOp.one(pool, { x, cuSeqlens }, attributes)
 }

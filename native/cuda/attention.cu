@@ -2,51 +2,30 @@
 // FlashAttention-2 (Dao, 2023): a block takes some queries of one sequence and head and goes through the tiles of keys that they see, in order. Tiles are
 // counted from the sequence's first key; those before a window or behind it are left out.
 //
-// Tensor cores (q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
+// Tensor cores (attention_mma_kernel; q, k, v all bf16 or all f16, heads of up to 128): four warps of 16 queries; 64 keys and values at a time in a ring of two stages, filled by
 // cp.async while the other is used; scores, softmax and the products' a operand stay in registers. Heads are padded with zeros to 32, 64, 80, 96 or 128.
 // Otherwise: float32 arithmetic on the ordinary cores, a lane to a key for the scores and to a column for the sums.
 //
+// Sequences whose keys and values fit into shared memory are attention_resident.cu's, which says which.
+//
 // A query's result depends on its own sequence and place only. Blocks find their sequence by searching the cumulative lengths: sequence s owns the tiles from
 // begin(s) / TileQueries + s on, which is enough for it, and those it does not need do nothing.
-#include "cuda/kernels.cuh"
-#include "cuda/rows.cuh"
-#include "cuda/tile.cuh"
+#include "cuda/attention.cuh"
 
 namespace chiasma::cuda {
 
 namespace {
 
-constexpr float log2e = 1.4426950408889634f;
-
 // --- Which queries and keys a block has ---
-
-// As span_of, with faults from `first_fault` on.
-__device__ __forceinline__ Span checked_span(const Sequences& sequences, int64_t s, const FaultSlot& slot, int64_t first_fault, bool report) {
-  if (!sequences.cumulative) return {s * sequences.length, sequences.length};
-  const int64_t begin = sequences.cumulative[s], end = sequences.cumulative[s + 1];
-  const bool wrong_start = sequences.cumulative[0] != 0;
-  if (!wrong_start && begin >= 0 && end >= begin && end <= sequences.rows) return {begin, end - begin};
-  if (report) report_fault(slot, first_fault + (wrong_start ? 0 : s + 1), wrong_start ? sequences.cumulative[0] : static_cast<int32_t>(end));
-  return {0, 0};
-}
 
 __device__ __forceinline__ int64_t begin_of(const Sequences& sequences, int64_t s) {
   return sequences.cumulative ? sequences.cumulative[s] : s * sequences.length;
 }
 
-// A block's work. count 0: none.
-struct Work {
-  int64_t query_row, key_row;  // of q and k: this block's first query, its sequence's first key
-  int first, count;            // the queries, counted in the sequence
-  int queries, keys;           // of the sequence
-  int head, kv_head;
-  bool only_zeros;             // the rows belong to no sequence
-};
-
 template <int TileQueries>
-__device__ __forceinline__ Work work_of_block(const Attention& a) {
+__device__ __forceinline__ AttentionWork work_of_block(const Attention& a, const Resident& others) {
   const int64_t tile = static_cast<int64_t>(blockIdx.x) / a.heads;
-  Work work{};
+  AttentionWork work{};
   work.head = static_cast<int>(blockIdx.x % a.heads);
   work.kv_head = work.head / static_cast<int>(a.heads / a.kv_heads);
   // The last sequence whose first tile is not behind this one; number `count` stands for the rows behind all sequences.
@@ -59,22 +38,17 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
       high = middle - 1;
     }
   }
-  const bool report = work.head == 0 && threadIdx.x == 0;
-  Span queries, keys{0, 0};
+  Sequence sequence{{0, 0}, {0, 0}};
   if (low == a.queries.count) {
     int64_t end = begin_of(a.queries, low);
     if (end < 0) end = 0;
-    queries = {end, a.queries.rows > end ? a.queries.rows - end : 0};
+    sequence.queries = {end, a.queries.rows > end ? a.queries.rows - end : 0};
     work.only_zeros = true;
   } else {
-    queries = checked_span(a.queries, low, a.slot, 0, report);
-    keys = checked_span(a.keys, low, a.slot, attention_keys, report);
-    const int64_t longest = queries.length > keys.length ? queries.length : keys.length;
-    if (a.bias && longest > a.longest) {
-      if (report) report_fault(a.slot, attention_bias + low, static_cast<int32_t>(longest));
-      queries.length = 0;
-    }
+    sequence = checked_sequence(a, low, work.head == 0 && threadIdx.x == 0);
+    if (others.has(sequence.keys.length)) return work;
   }
+  const auto& [queries, keys] = sequence;
   const int64_t first = (tile - begin_of(a.queries, low) / TileQueries - low) * TileQueries;
   const int64_t left = first < 0 ? 0 : queries.length - first;
   work.query_row = queries.begin + first;
@@ -85,23 +59,6 @@ __device__ __forceinline__ Work work_of_block(const Attention& a) {
   work.keys = static_cast<int>(keys.length);
   return work;
 }
-
-// Keys that a query sees: [begin, end), begin <= end. Neither decreases from query to query.
-struct Visible {
-  int begin, end;
-  __device__ __forceinline__ bool none() const { return begin == end; }
-  __device__ __forceinline__ bool has(int key) const { return static_cast<uint32_t>(key - begin) < static_cast<uint32_t>(end - begin); }
-};
-__device__ __forceinline__ Visible visible_keys(const Attention& a, const Work& work, int query) {
-  const int64_t place = static_cast<int64_t>(query) + work.keys - work.queries;  // the key that stands where the query does
-  const int64_t begin = a.window < 0 || place < a.window ? 0 : place - a.window;
-  const int64_t after = a.causal ? 0 : a.window < 0 || a.window > work.keys ? work.keys + work.queries : a.window;
-  const int64_t end = place + after + 1 < 0 ? 0 : place + after + 1;
-  return {static_cast<int>(begin < work.keys ? begin : work.keys), static_cast<int>(end < work.keys ? end : work.keys)};
-}
-
-// 1 / sum, or 0 for a query that saw nothing.
-__device__ __forceinline__ float inverse_sum(float sum, const Visible& visible) { return visible.none() ? 0.0f : 1.0f / sum; }
 
 __device__ __forceinline__ float load_number(const Rows& rows, int64_t at) {
   switch (rows.type) {
@@ -114,70 +71,25 @@ __device__ __forceinline__ float load_number(const Rows& rows, int64_t at) {
   }
 }
 
-__device__ __forceinline__ void store_number(const Rows& rows, int64_t at, float x) {
-  switch (rows.type) {
-    case DType::bfloat16:
-      static_cast<bf16*>(rows.data)[at] = round_to<bf16>(x);
-      break;
-    case DType::float16:
-      static_cast<f16*>(rows.data)[at] = round_to<f16>(x);
-      break;
-    default:
-      static_cast<float*>(rows.data)[at] = x;
-  }
-}
-
 // --- Tensor cores ---
 
 constexpr int warps = 4;
 constexpr int threads = warps * warp_size;
 constexpr int tile_queries = warps * 16;
 constexpr int tile_keys = 64;
-constexpr int max_mma_head_size = 128;
-
-// Into a tile of 64 rows: rows [row, row + count) of one head, by pieces of `Bytes`, which divides every address; zeros elsewhere.
-template <class T, int HeadSize, int Bytes>
-__device__ __forceinline__ void start_rows_by(uint8_t* tile, const Rows& from, int64_t row, int count, int head, int head_size) {
-  using Layout = Tile<HeadSize * 2 / unit_bytes>;
-  constexpr int pieces = HeadSize * 2 / Bytes;
-  const uint8_t* const data = static_cast<const uint8_t*>(from.data) + (row * from.stride + static_cast<int64_t>(head) * head_size) * 2;
-  for (int at = static_cast<int>(threadIdx.x); at < 64 * pieces; at += threads) {
-    const int tile_row = at / pieces, byte = at % pieces * Bytes;
-    const bool inside = tile_row < count && byte < head_size * 2;
-    const uint8_t* const source = inside ? data + tile_row * from.stride * 2 + byte : static_cast<const uint8_t*>(from.data);
-    uint8_t* const to = tile + Layout::offset(tile_row, byte / unit_bytes) + byte % unit_bytes;
-    if constexpr (Bytes == 2) {
-      *reinterpret_cast<T*>(to) = inside ? *reinterpret_cast<const T*>(source) : T{};
-    } else {
-      const int left = head_size * 2 - byte;
-      ptx::cp_async<Bytes>(ptx::shared_address(to), source, !inside ? 0 : left < Bytes ? left : Bytes);
-    }
-  }
-}
 
 template <class T, int HeadSize>
-__device__ __forceinline__ void start_rows(uint8_t* tile, const Rows& from, int64_t row, int count, int head, int head_size, int bytes) {
+__device__ __forceinline__ void start_rows(uint8_t* tile, int rows, const Rows& from, int64_t row, int count, int head, int head_size, int bytes, int thread, int threads) {
   switch (bytes) {
     case 16:
-      return start_rows_by<T, HeadSize, 16>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 16>(tile, rows, from, row, count, head, head_size, thread, threads);
     case 8:
-      return start_rows_by<T, HeadSize, 8>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 8>(tile, rows, from, row, count, head, head_size, thread, threads);
     case 4:
-      return start_rows_by<T, HeadSize, 4>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 4>(tile, rows, from, row, count, head, head_size, thread, threads);
     default:
-      return start_rows_by<T, HeadSize, 2>(tile, from, row, count, head, head_size);
+      return start_rows_by<T, HeadSize, 2>(tile, rows, from, row, count, head, head_size, thread, threads);
   }
-}
-
-template <class T>
-constexpr ptx::Product product_of = ptx::Product::bf16;
-template <>
-constexpr ptx::Product product_of<f16> = ptx::Product::f16;
-
-// Bits 15 and 31 of what this gives are set if the pair's low and high number are infinite or NaN: their exponent is all ones, and overflows.
-template <class T>
-__device__ __forceinline__ uint32_t not_finite(uint32_t pair) {
-  return std::is_same_v<T, f16> ? (pair & 0x7c007c00u) + 0x04000400u : (pair & 0x7f807f80u) + 0x00800080u;
 }
 
 // Whether the warp has a value that is infinite or NaN.
@@ -211,20 +123,14 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
   }
 }
 
-// How operands may be read and written: bytes that divide every address.
-struct Access {
-  int q, k, v;
-  bool out_vectors;  // out is of q's type, and its heads lie at multiples of 16 bytes
-};
-
 template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Access access) {
+__global__ void __launch_bounds__(threads, 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
-  constexpr int chunk = columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time
+  constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
   constexpr bool keeps_queries = HeadSize <= 64;  // in registers; else they are loaded for each tile of keys
   constexpr int tile_bytes = 64 * HeadSize * 2;
   constexpr ptx::Product product = product_of<T>;
@@ -232,7 +138,7 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
   const int g = lane / 4, t = lane % 4;
   const int head_size = static_cast<int>(a.head_size);
-  const Work work = work_of_block<tile_queries>(a);
+  const AttentionWork work = work_of_block<tile_queries>(a, others);
   if (work.count == 0) return;
   if (work.only_zeros) {
     for (int at = static_cast<int>(threadIdx.x); at < work.count * head_size; at += threads) {
@@ -249,12 +155,12 @@ __global__ void __launch_bounds__(threads) attention_mma_kernel(Attention a, Acc
       const int64_t row = work.key_row + key_tile * tile_keys;
       const int left = work.keys - key_tile * tile_keys;
       const int count = left < tile_keys ? left : tile_keys;
-      start_rows<T, HeadSize>(stage, a.k, row, count, work.kv_head, head_size, access.k);
-      start_rows<T, HeadSize>(stage + tile_bytes, a.v, row, count, work.kv_head, head_size, access.v);
+      start_rows<T, HeadSize>(stage, tile_keys, a.k, row, count, work.kv_head, head_size, access.k, static_cast<int>(threadIdx.x), threads);
+      start_rows<T, HeadSize>(stage + tile_bytes, tile_keys, a.v, row, count, work.kv_head, head_size, access.v, static_cast<int>(threadIdx.x), threads);
     }
     ptx::cp_async_commit();
   };
-  start_rows<T, HeadSize>(shared, a.q, work.query_row, work.count, work.head, head_size, access.q);
+  start_rows<T, HeadSize>(shared, tile_queries, a.q, work.query_row, work.count, work.head, head_size, access.q, static_cast<int>(threadIdx.x), threads);
   start_stage(first_tile);
 
   // This lane's two queries are rows g and g + 8 of its warp's.
@@ -415,14 +321,14 @@ constexpr int float_shared_bytes(int head_size) { return (float_queries * head_s
 
 // `Parts` · 32 columns at least.
 template <int Parts>
-__global__ void __launch_bounds__(threads) attention_float_kernel(Attention a) {
+__global__ void __launch_bounds__(threads, 1) attention_float_kernel(Attention a) {
   SMEM_DYN(shared, float);
   const int head_size = static_cast<int>(a.head_size);
   float* const q_tile = shared;                                    // [float_queries, head_size]
   float* const k_tile = q_tile + float_queries * head_size;        // [float_keys, head_size + 1]: lanes read down a column
   float* const v_tile = k_tile + float_keys * (head_size + 1);     // [float_keys, head_size]
   const int lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_size;
-  const Work work = work_of_block<float_queries>(a);
+  const AttentionWork work = work_of_block<float_queries>(a, Resident{});
   if (work.count == 0) return;
   const int64_t column = static_cast<int64_t>(work.head) * head_size, kv_column = static_cast<int64_t>(work.kv_head) * head_size;
 
@@ -503,28 +409,20 @@ bool grid_of(const Attention& a, dim3* grid) {
   return blocks <= 0x7fffffff;
 }
 
-// The largest of 16, 8, 4 and 2 bytes that divides the addresses of all heads.
-int access_of(const Rows& rows, int64_t head_size) {
-  const uint64_t all = reinterpret_cast<uintptr_t>(rows.data) | static_cast<uint64_t>(rows.stride) * 2 | static_cast<uint64_t>(head_size) * 2;
-  return all % 16 == 0 ? 16 : all % 8 == 0 ? 8 : all % 4 == 0 ? 4 : 2;
-}
-
 template <class T, int HeadSize>
-cudaError_t launch_mma(const Attention& a, cudaStream_t stream) {
+cudaError_t launch_mma(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
   dim3 grid;
   if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  const Access access = {access_of(a.q, a.head_size), access_of(a.k, a.head_size), access_of(a.v, a.head_size),
-                         a.out.type == a.q.type && access_of(a.out, a.head_size) == 16};
-  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access);
+  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
 }
 
 template <class T>
-cudaError_t launch_mma_padded(const Attention& a, cudaStream_t stream) {
-  if (a.head_size <= 32) return launch_mma<T, 32>(a, stream);
-  if (a.head_size <= 64) return launch_mma<T, 64>(a, stream);
-  if (a.head_size <= 80) return launch_mma<T, 80>(a, stream);
-  if (a.head_size <= 96) return launch_mma<T, 96>(a, stream);
-  return launch_mma<T, 128>(a, stream);
+cudaError_t launch_mma_padded(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
+  if (a.head_size <= 32) return launch_mma<T, 32>(a, access, others, stream);
+  if (a.head_size <= 64) return launch_mma<T, 64>(a, access, others, stream);
+  if (a.head_size <= 80) return launch_mma<T, 80>(a, access, others, stream);
+  if (a.head_size <= 96) return launch_mma<T, 96>(a, access, others, stream);
+  return launch_mma<T, 128>(a, access, others, stream);
 }
 
 template <int Parts>
@@ -534,15 +432,37 @@ cudaError_t launch_float(const Attention& a, cudaStream_t stream) {
   return LAUNCH((attention_float_kernel<Parts>), grid, threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
 }
 
+cudaError_t launch_ring(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
+  return a.q.type == DType::bfloat16 ? launch_mma_padded<bf16>(a, access, others, stream) : launch_mma_padded<f16>(a, access, others, stream);
+}
+
+bool on_tensor_cores(const Attention& a) {
+  return a.q.type != DType::float32 && a.q.type == a.k.type && a.q.type == a.v.type && a.head_size <= max_mma_head_size;
+}
+
+Access access_of(const Attention& a) {
+  return {access_of(a.q, a.head_size), access_of(a.k, a.head_size), access_of(a.v, a.head_size), a.out.type == a.q.type && access_of(a.out, a.head_size) == 16};
+}
+
+// Whether none of the rows of out is left to the ring.
+bool takes_all(const Resident& residents, const Attention& a) {
+  return !a.queries.cumulative && !a.keys.cumulative && residents.has(a.keys.length) && a.queries.rows == a.queries.count * a.queries.length;
+}
+
 }  // namespace
+
+cudaError_t launch_attention_ring(const Attention& a, cudaStream_t stream) {
+  return on_tensor_cores(a) && a.queries.rows > 0 ? launch_ring(a, access_of(a), Resident{}, stream) : cudaErrorInvalidValue;
+}
 
 cudaError_t launch_attention(const Attention& a, cudaStream_t stream) {
   if (a.queries.rows == 0 || a.head_size < 1) return cudaSuccess;
   if (a.head_size > max_head_size) return cudaErrorInvalidValue;
-  const bool same = a.q.type == a.k.type && a.q.type == a.v.type;
-  if (same && a.head_size <= max_mma_head_size) {
-    if (a.q.type == DType::bfloat16) return launch_mma_padded<bf16>(a, stream);
-    if (a.q.type == DType::float16) return launch_mma_padded<f16>(a, stream);
+  if (on_tensor_cores(a)) {
+    const Access access = access_of(a);
+    const Resident residents = residents_of(a, access);
+    const cudaError_t error = residents.keys >= 0 ? launch_attention_resident(a, residents, stream) : cudaSuccess;
+    return error != cudaSuccess || takes_all(residents, a) ? error : launch_ring(a, access, residents, stream);
   }
   if (a.head_size <= 32) return launch_float<1>(a, stream);
   if (a.head_size <= 64) return launch_float<2>(a, stream);

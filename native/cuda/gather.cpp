@@ -1,6 +1,5 @@
 // gather, scatter, pickToken, repeatRows, prependRows: rows [T, C] to other places. Indices and lengths are on the device, so that wrong ones are found by the kernels.
-#include <algorithm>
-
+#include "core/op_specs.h"
 #include "cuda/kernels.h"
 
 namespace chiasma::cuda {
@@ -10,6 +9,7 @@ namespace {
 using core::DType;
 using core::ErrorCode;
 using core::Operands;
+using core::PrefixSpec;
 using core::TensorView;
 
 std::string index_text(const std::string& op, int64_t position, int32_t value) {
@@ -120,54 +120,24 @@ class PickTokenKernel final : public CudaKernel {
 
 class PrefixKernel final : public CudaKernel {
  public:
-  PrefixKernel(const core::KernelSpec& spec, CudaDevice& device, bool alone) : CudaKernel(device, spec), alone_(alone) {
-    const Operands operands = alone ? Operands(spec, {"table", "like", "cuSeqlens?"}) : Operands(spec, {"prefix", "x"});
-    for (const size_t i : {0, 1}) {
-      operands.floats(i);
-      operands.rank(i, 2, i == 0 ? "[L, C]" : "[T, C]");
-    }
-    const auto& table = operands.input(0).shape;
-    const auto& x = operands.input(1).shape;
-    if (alone) {
-      length_ = core::check_sequences(operands, spec, 2, 1);
-    } else {
-      length_ = spec.attributes.integer("length");
-      if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
-    }
-    if (!alone && table[1] != x[1]) operands.refuse_shape(0, "[P, " + std::to_string(x[1]) + "]");
-    const int64_t sequences = count(operands.input(1), alone ? operands.input(2) : TensorView());
-    each_ = !alone && spec.attributes.boolean("each", false);
-    if (each_ && sequences > 0 && table[0] % sequences != 0) operands.refuse_shape(0, "as many rows for each of " + std::to_string(sequences) + " sequences");
-    head_ = each_ ? table[0] / std::max<int64_t>(sequences, 1) : table[0];
-    operands.result({sequences * (head_ + (alone ? 0 : length_)), table[1]});
-    if (alone) spec.attributes.expect_only({"length", "dtype"});
-    if (!alone) spec.attributes.expect_only({"length", "each", "dtype"});
-  }
+  PrefixKernel(const core::KernelSpec& spec, CudaDevice& device) : CudaKernel(device, spec), spec_(spec) {}
 
   void run(const core::KernelArguments& arguments) override {
-    const TensorView& table = arguments.inputs[0];
-    const TensorView& x = arguments.inputs[1];
     const TensorView& out = arguments.outputs[0];
-    const int64_t head = head_, tail = alone_ ? 0 : length_;
-    core::check_run(out.rows() == count(x, alone_ ? arguments.inputs[2] : TensorView()) * (head + tail), op(), "the sequences and the output have different counts");
-    core::check_run(table.rows() == (each_ ? out.rows() / std::max<int64_t>(head + tail, 1) : 1) * head, op(), "the prefix and the sequences have different counts");
+    spec_.check_run(arguments);
     if (out.rows() == 0) return;
-    launch(library().prefix, {rows_of(table), rows_of(x), rows_of(out), head, tail, out.rows(), out.columns(), each_}, arguments);
+    launch(library().prefix,
+           {rows_of(arguments.inputs[PrefixSpec::table]), rows_of(arguments.inputs[PrefixSpec::x]), rows_of(out), spec_.head, spec_.tail, out.rows(), out.columns(), spec_.each}, arguments);
   }
 
  private:
-  int64_t count(const TensorView& x, const TensorView& cumulative) const { return core::sequence_count(cumulative, length_, x.rows()); }
-
-  bool alone_;
-  bool each_ = false;    // each sequence has a prefix of its own
-  int64_t head_ = 0;     // rows of a prefix
-  int64_t length_ = 0;
+  PrefixSpec spec_;
 };
 
 }  // namespace
 
-std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<PrefixKernel>(spec, device, true); }
-std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<PrefixKernel>(spec, device, false); }
+std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<PrefixKernel>(spec, device); }
+std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<PrefixKernel>(spec, device); }
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<GatherKernel>(spec, device); }
 std::unique_ptr<core::Kernel> make_scatter(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<ScatterKernel>(spec, device); }
 std::unique_ptr<core::Kernel> make_pick_token(const core::KernelSpec& spec, CudaDevice& device) { return std::make_unique<PickTokenKernel>(spec, device); }

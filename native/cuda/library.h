@@ -14,7 +14,7 @@ namespace chiasma::cuda {
 using core::DType;
 
 // To be raised with every change in this file.
-constexpr uint32_t library_version = 7;
+constexpr uint32_t library_version = 8;
 constexpr const char* library_entry = "chiasma_cuda_library";
 
 using StreamHandle = void*;  // cudaStream_t
@@ -132,6 +132,7 @@ struct Pool {
   Sequences sequences;
   int64_t columns;
   PoolMode mode;
+  int64_t skip;  // rows at the front of each sequence
   FaultSlot slot;
 };
 

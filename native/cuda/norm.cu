@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(row_threads) layer_norm_kernel(LayerNorm a, bo
 }
 
 template <class In, class Out, int Pieces>
-__global__ void __launch_bounds__(row_threads) rms_norm_kernel(RmsNorm a, bool in_vectors, bool out_vectors, bool weight_vectors) {
+__global__ void __launch_bounds__(row_threads, 1) rms_norm_kernel(RmsNorm a, bool in_vectors, bool out_vectors, bool weight_vectors) {
   const int64_t row = row_of_warp();
   if (row >= a.rows) return;
   const LaneRow<In, Pieces> x(a.x, row, a.columns, in_vectors);

@@ -1,4 +1,4 @@
-// pool: mean, maximum or sum/√length of each sequence's rows. The row stride is free.
+// pool: mean, maximum or sum/√length of each sequence's rows but the first few. The row stride is free.
 #include "cuda/kernels.h"
 
 namespace chiasma::cuda {
@@ -18,7 +18,9 @@ class PoolKernel final : public CudaKernel {
     length_ = core::check_sequences(operands, spec, 1);
     mode_ = static_cast<PoolMode>(core::parse_choice(spec, "mode", {"mean", "max", "mean_sqrt_len"}));
     operands.result({core::sequence_count(operands.input(1), length_, x.shape[0]), x.shape[1]});
-    spec.attributes.expect_only({"mode", "length", "dtype"});
+    skip_ = spec.attributes.integer("skip", 0);
+    if (skip_ < 0) operands.refuse(core::ErrorCode::argument, "skip is " + std::to_string(skip_) + "; expected at least 0");
+    spec.attributes.expect_only({"mode", "skip", "length", "dtype"});
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -27,11 +29,11 @@ class PoolKernel final : public CudaKernel {
     const Sequences sequences = sequences_of(arguments.inputs[1], length_, x.rows());
     core::check_run(out.rows() == sequences.count, op(), "the sequences and the output have different counts");
     if (sequences.count == 0 || x.columns() == 0) return;
-    launch(library().pool, {rows_of(x), rows_of(out), sequences, x.columns(), mode_, faults_.slot(stream_of(arguments))}, arguments);
+    launch(library().pool, {rows_of(x), rows_of(out), sequences, x.columns(), mode_, skip_, faults_.slot(stream_of(arguments))}, arguments);
   }
 
  private:
-  int64_t length_ = 0;
+  int64_t length_ = 0, skip_ = 0;
   PoolMode mode_ = PoolMode::mean;
   FaultReporter faults_;
 };

@@ -23,7 +23,9 @@ __global__ void __launch_bounds__(threads) pool_kernel(Pool a, int64_t strips, b
   const int64_t column = blockIdx.x % strips * strip + place;
   const int64_t left = a.columns - column;
   const int count = static_cast<int>(left < 0 ? 0 : left < piece_size ? left : piece_size);
-  const Span span = span_of(a.sequences, s, a.slot, threadIdx.x == 0);
+  Span span = span_of(a.sequences, s, a.slot, threadIdx.x == 0);
+  const int64_t skipped = a.skip < span.length ? a.skip : span.length;
+  span = {span.begin + skipped, span.length - skipped};
   const bool is_max = a.mode == PoolMode::max;
 
   float sum[piece_size];

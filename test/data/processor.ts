@@ -26,12 +26,21 @@ t.test('the files it reads', async t => {
   t.same(await load({ 'processor_config.json': { processor_class: 'CLIPProcessor', image_processor: sized(21) } }), { width: 21, height: 21 })
   t.same(await load({ 'preprocessor_config.json': sized(20), 'processor_config.json': { image_processor: sized(21) } }), { width: 20, height: 20 })
 
+  const openClip = { model_cfg: { vision_cfg: { image_size: 22 } }, preprocess_cfg: { mean: [0, 0, 0], std: null } }
+  t.same(await load({ 'open_clip_config.json': openClip }), { width: 22, height: 22 })
+  const timm = { architecture: 'vit_base_patch16_224', pretrained_cfg: { input_size: [3, 23, 23], crop_pct: 0.9, interpolation: 'bilinear' } }
+  t.same(await load({ 'config.json': timm }), { width: 23, height: 23 })
+
   const rejects = async (files: Record<string, unknown>, name: string, message: string, field?: string) => {
     const folder = await folderOf(files)
     const file = join(folder, name)
     await t.rejects(AutoProcessor.fromPretrained(folder), { name: 'CheckpointError', code: 'ERR_CHECKPOINT', file, field, message: message || file }, message || 'no JSON object')
   }
   await rejects({}, 'preprocessor_config.json', 'is not there')
+  const badSize = { ...timm, pretrained_cfg: { input_size: [1, 23, 23] } }
+  await rejects({ 'config.json': badSize }, 'config.json', 'pretrained_cfg.input_size is [1,23,23]; expected [3, height, width]', 'pretrained_cfg.input_size')
+  const badMode = { ...openClip, preprocess_cfg: { resize_mode: 'longest' } }
+  await rejects({ 'open_clip_config.json': badMode }, 'open_clip_config.json', `preprocess_cfg.resize_mode is "longest"; expected 'shortest' or 'squash'`, 'preprocess_cfg.resize_mode')
   await rejects({ 'processor_config.json': { processor_class: 'CLIPProcessor' } }, 'preprocessor_config.json', 'is not there')
   await rejects({ 'processor_config.json': { image_processor: [] } }, 'processor_config.json', 'image_processor is no object', 'image_processor')
   for (const text of ['', '{', '[]', 'null', '{"size": 1, "size": 2}', '\xff\xfe']) await rejects({ 'preprocessor_config.json': text }, 'preprocessor_config.json', '')

@@ -20,12 +20,13 @@ export const pickToken: Reference = ([x, cuSeqlens], { which, length }) => {
   return [fromRows([picked.length, columnsOf(x!)], picked)]
 }
 
-export const pool: Reference = ([x, cuSeqlens], { mode, length }) => {
+export const pool: Reference = ([x, cuSeqlens], { mode, skip = 0, length }) => {
   const rows = rowsOf(x!)
-  const pooled = sequences(cuSeqlens, length, x!.shape[0]!).map(({ begin, length: n }) =>
+  const pooled = sequences(cuSeqlens, length, x!.shape[0]!).map(({ begin, length: all }) =>
     Array.from({ length: columnsOf(x!) }, (_, c) => {
+      const n = Math.max(0, all - skip)
       if (n === 0) return 0
-      const values = rows.slice(begin, begin + n).map((row) => row[c]!)
+      const values = rows.slice(begin + all - n, begin + all).map((row) => row[c]!)
       if (mode === 'max') return values.reduce((most, value) => Math.max(most, value), -Infinity)
       return values.reduce((total, value) => total + value, 0) / (mode === 'mean' ? n : Math.sqrt(n))
     }),

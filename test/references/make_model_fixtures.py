@@ -63,22 +63,26 @@ vit("vit-classifier-11", cls="ViTForImageClassification", num_labels=11, change=
 vit("vit-encoder-stride", encoder_stride=8, change=old_config)
 
 
-def dinov2(name, kind="Dinov2", pictures=(42, 42), change=None, **config):
+def dinov2(name, kind="Dinov2", pictures=(42, 42), change=None, cls=None, **config):
     """Pictures of another size than the table of positions was made for."""
     if skip(name):
         return
     random = stream(name)
     fields = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=42, patch_size=14)
-    model = build(kind + "Model", getattr(transformers, kind + "Config")(**{**fields, **config}), random)
+    model = build(cls or kind + "Model", getattr(transformers, kind + "Config")(**{**fields, **config}), random)
     pixels = torch.randn(2, 3, *pictures, generator=random)
-    result = model(pixel_values=pixels, output_hidden_states=True)
-    save(name, model, {"pixel_values": pixels}, outputs_of(result, ["last_hidden_state", "pooler_output"]), change)
+    expected = outputs_of(model.base_model(pixel_values=pixels, output_hidden_states=True), ["last_hidden_state", "pooler_output"])
+    if cls:
+        expected["logits"] = model(pixel_values=pixels).logits
+    save(name, model, {"pixel_values": pixels}, expected, change)
 
 
 dinov2("dinov2-native")
 dinov2("dinov2-larger-oblong", pictures=(70, 57))
 dinov2("dinov2-smaller", pictures=(14, 28), image_size=70)
 dinov2("dinov2-gated", use_swiglu_ffn=True, mlp_ratio=3, pictures=(28, 42), change=old_config)
+dinov2("dinov2-classifier", cls="Dinov2ForImageClassification", num_labels=5, pictures=(28, 42), num_hidden_layers=1, image_size=28)
+dinov2("dinov2-registers-classifier", kind="Dinov2WithRegisters", cls="Dinov2WithRegistersForImageClassification", num_register_tokens=3, num_labels=4)
 dinov2("dinov2-registers-native", kind="Dinov2WithRegisters", num_register_tokens=3)
 dinov2("dinov2-registers-smaller", kind="Dinov2WithRegisters", pictures=(28, 42), image_size=98)
 dinov2("dinov2-registers-larger", kind="Dinov2WithRegisters", pictures=(84, 56), use_swiglu_ffn=True, num_register_tokens=1)

@@ -158,6 +158,39 @@ PatchEmbedSpec::PatchEmbedSpec(const KernelSpec& spec) {
   spec.attributes.expect_only({"patch", "rescale", "mean", "std", "dtype"});
 }
 
+PrefixSpec::PrefixSpec(const KernelSpec& spec) : alone(spec.op == "repeatRows"), op_(spec.op) {
+  const Operands operands = alone ? Operands(spec, {"table", "like", "cuSeqlens?"}) : Operands(spec, {"prefix", "x"});
+  for (const size_t i : {table, x}) {
+    operands.floats(i);
+    operands.rank(i, 2, i == table ? "[L, C]" : "[T, C]");
+  }
+  const auto& of_table = operands.input(table).shape;
+  const auto& of_x = operands.input(x).shape;
+  head = of_table[0];
+  if (alone) {
+    length = check_sequences(operands, spec, lengths, x);
+  } else {
+    tail = length = spec.attributes.integer("length");
+    if (length < 1 || of_x[0] % length != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length) + "; expected a divisor of " + std::to_string(of_x[0]));
+    if (of_table[1] != of_x[1]) operands.refuse_shape(table, "[P, " + std::to_string(of_x[1]) + "]");
+  }
+  const int64_t sequences = count(operands.input(x), alone ? operands.input(lengths) : TensorView());
+  each = !alone && spec.attributes.boolean("each", false);
+  if (each) {
+    if (sequences > 0 && head % sequences != 0) operands.refuse_shape(table, "as many rows for each of " + std::to_string(sequences) + " sequences");
+    head /= std::max<int64_t>(sequences, 1);
+  }
+  operands.result({sequences * (head + tail), of_table[1]});
+  if (alone) spec.attributes.expect_only({"length", "dtype"});
+  if (!alone) spec.attributes.expect_only({"length", "each", "dtype"});
+}
+
+void PrefixSpec::check_run(const KernelArguments& arguments) const {
+  const int64_t sequences = count(arguments.inputs[x], alone ? arguments.inputs[lengths] : TensorView());
+  core::check_run(arguments.outputs[0].rows() == sequences * (head + tail), op_, "the sequences and the output have different counts");
+  core::check_run(arguments.inputs[table].rows() == (each ? sequences : 1) * head, op_, "the prefix and the sequences have different counts");
+}
+
 WindowSpec::WindowSpec(const Operands& operands, const KernelSpec& spec, size_t x) {
   operands.floats(x);
   operands.rank(x, 2, "[S · height · width, C]");

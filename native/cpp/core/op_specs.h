@@ -77,6 +77,24 @@ struct PatchEmbedSpec {
   }
 };
 
+// repeatRows and prependRows: the rows of a table for each sequence, alone or before the sequence's own.
+struct PrefixSpec {
+  enum Input : size_t { table, x, lengths };  // prependRows has no lengths
+
+  explicit PrefixSpec(const KernelSpec& spec);
+  // Throws Error(shape) unless the run's output has rows for its sequences.
+  void check_run(const KernelArguments& arguments) const;
+
+  bool alone = false;
+  int64_t length = 0;            // of each sequence; 0: by cumulative lengths
+  bool each = false;             // each sequence has rows of the table of its own
+  int64_t head = 0, tail = 0;    // rows of the result for each sequence: of the table, and of x
+
+ private:
+  int64_t count(const TensorView& x, const TensorView& cumulative) const { return sequence_count(cumulative, length, x.rows()); }
+  std::string op_;
+};
+
 // Windows over pictures of packed pixels, rows [pictures · height · width, channels].
 struct WindowSpec {
   // `x`: the input that holds the pixels. Reads the attributes height, width, kernel, stride and padding.

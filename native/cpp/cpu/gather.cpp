@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "core/op_specs.h"
 #include "cpu/operands.h"
 #include "cpu/sequences.h"
 
@@ -16,6 +17,7 @@ namespace {
 using core::DType;
 using core::Error;
 using core::ErrorCode;
+using core::PrefixSpec;
 using core::TensorView;
 
 // Copies single rows of one tensor into another.
@@ -181,43 +183,19 @@ class PickTokenKernel final : public core::Kernel {
 // The rows of a table before `length` rows of each sequence of x (prependRows), or alone, as often as there are such sequences (repeatRows).
 class PrefixKernel final : public core::Kernel {
  public:
-  PrefixKernel(const core::KernelSpec& spec, const RowFunctions& simd, bool alone) : simd_(simd), op_(spec.op), alone_(alone) {
-    const Operands operands = alone ? Operands(spec, {"table", "like", "cuSeqlens?"}) : Operands(spec, {"prefix", "x"});
-    for (const size_t i : {0, 1}) {
-      operands.floats(i);
-      operands.rank(i, 2, i == 0 ? "[L, C]" : "[T, C]");
-    }
-    const auto& table = operands.input(0).shape;
-    const auto& x = operands.input(1).shape;
-    if (alone) {
-      length_ = core::check_sequences(operands, spec, 2, 1);
-    } else {
-      length_ = spec.attributes.integer("length");
-      if (length_ < 1 || x[0] % length_ != 0) operands.refuse(ErrorCode::argument, "length is " + std::to_string(length_) + "; expected a divisor of " + std::to_string(x[0]));
-    }
-    if (!alone && table[1] != x[1]) operands.refuse_shape(0, "[P, " + std::to_string(x[1]) + "]");
-    const int64_t sequences = count(operands.input(1), alone ? operands.input(2) : TensorView());
-    each_ = !alone && spec.attributes.boolean("each", false);
-    if (each_ && sequences > 0 && table[0] % sequences != 0) operands.refuse_shape(0, "as many rows for each of " + std::to_string(sequences) + " sequences");
-    head_ = each_ ? table[0] / std::max<int64_t>(sequences, 1) : table[0];
-    operands.result({sequences * (head_ + (alone ? 0 : length_)), table[1]});
-    if (alone) spec.attributes.expect_only({"length", "dtype"});
-    if (!alone) spec.attributes.expect_only({"length", "each", "dtype"});
-  }
+  PrefixKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec) {}
 
   void run(const core::KernelArguments& arguments) override {
-    const TensorView& table = arguments.inputs[0];
-    const TensorView& x = arguments.inputs[1];
+    const TensorView& table = arguments.inputs[PrefixSpec::table];
     const TensorView& out = arguments.outputs[0];
-    const int64_t head = head_, tail = alone_ ? 0 : length_;
-    check_run(out.rows() == count(x, alone_ ? arguments.inputs[2] : TensorView()) * (head + tail), op_, "the sequences and the output have different counts");
-    check_run(table.rows() == (each_ ? out.rows() / std::max<int64_t>(head + tail, 1) : 1) * head, op_, "the prefix and the sequences have different counts");
-    const RowMover from_table(simd_, table, out), from_x(simd_, alone_ ? table : x, out);
+    spec_.check_run(arguments);
+    const int64_t head = spec_.head, tail = spec_.tail;
+    const RowMover from_table(simd_, table, out), from_x(simd_, spec_.alone ? table : arguments.inputs[PrefixSpec::x], out);
     for_pieces(arguments, out.rows(), out.columns(), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t s = row / (head + tail), i = row % (head + tail);
         if (i < head) {
-          from_table.move(each_ ? s * head + i : i, row);
+          from_table.move(spec_.each ? s * head + i : i, row);
         } else {
           from_x.move(s * tail + i - head, row);
         }
@@ -226,23 +204,17 @@ class PrefixKernel final : public core::Kernel {
   }
 
  private:
-  int64_t count(const TensorView& x, const TensorView& cumulative) const { return core::sequence_count(cumulative, length_, x.rows()); }
-
   const RowFunctions& simd_;
-  std::string op_;
-  bool alone_;
-  bool each_ = false;    // each sequence has a prefix of its own
-  int64_t head_ = 0;     // rows of a prefix
-  int64_t length_;
+  PrefixSpec spec_;
 };
 
 }  // namespace
 
 std::unique_ptr<core::Kernel> make_repeat_rows(const core::KernelSpec& spec, const SimdKernels& simd) {
-  return std::make_unique<PrefixKernel>(spec, *simd.rows, true);
+  return std::make_unique<PrefixKernel>(spec, *simd.rows);
 }
 std::unique_ptr<core::Kernel> make_prepend_rows(const core::KernelSpec& spec, const SimdKernels& simd) {
-  return std::make_unique<PrefixKernel>(spec, *simd.rows, false);
+  return std::make_unique<PrefixKernel>(spec, *simd.rows);
 }
 std::unique_ptr<core::Kernel> make_gather(const core::KernelSpec& spec, const SimdKernels& simd) {
   return std::make_unique<GatherKernel>(spec, *simd.rows);

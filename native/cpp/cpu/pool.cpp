@@ -1,8 +1,9 @@
-// pool: mean, maximum or sum/√length of each sequence's rows. Work is cut by sequences and by strips of columns, so that one long
+// pool: mean, maximum or sum/√length of each sequence's rows but the first few. Work is cut by sequences and by strips of columns, so that one long
 // sequence keeps all threads busy too. The row stride is free.
 #include "cpu/pool.h"
 
 #include <algorithm>
+#include <string>
 
 #include "cpu/operands.h"
 #include "cpu/sequences.h"
@@ -25,7 +26,9 @@ class PoolKernel final : public core::Kernel {
     length_ = core::check_sequences(operands, spec, 1);
     mode_ = static_cast<PoolMode>(parse_choice(spec, "mode", {"mean", "max", "mean_sqrt_len"}));
     operands.result({core::sequence_count(operands.input(1), length_, x.shape[0]), x.shape[1]});
-    spec.attributes.expect_only({"mode", "length", "dtype"});
+    skip_ = spec.attributes.integer("skip", 0);
+    if (skip_ < 0) operands.refuse(core::ErrorCode::argument, "skip is " + std::to_string(skip_) + "; expected at least 0");
+    spec.attributes.expect_only({"mode", "skip", "length", "dtype"});
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -40,7 +43,8 @@ class PoolKernel final : public core::Kernel {
     for_pieces(arguments, sequences.count() * strips, sequences.longest() * strip_columns, [&](int64_t begin, int64_t end) {
       for (int64_t piece = begin; piece < end; ++piece) {
         const int64_t s = piece / strips, column = piece % strips * strip_columns;
-        simd_.pool(mode_, at(in, sequences.begin(s), column), at(result, s, column), sequences.length(s),
+        const int64_t skipped = std::min(skip_, sequences.length(s));
+        simd_.pool(mode_, at(in, sequences.begin(s) + skipped, column), at(result, s, column), sequences.length(s) - skipped,
                    std::min(strip_columns, columns - column));
       }
     });
@@ -48,7 +52,7 @@ class PoolKernel final : public core::Kernel {
 
  private:
   const RowFunctions& simd_;
-  int64_t length_;
+  int64_t length_, skip_ = 0;
   PoolMode mode_;
 };
 

@@ -56,7 +56,7 @@ BlockRunner::Entry::~Entry() { kernel_runs = true; }
 std::string BlockRunner::at(const void* code) { return " (" + code_place(code) + ")"; }
 
 BlockRunner::BlockRunner(const Options& options)
-    : options_(options), stacks_(max_threads, stack_bytes), threads_(max_threads), shared_memory_(max_shared_bytes + 4 * shared_margin) {
+    : options_(options), stacks_(max_threads, stack_bytes), threads_(max_threads), shared_memory_(most_shared_bytes + 4 * shared_margin) {
   const auto address = reinterpret_cast<uintptr_t>(shared_memory_.data()) + shared_margin;
   shared_begin_ = reinterpret_cast<char*>((address + shared_margin - 1) / shared_margin * shared_margin);
 }
@@ -361,7 +361,7 @@ void* BlockRunner::shared_variable(const void* key, const char* name, size_t byt
   }
   // A gap before and after each, so that running over one is seen.
   const size_t offset = (shared_end_ + 64 + alignment - 1) / alignment * alignment;
-  if (statics + bytes > max_static_shared_bytes || launch_->shared_bytes + statics + bytes > max_shared_bytes) {
+  if (statics + bytes > max_static_shared_bytes || launch_->shared_bytes + statics + bytes > options_.shared_bytes) {
     fail(cudaErrorInvalidValue, "too much shared memory: '" + std::string(name) + "' of " + std::to_string(bytes) + " bytes" + at(code) + " comes to " +
                                     std::to_string(launch_->shared_bytes) + " dynamic and " + std::to_string(statics) + " static bytes");
   }
@@ -439,7 +439,7 @@ void BlockRunner::memory_access(const void* address, size_t bytes, AccessKind ki
   const char* const pointer = static_cast<const char*>(address);
   const Thread& self = *running_thread;
   if (pointer >= self.stack_begin && pointer < self.stack_end) return;
-  if (pointer >= shared_begin() - shared_margin && pointer < shared_begin() + max_shared_bytes + shared_margin) {
+  if (pointer >= shared_begin() - shared_margin && pointer < shared_begin() + most_shared_bytes + shared_margin) {
     check_shared(pointer, bytes, kind, code);
     return;
   }

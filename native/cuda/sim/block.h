@@ -20,7 +20,7 @@ namespace chiasma::sim {
 
 constexpr int max_threads = 1024;
 constexpr int warp_lanes = 32;
-constexpr size_t max_shared_bytes = 99 * 1024;        // of a block, on the smallest device that the kernels have to run on
+constexpr size_t most_shared_bytes = 227 * 1024;      // of a block, on any device
 constexpr size_t max_static_shared_bytes = 48 * 1024;
 constexpr size_t stack_bytes = 128 * 1024;
 

@@ -264,8 +264,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   std::snprintf(properties->name, sizeof properties->name, "chiasma SIMT simulator");
   properties->totalGlobalMem = options().memory_bytes;
   properties->sharedMemPerBlock = max_static_shared_bytes;
-  properties->sharedMemPerBlockOptin = max_shared_bytes;
-  properties->sharedMemPerMultiprocessor = max_shared_bytes + 1024;
+  properties->sharedMemPerBlockOptin = options().shared_bytes;
+  properties->sharedMemPerMultiprocessor = options().shared_bytes + 1024;
   properties->regsPerBlock = 65536;
   properties->warpSize = warp_lanes;
   properties->maxThreadsPerBlock = max_threads;
@@ -508,6 +508,6 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute attribute, int value) {
-  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > static_cast<int>(max_shared_bytes)) return failed(cudaErrorInvalidValue);
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > static_cast<int>(options().shared_bytes)) return failed(cudaErrorInvalidValue);
   return cudaSuccess;
 }

@@ -45,7 +45,8 @@ Failure check_launch(const Launch& launch) {
   std::string wrong;
   if (threads == 0 || threads > max_threads || block.z > 64) wrong = "a block of " + std::to_string(threads) + " threads";
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) wrong = "a grid whose y or z is above 65535";
-  if (launch.shared_bytes > max_shared_bytes) wrong = std::to_string(launch.shared_bytes) + " bytes of shared memory, above " + std::to_string(max_shared_bytes);
+  const size_t most = options().shared_bytes;
+  if (launch.shared_bytes > most) wrong = std::to_string(launch.shared_bytes) + " bytes of shared memory, above " + std::to_string(most);
   if (wrong.empty()) return {};
   return {cudaErrorInvalidConfiguration, "[cuda-sim] kernel " + launch.name + " is launched with " + wrong};
 }

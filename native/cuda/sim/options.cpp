@@ -27,6 +27,7 @@ Options& shared_options() {
     from.workers = static_cast<int>(std::clamp<uint64_t>(environment("CHIASMA_SIM_WORKERS", std::thread::hardware_concurrency()), 1, 64));
     from.devices = static_cast<int>(std::clamp<uint64_t>(environment("CHIASMA_SIM_DEVICES", 1), 1, 8));
     from.memory_bytes = environment("CHIASMA_SIM_MEMORY", from.memory_bytes);
+    from.shared_bytes = std::min<uint64_t>(environment("CHIASMA_SIM_SHARED", from.shared_bytes), 227 << 10);
     from.failing_launch = environment("CHIASMA_SIM_FAIL", 0);
     return from;
   }();

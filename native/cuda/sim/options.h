@@ -13,6 +13,7 @@ struct Options {
   int workers = 1;                        // CHIASMA_SIM_WORKERS: threads that run blocks of one kernel; if not given, as many as there are cores
   int devices = 1;                        // CHIASMA_SIM_DEVICES: how many GPUs there seem to be
   size_t memory_bytes = size_t{8} << 30;  // CHIASMA_SIM_MEMORY: of each
+  size_t shared_bytes = 99 << 10;         // CHIASMA_SIM_SHARED: for a block; at most 227 KiB
   uint64_t failing_launch = 0;            // CHIASMA_SIM_FAIL: the kernel of this number, from 1 on, ends in an illegal address; 0: none
 };
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/kernels.cuh"
+#include "cuda/attention.cuh"
 #include "cuda/sim/options.h"
 #include "matrices.h"
 #include "test.h"
@@ -25,7 +25,7 @@ struct Case {
   int64_t kv_heads = 0;  // 0: as many as heads
   bool causal = false;
   int64_t window = -1;
-  bool bias = false, ragged = true;
+  bool bias = false, ragged = true, ragged_queries = true;
   int64_t extra_rows = 0;               // past the last sequence
   int64_t gap = 0, offset = 0;          // of each operand: elements between rows, and before the first
   float size = 1;
@@ -66,7 +66,8 @@ std::vector<Out> run_case(const Case& c, double tolerance) {
   a.k = k.view();
   a.v = v.view();
   a.out = out.view();
-  a.queries = {c.ragged ? device_queries.get() : nullptr, c.ragged ? 0 : c.queries[0], sequences, query_rows};
+  const bool ragged_queries = c.ragged && c.ragged_queries;
+  a.queries = {ragged_queries ? device_queries.get() : nullptr, ragged_queries ? 0 : c.queries[0], sequences, query_rows};
   a.keys = {c.ragged ? device_keys.get() : nullptr, c.ragged ? 0 : key_lengths[0], sequences, key_rows};
   a.heads = c.heads;
   a.kv_heads = kv_heads;
@@ -216,6 +217,109 @@ TEST("attention: a sequence has the same bits alone and among others") {
   }
 }
 
+// Every length on both sides of a limit: of heads that share a block (32, 64), of the short kernel (128), of whole rows (256, 288), of a ring (shared memory).
+TEST("attention: one length, at the limits of the kernels") {
+  for (const int32_t length : {1, 16, 17, 32, 33, 64, 65, 128, 129, 256, 257, 288, 289}) {
+    NOTE("length " + std::to_string(length));
+    const bool causal = length % 2 == 1;
+    run_case<bf16, bf16>({.queries = {length, length}, .heads = length <= 64 ? 3 : 1, .head_size = 16, .causal = causal, .ragged = false}, bf16_tolerance);
+    run_case<f16, f16>({.queries = {length}, .heads = length <= 64 ? 5 : 1, .head_size = 64, .causal = !causal, .ragged = false}, f16_tolerance);
+    run_case<bf16, float>({.queries = {length}, .head_size = 32, .ragged = false}, bf16_tolerance);  // no 16-byte results: the ring
+  }
+  for (const int64_t head_size : {64, 72, 80, 96, 128}) {
+    for (const int32_t length : {50, 128, 129, 200}) {
+      run_case<f16, f16>({.queries = {length}, .heads = 2, .head_size = head_size, .causal = length == 200, .ragged = false}, f16_tolerance);
+    }
+  }
+  run_case<bf16, bf16>({.queries = {40}, .keys = {128}, .heads = 2, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);
+  run_case<bf16, bf16>({.queries = {1, 1}, .keys = {300, 300}, .head_size = 8, .ragged = false}, bf16_tolerance);
+  run_case<bf16, bf16>({.queries = {200}, .keys = {40}, .heads = 3, .head_size = 8, .causal = true, .ragged = false}, bf16_tolerance);  // most see nothing
+}
+
+TEST("attention: with the shared memory of each generation") {
+  const sim::Options before = sim::options();
+  for (const size_t kilobytes : {99, 163, 227}) {
+    NOTE("shared memory " + std::to_string(kilobytes));
+    sim::Options options = before;
+    options.shared_bytes = kilobytes << 10;
+    sim::set_options(options);
+    for (const bool causal : {false, true}) {
+      // Heads of 64: 289 fit into the second, 577 into the third; of 128: 160 into the second, 352 into the third.
+      run_case<bf16, bf16>({.queries = {289}, .head_size = 64, .causal = causal, .ragged = false}, bf16_tolerance);
+      if (!causal) run_case<f16, f16>({.queries = {100}, .keys = {577}, .head_size = 64, .ragged = false}, f16_tolerance);
+      run_case<f16, f16>({.queries = {160}, .head_size = 128, .causal = causal, .ragged = false}, f16_tolerance);
+      run_case<bf16, bf16>({.queries = {100}, .keys = {352}, .head_size = 128, .causal = causal, .ragged = false}, bf16_tolerance);
+      run_case<bf16, bf16>({.queries = {257}, .head_size = 80, .causal = causal, .ragged = false}, bf16_tolerance);
+    }
+  }
+  sim::set_options(before);
+}
+
+TEST("attention: which sequences the resident kernel has") {
+  const auto takes = [](int64_t keys, int64_t head_size, bool ragged = false, bool bias = false) {
+    static float number;
+    static const int32_t lengths[2] = {};
+    Attention a{};
+    a.queries = {ragged ? lengths : nullptr, keys, 1, keys};
+    a.keys = {ragged ? lengths : nullptr, keys, 1, keys};
+    a.head_size = head_size;
+    a.scale = 1;
+    a.bias = bias ? &number : nullptr;
+    return residents_of(a, {16, 16, 16, true}).has(keys);
+  };
+  const sim::Options before = sim::options();
+  const auto with_kilobytes = [&](size_t kilobytes) {
+    sim::Options options = before;
+    options.shared_bytes = kilobytes << 10;
+    sim::set_options(options);
+  };
+  with_kilobytes(99);
+  CHECK(takes(128, 128) && takes(256, 32) && !takes(100000, 32) && takes(288, 64) && !takes(289, 64) && !takes(129, 128));
+  CHECK(takes(128, 64, true) && !takes(129, 64, true) && !takes(50, 64, false, true));
+  with_kilobytes(163);
+  CHECK(takes(512, 64) && !takes(577, 64) && takes(257, 80) && takes(160, 128) && !takes(300, 128));
+  with_kilobytes(227);
+  CHECK(takes(577, 64) && takes(729, 64) && !takes(1025, 64) && takes(352, 128));
+  sim::set_options(before);
+}
+
+TEST("attention: of cumulative lengths, long sequences beside short ones") {
+  for (const bool causal : {false, true}) {
+    const Case c{.queries = {128, 129, 5, 0, 300, 64, 33}, .heads = 3, .head_size = 8, .causal = causal, .extra_rows = 3};
+    run_case<bf16, bf16>(c, bf16_tolerance);
+    run_case<f16, f16>(c, f16_tolerance);
+    run_case<bf16, bf16>({.queries = {2, 2, 2, 2}, .keys = {5, 130, 300, 0}, .heads = 2, .causal = causal, .ragged_queries = false}, bf16_tolerance);
+    run_case<bf16, bf16>({.queries = {50, 50}, .heads = 6, .kv_heads = 2, .causal = causal, .window = 7, .ragged = false}, bf16_tolerance);
+    run_case<f16, f16>({.queries = {180}, .heads = 2, .kv_heads = 1, .causal = causal, .window = 30, .ragged = false}, f16_tolerance);
+    run_case<f16, f16>({.queries = {100}, .keys = {300}, .head_size = 32, .causal = causal, .window = 40, .ragged = false}, f16_tolerance);
+    run_case<bf16, bf16>({.queries = {130, 20, 7}, .keys = {9, 130, 128}, .heads = 2, .head_size = 16, .causal = causal}, bf16_tolerance);
+  }
+}
+
+TEST("attention: short sequences have the same bits in any batch, and with any number of heads in a block") {
+  for (const int32_t length : {20, 50, 77, 120, 197}) {
+    NOTE("length " + std::to_string(length));
+    // Random rows are the same ones from the start, and the same heads if there are as many.
+    const auto alone = run_case<bf16, bf16>({.queries = {length}, .heads = 3, .head_size = 8, .causal = length == 77, .ragged = false}, bf16_tolerance);
+    const auto many = run_case<bf16, bf16>({.queries = std::vector<int32_t>(7, length), .heads = 3, .head_size = 8, .causal = length == 77, .ragged = false}, bf16_tolerance);
+    CHECK(std::memcmp(alone.data(), many.data(), alone.size() * sizeof(bf16)) == 0);
+    if (length > 128) continue;
+    const auto packed = run_case<bf16, bf16>({.queries = {length, 128, 200, 3}, .heads = 3, .head_size = 8, .causal = length == 77}, bf16_tolerance);
+    CHECK(std::memcmp(alone.data(), packed.data(), alone.size() * sizeof(bf16)) == 0);
+  }
+}
+
+TEST("attention: a query has the same bits alone and among all of its sequence") {
+  for (const bool ragged : {false, true}) {
+    for (const int32_t length : {50, 128, 197, 300, 600}) {
+      NOTE("length " + std::to_string(length));
+      const auto all = run_case<bf16, bf16>({.queries = {length}, .heads = 2, .head_size = 32, .ragged = ragged}, bf16_tolerance);
+      const auto one = run_case<bf16, bf16>({.queries = {1}, .keys = {length}, .heads = 2, .head_size = 32, .ragged = ragged, .ragged_queries = false}, bf16_tolerance);
+      CHECK(std::memcmp(one.data(), all.data(), one.size() * sizeof(bf16)) == 0);
+    }
+  }
+}
+
 TEST("attention: under 20 orders of threads") {
   const sim::Options before = sim::options();
   for (uint64_t seed = 0; seed < 20; ++seed) {
@@ -224,6 +328,7 @@ TEST("attention: under 20 orders of threads") {
     options.seed = seed;
     sim::set_options(options);
     run_case<bf16, bf16>({.queries = {5, 100}, .heads = 2, .head_size = seed % 2 ? 16 : 12, .causal = seed % 3 == 0}, bf16_tolerance);
+    run_case<bf16, bf16>({.queries = {90}, .heads = 2, .head_size = 8, .causal = seed % 3 == 0, .ragged = false}, bf16_tolerance);
     run_case<float, float>({.queries = {5, 40}, .heads = 2, .causal = seed % 3 == 0}, float_tolerance);
   }
   sim::set_options(before);

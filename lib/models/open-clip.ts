@@ -1,0 +1,254 @@
+// open_clip's models (Ilharco et al., 2021) by their own names and open_clip_config.json: a picture tower of its own form or a trunk of timm's, a causal
+// or a bidirectional text tower, both projected into one space. Outputs have the names of CLIPModel's.
+
+import * as v from 'valibot'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
+import type { Value } from '../core/value.js'
+import type { Checkpoint } from '../io/checkpoint.js'
+import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
+import { add, gather, pickToken, pool } from '../ops/index.js'
+import { checkHeads, type Config, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, width } from './config.js'
+import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+import { projectedImages, projectedTexts } from './projected.js'
+import { buildTimmViT, hasTimmNames, timmConfig } from './timm-vit.js'
+
+const ratio = () => v.nullish(v.pipe(v.number('a number above 0'), v.gtValue(0, 'a number above 0'), v.maxValue(64, 'a number up to 64')), 4)
+const towerFields = {
+  width: v.nullish(width()),
+  mlp_ratio: ratio(),
+  norm_kwargs: v.nullish(v.object({ eps: epsilon(1e-5) }, 'an object')),
+  act_kwargs: v.nullish(v.object({ approximate: v.nullish(v.string('a name')) }, 'an object')),
+}
+const visionSchema = v.object({
+  ...towerFields,
+  layers: v.nullish(layerCount(), 12),
+  head_width: v.nullish(width(), 64),
+  patch_size: v.nullish(sides(1024), 16),
+  image_size: v.nullish(sides(16384), 224),
+  pool_type: v.nullish(v.picklist(['tok', 'avg'], "'tok' or 'avg'"), 'tok'),
+  final_ln_after_pool: flag(false),
+})
+const trunkSchema = v.object({
+  timm_model_name: v.string('a name'),
+  timm_pool: v.nullish(v.string('a name'), 'avg'),
+  timm_proj: v.nullish(v.picklist(['linear', 'mlp', 'none', ''], "'linear', 'mlp' or 'none'")),
+  timm_proj_bias: flag(false),
+  image_size: v.nullish(sides(16384), 224),
+})
+const textSchema = v.object({
+  ...towerFields,
+  context_length: v.nullish(tableRows(), 77),
+  vocab_size: v.nullish(tableRows(), 49408),
+  heads: v.nullish(headCount(), 8),
+  layers: v.nullish(layerCount(), 12),
+  pad_id: v.nullish(integer(0, 10_000_000), 0),
+  eos_id: v.nullish(integer(0, 10_000_000), 2),
+  no_causal_mask: flag(false),
+  pool_type: v.nullish(v.picklist(['argmax', 'eos', 'last'], "'argmax', 'eos' or 'last'"), 'argmax'),
+})
+const jointSchema = v.object({ embed_dim: width(), quick_gelu: flag(false), custom_text: flag(false) })
+
+/** Settings that change what is computed and are not there; each with the values that leave it harmless. */
+const NOT_THERE: Readonly<Record<string, readonly unknown[]>> = {
+  ...Object.fromEntries(['attentional_pool', 'embed_cls', 'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'].map(name => [name, [false]])),
+  block_type: ['default'],
+  hf_model_name: [],
+}
+
+const BLOCK_NAMES: BlockOptions['names'] = {
+  norm1: 'ln_1',
+  attention: { fused: 'attn', fusedNames: { weight: 'in_proj_weight', bias: 'in_proj_bias' }, out: 'attn.out_proj' },
+  norm2: 'ln_2',
+  mlp: { in: 'mlp.c_fc', out: 'mlp.c_proj' },
+}
+
+type Tower = { width: number; heads: number; layers: number; mlp_ratio: number; activation: Activation; eps: number; causal: boolean }
+
+function makeLayers(scope: Scope, { width, heads, layers, mlp_ratio, activation, eps, causal }: Tower): TransformerBlock[] {
+  return Array.from({ length: layers }, (_, i) => {
+    const at = scope.at('resblocks', i)
+    return new TransformerBlock(at, {
+      ...{ order: 'pre', width, heads, hidden: Math.trunc(width * mlp_ratio), activation, eps, causal, names: BLOCK_NAMES },
+      ...(at.has('ls_1.gamma') && { layerScale: ['ls_1.gamma', 'ls_2.gamma'] as const }),
+    })
+  })
+}
+
+function activationOf(quickGelu: boolean, kwargs: { approximate?: string | null | undefined } | null | undefined): Activation {
+  return quickGelu ? 'quick_gelu' : kwargs?.approximate === 'tanh' ? 'gelu_tanh' : 'gelu'
+}
+
+/** A projection by its name: a matrix [in, out], or a layer. Undefined if there is none. */
+function projection(scope: Scope, name: string, inputs: number, outputs: number): Linear | undefined {
+  if (scope.has(`${name}.weight`)) return new Linear(scope.at(name), inputs, outputs, { bias: scope.has(`${name}.bias`) })
+  return scope.has(name) ? new Linear(scope, inputs, outputs, { bias: false, transposed: true, names: { weight: name, bias: '' } }) : undefined
+}
+
+class OpenClipVision implements ImageTower {
+  readonly prefix = ''
+  readonly absent = {}
+  readonly imageSize
+  private readonly tokens: number
+  private readonly embeddings: PatchEmbed
+  private readonly preNorm?: LayerNorm
+  private readonly layers: TransformerBlock[]
+  private readonly postNorm: LayerNorm
+
+  constructor(
+    scope: Scope,
+    private readonly config: v.InferOutput<typeof visionSchema>,
+    tower: Tower,
+    patch: number,
+  ) {
+    const { width, eps } = tower
+    this.imageSize = config.image_size
+    this.tokens = Math.floor(this.imageSize.height / patch) * Math.floor(this.imageSize.width / patch) + 1
+    const names = { weight: 'conv1.weight', classToken: 'class_embedding', positions: 'positional_embedding' }
+    this.embeddings = new PatchEmbed(scope, { width, patch, tokens: this.tokens, names })
+    if (scope.has('ln_pre.weight')) this.preNorm = new LayerNorm(scope.at('ln_pre'), width, eps)
+    this.layers = makeLayers(scope.at('transformer'), tower)
+    this.postNorm = new LayerNorm(scope.at('ln_post'), width, eps)
+  }
+
+  trace(pixels: Value, scale: PixelScale): Traced {
+    const length = this.tokens
+    const { pool_type: way, final_ln_after_pool: after } = this.config
+    const embedded = this.embeddings.forward(pixels, scale)
+    const states = hiddenStates(this.layers, this.preNorm?.forward(embedded, { dtype: 'float32' }) ?? embedded, { length })
+    const stream = states.at(-1)!
+    const last = after ? stream : this.postNorm.forward(stream, { dtype: 'float32' })
+    const one = way === 'tok' ? pickToken(last, { which: 'first', length }) : pool(last, { mode: 'mean', skip: 1, length, dtype: 'float32' })
+    const pooled = after ? this.postNorm.forward(one, { dtype: 'float32' }) : one
+    return { outputs: { last_hidden_state: last, pooler_output: pooled }, hiddenStates: states, embedding: pooled }
+  }
+}
+
+class OpenClipText implements TextTower {
+  readonly prefix = ''
+  readonly absent = {}
+  readonly vocabulary: number
+  readonly tokenTypes = 0
+  readonly positions: number
+  readonly maxLength: number
+  readonly takesPositionIds = true
+  readonly readsFirst = []
+  readonly pad?: { id: number; length: number }
+  private readonly words: Embedding
+  private readonly places: Embedding
+  private readonly layers: TransformerBlock[]
+  private readonly norm: LayerNorm
+
+  constructor(
+    scope: Scope,
+    private readonly config: v.InferOutput<typeof textSchema>,
+    tower: Tower,
+  ) {
+    this.vocabulary = config.vocab_size
+    this.positions = this.maxLength = config.context_length
+    // Trained on full rows: the last column, and where all see all, is of a text with its padding.
+    if (config.pool_type === 'last') this.pad = { id: config.pad_id, length: this.maxLength }
+    this.words = new Embedding(scope.at('token_embedding'), this.vocabulary, tower.width)
+    this.places = new Embedding(scope, this.positions, tower.width, 'positional_embedding')
+    this.layers = makeLayers(scope.at('transformer'), tower)
+    this.norm = new LayerNorm(scope.at('ln_final'), tower.width, tower.eps)
+  }
+
+  positionIds(ids: Int32Array): Int32Array {
+    return ids.map((_, i) => i)
+  }
+
+  endOf(ids: Int32Array): number {
+    const { pool_type: way, eos_id } = this.config
+    if (way === 'last') return ids.length - 1
+    return Math.max(0, ids.indexOf(way === 'eos' ? eos_id : ids.reduce((most, id) => Math.max(most, id))))
+  }
+
+  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
+    const states = hiddenStates(this.layers, add(this.words.forward(ids), this.places.forward(positions)), sequences)
+    const last = this.norm.forward(states.at(-1)!, { dtype: 'float32' })
+    const pooled = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
+    return { outputs: { last_hidden_state: last, pooler_output: pooled }, hiddenStates: states, embedding: pooled }
+  }
+}
+
+/** Whether a folder's tensors are open_clip's. */
+export function hasOpenClipNames(checkpoint: Checkpoint): boolean {
+  return ['', 'text.'].some(path => checkpoint.tensors.has(`${path}positional_embedding`)) || [...checkpoint.tensors.keys()].some(name => name.startsWith('visual.trunk.'))
+}
+
+/**
+ * What the registry builds of an open_clip_config.json.
+ * @throws CheckpointError for a file without model_cfg; UnsupportedError for a trunk that is no vision transformer
+ */
+export function openClipConfig(checkpoint: Checkpoint, json: Config, file: string): Config {
+  const model = json['model_cfg']
+  if (model === null || typeof model !== 'object' || Array.isArray(model)) throw new CheckpointError(`${file}: model_cfg is missing; expected an object`, { file, field: 'model_cfg' })
+  const { vision_cfg: vision } = model as { vision_cfg?: Record<string, unknown> | null }
+  if (typeof vision?.['timm_model_name'] !== 'string') return { ...model, model_type: 'open_clip' }
+  const trunk = readConfig(trunkSchema, { json: model as Config, file }, 'vision_cfg')
+  if (!hasTimmNames(checkpoint, 'visual.trunk.')) {
+    throw new UnsupportedError(`${file}: vision_cfg.timm_model_name is '${trunk.timm_model_name}', which is no vision transformer of timm's; others are not supported`, { file, field: 'vision_cfg.timm_model_name' })
+  }
+  const { height, width } = trunk.image_size
+  const timm = timmConfig(checkpoint, { architecture: trunk.timm_model_name, global_pool: trunk.timm_pool, pretrained_cfg: { input_size: [3, height, width] } }, file, 'visual.trunk.')
+  return { ...model, model_type: 'open_clip', timm }
+}
+
+function refuse({ file, json }: ConfigFile, section: string): void {
+  const given = (json[section] ?? {}) as Record<string, unknown>
+  for (const [field, harmless] of Object.entries(NOT_THERE)) {
+    if (given[field] == null || harmless.includes(given[field])) continue
+    throw new UnsupportedError(`${file}: ${section}.${field} is ${JSON.stringify(given[field])}, which is not supported`, { file, field: `${section}.${field}` })
+  }
+}
+
+function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: boolean): ImageTower {
+  if (file.json['timm'] !== undefined) {
+    const { timm_proj: way, timm_proj_bias: bias } = readConfig(trunkSchema, file, 'vision_cfg')
+    const images = buildTimmViT(file, scope.at('trunk')).images!
+    const head = scope.at('head')
+    const width = (file.json['timm'] as { width: number }).width
+    const pooled = (traced: Traced) => traced.outputs['logits'] ?? traced.outputs['pooler_output']!
+    if (way === 'linear') return projectedImages(images, { pooled, projection: new Linear(head.at('proj'), width, embed, { bias }) })
+    if (way !== 'mlp') return projectedImages(images, { pooled })
+    const first = new Linear(head.at('mlp.fc1'), width, 2 * embed)
+    const projection = new Linear(head.at('mlp.fc2'), 2 * embed, embed, { bias })
+    return projectedImages(images, { pooled: traced => first.forward(pooled(traced), { activation: 'gelu', dtype: 'float32' }), projection })
+  }
+  refuse(file, 'vision_cfg')
+  const config = readConfig(visionSchema, file, 'vision_cfg')
+  const { head_width } = config
+  const features = config.width ?? 768
+  checkHeads(file.file, 'vision_cfg.head_width', Math.max(1, Math.floor(features / head_width)), features)
+  const { layers, mlp_ratio } = config
+  const tower = { width: features, heads: Math.max(1, Math.floor(features / head_width)), layers, mlp_ratio, causal: false }
+  const whole = { ...tower, activation: activationOf(quickGelu, config.act_kwargs), eps: config.norm_kwargs?.eps ?? 1e-5 }
+  const images = new OpenClipVision(scope, config, whole, squarePatch(file.file, config.patch_size, config.image_size))
+  return projectedImages(images, { projection: projection(scope, 'proj', features, embed) })
+}
+
+function buildTexts(file: ConfigFile, scope: Scope, embed: number, quickGelu: boolean): TextTower {
+  refuse(file, 'text_cfg')
+  const config = readConfig(textSchema, file, 'text_cfg')
+  const features = config.width ?? 512
+  checkHeads(file.file, 'text_cfg.heads', config.heads, features)
+  if (config.no_causal_mask && config.pool_type !== 'last') {
+    throw new UnsupportedError(`${file.file}: text_cfg.pool_type is '${config.pool_type}' without a causal mask, which is not supported`, { file: file.file, field: 'text_cfg.pool_type' })
+  }
+  const { heads, layers, mlp_ratio } = config
+  const tower = { width: features, heads, layers, mlp_ratio, causal: !config.no_causal_mask }
+  const whole = { ...tower, activation: activationOf(quickGelu, config.act_kwargs), eps: config.norm_kwargs?.eps ?? 1e-5 }
+  const texts = new OpenClipText(scope, config, whole)
+  return projectedTexts(texts, { projection: projection(scope, 'text_projection', features, embed), readsFirst: false })
+}
+
+export function buildOpenClip(file: ConfigFile, scope: Scope): Architecture {
+  const { embed_dim, quick_gelu } = readConfig(jointSchema, file)
+  const text = scope.firstWith('token_embedding.weight', ['text', ''])
+  return {
+    images: buildImages(file, scope.at('visual'), embed_dim, quick_gelu),
+    texts: buildTexts(file, text, embed_dim, quick_gelu),
+    logitScale: scope.parameter('logit_scale', []),
+    ...(scope.has('logit_bias') && { logitBias: scope.parameter('logit_bias', []) }),
+  }
+}
