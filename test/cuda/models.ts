@@ -24,6 +24,8 @@ const images = [
   ...(all ? ['dinov3', 'clip-vit-tiny', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias', 'siglip', 'dinov2', 'chinese-clip', 'blip-base', 'dual-encoder'] : []),
   ...(all ? ['resnet', 'resnet-bottleneck-first', 'clip-rn-tiny', 'clip-rn-narrow', 'align', 'align-odd', 'wav2vec2-group', 'wav2vec2-ctc', 'wav2vec2-layer-holes'] : []),
 ]
+/** Text and picture together, and pictures of sizes of their own. */
+const together = ['visual-bert-vqa-holes', ...(all ? ['uniter-first-masked', 'vilt-sizes', 'vl-bert-scaled', 'lxmert-odd', 'blip-itm-odd', 'siglip2-odd', 'visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm', 'siglip2'] : [])]
 
 const load = (folder: string, dtype: string) => AutoModel.fromPretrained(folder, { device: deviceName, dtype })
 
@@ -32,7 +34,7 @@ t.test(`on ${deviceName}`, { skip: deviceName === 'cuda-sim' && noSimulator, tim
   const seesPictures = device.hasOp('patchEmbed')
   await device.dispose()
 
-  for (const name of [...texts, ...images]) {
+  for (const name of [...texts, ...images, ...together]) {
     const folder = parityFolder(name)
     if (images.includes(name) && !seesPictures) {
       await t.test(`${name} needs an op without a kernel`, { skip: !folder && noShared }, async t => {
