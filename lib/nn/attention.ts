@@ -111,7 +111,7 @@ export class Attention {
     }
     const q = placed(this.query, x, heads, this.queryNorm)
     // A key is turned by the place of its row.
-    const keyed = keys && !rotation ? gather(x, keys, { dtype }) : x
+    const keyed = keys && !rotation ? gather(x, keys) : x
     const ofKeys = (all: Value) => (keys && rotation ? gather(all, keys) : all)
     const k = ofKeys(placed(this.key, keyed, kvHeads, this.keyNorm))
     const v = ofKeys(this.value.forward(keyed, { dtype }))

@@ -41,7 +41,7 @@ export class CrossAttention {
     const { dtype } = this
     const { heads, width } = this.options
     const { keys } = contextSequences
-    const seen = keys ? gather(context, keys.rows, { dtype }) : context
+    const seen = keys ? gather(context, keys.rows) : context
     const mixed = attention(this.query.forward(x, { dtype }), this.key.forward(seen, { dtype }), this.value.forward(seen, { dtype }), {
       heads,
       scale: (width / heads) ** -0.5,

@@ -126,8 +126,9 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
 template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
+// Blocks at once: one at least; for heads of 64 the compiler finds more registers than it needs with that bound, and spills some on sm_100 and sm_120: no bound.
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads, 1) attention_mma_kernel(Attention a, Access access, Resident others) {
+__global__ void __launch_bounds__(threads, HeadSize == 64 ? 0 : 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
   constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
