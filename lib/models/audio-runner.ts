@@ -5,7 +5,7 @@ import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import { type AudioTower, EMBEDDING } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, inHalves, namedValues, type OutputKind, outputKinds, pipeline, type Programs } from './programs.js'
+import { bucket, checkFinite, inHalves, namedValues, type OutputKind, outputKinds, pipeline, type Programs } from './programs.js'
 
 /** Samples in one run, unless a single clip has more: 20 seconds at the usual rate. */
 export const SAMPLES_AT_ONCE = 320_000
@@ -94,7 +94,7 @@ export class AudioRunner implements Part {
     let first = 0
     const run = async (from: number, clips: number) => {
       const some = partOf(values, from * length, [clips, length], '[forward] input_values')
-      checkFinite(some.data as Float32Array, length, from)
+      checkFinite(some.data as Float32Array, length, from, { field: 'input_values', noun: 'clip', place: 'sample' })
       const parts = kinds.map(({ name, rows, width }, i): [string, Float32Array] => [name, results[i]!.subarray(from * rows * width, (from + clips) * rows * width)])
       if (!valid) await this.program(clips, length, frames, false, want).run({ samples: some }, { signal, into: Object.fromEntries(parts) })
       else await this.runMasked(some, valid.slice(from, from + clips), frames, parts, signal)
@@ -149,13 +149,4 @@ function specs(clips: number, length: number, frames: number, masked: boolean): 
       cuSeqlens: { shape: [clips + 1], dtype: 'int32', extent: { name: 'clips', per: 1, extra: 1 } },
     }),
   }
-}
-
-function checkFinite(data: Float32Array, length: number, first: number): void {
-  let sum = 0
-  for (let i = 0; i < data.length; i++) sum += data[i]! * 0 // NaN as soon as one is not finite
-  if (sum === 0) return
-  const at = data.findIndex(value => !Number.isFinite(value))
-  const index = first + Math.floor(at / length)
-  throw new ArgumentError(`[forward] input_values of clip ${index} hold ${data[at]} at sample ${at % length}; expected finite numbers`, { field: 'input_values', index })
 }

@@ -1,12 +1,12 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
-import { ArgumentError, DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
+import { DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
 import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type ImageTower, type Traced } from './encoder.js'
 import type { Part, Prepared } from './part.js'
-import { bucket, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs, UNSCALED } from './programs.js'
+import { bucket, checkFinite, inHalves, namedValues, type OutputKind, outputKinds, PIECE_BYTES, pipeline, type Programs, UNSCALED } from './programs.js'
 
 const MAX_IMAGES = 32
 /** Sizes of pictures that are remembered. */
@@ -92,7 +92,7 @@ export class ImageRunner implements Part {
       first += images
       const run = async (from: number, images: number) => {
         const some = partOf(tensor, from * pixels, spec(type, images, size).shape, '[forward] pixel_values')
-        if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from)
+        if (type === 'float32') checkFinite(some.data as Float32Array, pixels, from, { field: 'pixel_values', noun: 'picture', place: 'element' })
         const into = Object.fromEntries(want.map((name, i) => {
           const each = kinds[i]!.rows * kinds[i]!.width
           return [name, results[i]!.subarray(from * each, (from + images) * each)]
@@ -182,13 +182,4 @@ function shaped(data: Float32Array, count: number, { rows, width, map }: OutputK
 
 function sameSize(a: Size, b: Size): boolean {
   return a.height === b.height && a.width === b.width
-}
-
-function checkFinite(data: Float32Array, pixels: number, first: number): void {
-  let sum = 0
-  for (let i = 0; i < data.length; i++) sum += data[i]! * 0 // NaN as soon as one is not finite
-  if (sum === 0) return
-  const at = data.findIndex(value => !Number.isFinite(value))
-  const index = first + Math.floor(at / pixels)
-  throw new ArgumentError(`[forward] pixel_values of picture ${index} hold ${data[at]} at element ${at % pixels}; expected finite numbers`, { field: 'pixel_values', index })
 }

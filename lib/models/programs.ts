@@ -3,7 +3,7 @@
 
 import { compile, type Program, trace, type TracedFunction } from '../core/compile.js'
 import type { Device, Weights } from '../core/device.js'
-import { OutOfMemoryError, UnsupportedError } from '../core/errors.js'
+import { ArgumentError, OutOfMemoryError, UnsupportedError } from '../core/errors.js'
 import { isView, topologicalOrder } from '../core/graph.js'
 import type { Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
@@ -124,4 +124,18 @@ export async function pipeline(next: () => Promise<void> | undefined): Promise<v
   } finally {
     await Promise.allSettled(running)
   }
+}
+
+/**
+ * Inputs of `each` numbers one after the other, the first of them number `first` of the call.
+ * @param input what they are called, say { field: 'pixel_values', noun: 'picture', place: 'element' }
+ * @throws ArgumentError naming the one that holds NaN or infinity, and where
+ */
+export function checkFinite(data: Float32Array, each: number, first: number, { field, noun, place }: { field: string; noun: string; place: string }): void {
+  let sum = 0
+  for (let i = 0; i < data.length; i++) sum += data[i]! * 0 // NaN as soon as one is not finite
+  if (sum === 0) return
+  const at = data.findIndex(value => !Number.isFinite(value))
+  const index = first + Math.floor(at / each)
+  throw new ArgumentError(`[forward] ${field} of ${noun} ${index} hold ${data[at]} at ${place} ${at % each}; expected finite numbers`, { field, index })
 }

@@ -2,30 +2,15 @@
 // comes from the caches.
 #include "cuda/functions.cuh"
 #include "cuda/kernels.cuh"
-#include "cuda/rows.cuh"
+#include "cuda/pieces.cuh"
 
 namespace chiasma::cuda {
 
 namespace {
 
-constexpr int threads = 256;
-
-// The piece of this thread: `count` elements from `column` of `row` on; 0 where there is none left.
-struct Place {
-  int64_t row, column;
-  int count;
-};
-__device__ __forceinline__ Place place_of_thread(int64_t rows, int64_t columns) {
-  const int64_t piece = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-  const int64_t pieces = ceil_div(columns, piece_size);
-  const int64_t row = piece / pieces, column = piece % pieces * piece_size;
-  const int64_t left = row < rows ? columns - column : 0;
-  return {row, column, static_cast<int>(left < piece_size ? left : piece_size)};
-}
-
 // Whether there are few enough blocks for a grid.
 bool grid_of(int64_t rows, int64_t columns, dim3& grid) {
-  const int64_t blocks = ceil_div(rows * ceil_div(columns, piece_size), threads);
+  const int64_t blocks = ceil_div(rows * ceil_div(columns, piece_size), piece_threads);
   grid = dim3(static_cast<unsigned>(blocks));
   return blocks <= 0x7fffffff;
 }
@@ -57,7 +42,7 @@ __device__ __forceinline__ void for_pixels(const Windows& w, int64_t row, F&& bo
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) unfold_kernel(Unfold a, bool in_vectors) {
+__global__ void __launch_bounds__(piece_threads) unfold_kernel(Unfold a, bool in_vectors) {
   const Place place = place_of_thread(a.rows, a.out.stride);
   if (place.count == 0) return;
   const Windows& w = a.windows;
@@ -89,7 +74,7 @@ __global__ void __launch_bounds__(threads) unfold_kernel(Unfold a, bool in_vecto
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) depthwise_kernel(Depthwise a, bool in_vectors, bool weight_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) depthwise_kernel(Depthwise a, bool in_vectors, bool weight_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float sum[piece_size] = {};
@@ -114,7 +99,7 @@ __global__ void __launch_bounds__(threads) depthwise_kernel(Depthwise a, bool in
 __device__ __forceinline__ float greater(float a, float b) { return b > a || b != b ? b : a; }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float all[piece_size];
@@ -135,7 +120,7 @@ __global__ void __launch_bounds__(threads) pool_windows_kernel(PoolWindows a, bo
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) scale_sequences_kernel(ScaleSequences a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) scale_sequences_kernel(ScaleSequences a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   const int64_t s = place.row / a.length;
@@ -163,26 +148,26 @@ cudaError_t over_rows(const Arguments& a, int64_t columns, F&& f) {
 cudaError_t launch_unfold(const Unfold& a, cudaStream_t stream) {
   if (a.out.stride % piece_size != 0 || reinterpret_cast<uintptr_t>(a.out.data) % 16 != 0) return cudaErrorInvalidValue;
   return over_rows(a, a.out.stride, [&](auto in, auto out, dim3 grid) {
-    return LAUNCH((unfold_kernel<decltype(in), decltype(out)>), grid, threads, 0, stream, a, aligned<decltype(in)>(a.x));
+    return LAUNCH((unfold_kernel<decltype(in), decltype(out)>), grid, piece_threads, 0, stream, a, aligned<decltype(in)>(a.x));
   });
 }
 
 cudaError_t launch_depthwise(const Depthwise& a, cudaStream_t stream) {
   const bool weight_vectors = reinterpret_cast<uintptr_t>(a.weight) % 16 == 0 && a.weight_stride % 4 == 0;
   return over_rows(a, a.columns, [&](auto in, auto out, dim3 grid) {
-    return LAUNCH((depthwise_kernel<decltype(in), decltype(out)>), grid, threads, 0, stream, a, aligned<decltype(in)>(a.x), weight_vectors, aligned<decltype(out)>(a.out));
+    return LAUNCH((depthwise_kernel<decltype(in), decltype(out)>), grid, piece_threads, 0, stream, a, aligned<decltype(in)>(a.x), weight_vectors, aligned<decltype(out)>(a.out));
   });
 }
 
 cudaError_t launch_pool_windows(const PoolWindows& a, cudaStream_t stream) {
   return over_rows(a, a.columns, [&](auto in, auto out, dim3 grid) {
-    return LAUNCH((pool_windows_kernel<decltype(in), decltype(out)>), grid, threads, 0, stream, a, aligned<decltype(in)>(a.x), aligned<decltype(out)>(a.out));
+    return LAUNCH((pool_windows_kernel<decltype(in), decltype(out)>), grid, piece_threads, 0, stream, a, aligned<decltype(in)>(a.x), aligned<decltype(out)>(a.out));
   });
 }
 
 cudaError_t launch_scale_sequences(const ScaleSequences& a, cudaStream_t stream) {
   return over_rows(a, a.columns, [&](auto in, auto out, dim3 grid) {
-    return LAUNCH((scale_sequences_kernel<decltype(in), decltype(out)>), grid, threads, 0, stream, a, aligned<decltype(in)>(a.x), aligned<decltype(out)>(a.out));
+    return LAUNCH((scale_sequences_kernel<decltype(in), decltype(out)>), grid, piece_threads, 0, stream, a, aligned<decltype(in)>(a.x), aligned<decltype(out)>(a.out));
   });
 }
 

@@ -1,28 +1,13 @@
 // add, sub, mul, div, unary, cast: a thread for each piece of eight elements of a row. Bound by memory.
 #include "cuda/functions.cuh"
 #include "cuda/kernels.cuh"
-#include "cuda/rows.cuh"
+#include "cuda/pieces.cuh"
 
 namespace chiasma::cuda {
 
 namespace {
 
-constexpr int threads = 256;
-
-// The piece of this thread: `count` elements from `column` of `row` on; 0 where there is none left.
-struct Place {
-  int64_t row, column;
-  int count;
-};
-__device__ __forceinline__ Place place_of_thread(int64_t rows, int64_t columns) {
-  const int64_t piece = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-  const int64_t pieces = ceil_div(columns, piece_size);
-  const int64_t row = piece / pieces, column = piece % pieces * piece_size;
-  const int64_t left = row < rows ? columns - column : 0;
-  return {row, column, static_cast<int>(left < piece_size ? left : piece_size)};
-}
-
-dim3 grid_of(int64_t rows, int64_t columns) { return dim3(static_cast<unsigned>(ceil_div(rows * ceil_div(columns, piece_size), threads))); }
+dim3 grid_of(int64_t rows, int64_t columns) { return dim3(static_cast<unsigned>(ceil_div(rows * ceil_div(columns, piece_size), piece_threads))); }
 
 template <class T>
 __device__ __forceinline__ T* at(const Rows& rows, int64_t row, int64_t column) {
@@ -30,7 +15,7 @@ __device__ __forceinline__ T* at(const Rows& rows, int64_t row, int64_t column) 
 }
 
 template <class A, class B, class Out>
-__global__ void __launch_bounds__(threads) binary_kernel(Binary a, bool a_vectors, bool b_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) binary_kernel(Binary a, bool a_vectors, bool b_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float left[piece_size], right[piece_size], result[piece_size];
@@ -63,7 +48,7 @@ __global__ void __launch_bounds__(threads) binary_kernel(Binary a, bool a_vector
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) unary_kernel(Unary a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) unary_kernel(Unary a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float x[piece_size];
@@ -73,7 +58,7 @@ __global__ void __launch_bounds__(threads) unary_kernel(Unary a, bool in_vectors
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads) cast_kernel(Cast a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads) cast_kernel(Cast a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float x[piece_size];
@@ -85,7 +70,7 @@ template <class In>
 cudaError_t launch_cast_from(const Cast& a, cudaStream_t stream) {
   return with_float(a.out.type, [&](auto out) {
     using Out = decltype(out);
-    return LAUNCH((cast_kernel<In, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    return LAUNCH((cast_kernel<In, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
   });
 }
 
@@ -98,7 +83,7 @@ cudaError_t launch_binary(const Binary& a, cudaStream_t stream) {
         using A = decltype(left);
         using B = decltype(right);
         using Out = decltype(out);
-        return LAUNCH((binary_kernel<A, B, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<A>(a.a), aligned<B>(a.b), aligned<Out>(a.out));
+        return LAUNCH((binary_kernel<A, B, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<A>(a.a), aligned<B>(a.b), aligned<Out>(a.out));
       });
     });
   });
@@ -109,7 +94,7 @@ cudaError_t launch_unary(const Unary& a, cudaStream_t stream) {
     return with_float(a.out.type, [&](auto out) {
       using In = decltype(in);
       using Out = decltype(out);
-      return LAUNCH((unary_kernel<In, Out>), grid_of(a.rows, a.columns), threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+      return LAUNCH((unary_kernel<In, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
     });
   });
 }
