@@ -1,11 +1,10 @@
 // chiasma match: the texts that go best with each image.
 
-import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { ArgumentError } from '../core/errors.js'
 import { type Match, Matcher } from '../embed/matcher.js'
 import { print, sayOfItem } from './console.js'
-import { imagePaths } from './inputs.js'
+import { imagePaths, readTexts } from './inputs.js'
 import { type ModelOptions, labelList, loadOptions, positiveInteger, withModel } from './options.js'
 
 interface MatchCommandOptions extends ModelOptions {
@@ -19,7 +18,7 @@ export function define(command: Command): void {
   withModel(command)
     .argument('<paths...>', 'image files, folders or glob patterns')
     .option('--texts <a,b,c>', 'texts separated by commas', labelList)
-    .option('--texts-file <file>', 'texts, one a line')
+    .option('--texts-file <file>', 'texts, one a line, or .jsonl')
     .option('-k, --top-k <n>', 'texts to list for an image', positiveInteger, 5)
     .option('--json', 'print [{item, matches: [{text, index, score}]}] on stdout')
     .action(run)
@@ -28,7 +27,8 @@ export function define(command: Command): void {
 async function run(given: string[], options: MatchCommandOptions): Promise<void> {
   const { textsFile, topK, json } = options
   if ((options.texts === undefined) === (textsFile === undefined)) throw new ArgumentError('match takes --texts or --texts-file, one of the two', { code: 'ERR_USAGE' })
-  const texts = options.texts ?? (await textsOf(textsFile!))
+  const texts = options.texts ?? (await readTexts(textsFile!))
+  if (texts.length === 0) throw new ArgumentError(`${textsFile} holds no text`, { ...(textsFile && { file: textsFile }) })
   const paths = await imagePaths(given)
   await using matcher = await Matcher.fromPretrained(options.model, loadOptions(options))
   const results: { item: string; matches: Match[] }[] = []
@@ -46,13 +46,4 @@ async function run(given: string[], options: MatchCommandOptions): Promise<void>
   }
   if (json) await print(JSON.stringify(results))
   if (failed === paths.length) throw new ArgumentError(`none of the ${paths.length} images could be read`)
-}
-
-async function textsOf(file: string): Promise<string[]> {
-  const content = await readFile(file, 'utf8').catch((cause: Error) => {
-    throw new ArgumentError(`${file} cannot be read: ${cause.message}`, { file, cause })
-  })
-  const texts = content.split(/\r?\n/).filter(line => line.trim() !== '')
-  if (texts.length === 0) throw new ArgumentError(`${file} holds no text; expected one a line`, { file })
-  return texts
 }

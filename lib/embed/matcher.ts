@@ -176,6 +176,7 @@ function ofPairs(model: Model, { processor, tokenizer }: { processor: Processor;
 }
 
 function ofEmbedder(embedder: Embedder): Scorer {
+  const { device } = embedder
   return {
     kind: 'cosine',
     model: embedder.model,
@@ -183,12 +184,12 @@ function ofEmbedder(embedder: Embedder): Scorer {
       const words = await embedder.embedTexts(texts, { signal })
       return async (image, { allowRemote, signal }) => {
         const picture = await embedder.embedImages([image], { allowRemote, signal })
-        return (await ops.cosineSimilarity(picture, words)).data as Float32Array
+        return (await ops.cosineSimilarity(picture, words, { device, signal })).data as Float32Array
       }
     },
     all: async (images, texts, { allowRemote, signal }) => {
       const words = await embedder.embedTexts(texts, { signal })
-      return ops.cosineSimilarity(await embedder.embedImages(images, { allowRemote, signal }), words)
+      return ops.cosineSimilarity(await embedder.embedImages(images, { allowRemote, signal }), words, { device, signal })
     },
     dispose: () => embedder.dispose(),
   }

@@ -62,6 +62,7 @@ export function recallAtK(scores: Tensor, right: readonly (readonly number[])[],
 function rankOf(scores: Float32Array, answer: number, row: number): number {
   const own = scores[answer]
   if (own === undefined) throw new ArgumentError(`[recallAtK] the right answer of query ${row} is ${answer}; expected 0 to ${scores.length - 1}`, { field: 'right', index: row })
+  if (Number.isNaN(own)) return Number.POSITIVE_INFINITY // what has no score is not found
   let before = 0
   for (let i = 0; i < scores.length; i++) if (scores[i]! > own || (scores[i] === own && i < answer)) before++
   return before

@@ -108,6 +108,7 @@ t.test('Recall@K', async t => {
     { k: 4, recall: 1 },
   ])
   t.strictSame(recallAtK(scores, [[], [1], [3]], [1]), [{ k: 1, recall: 1 / 3 }], 'a query without an answer is missed')
+  t.strictSame(recallAtK(new Tensor('float32', Float32Array.of(NaN, 0.1, 0.2, NaN), [2, 2]), [[0], [0]], [1, 2]), [{ k: 1, recall: 0.5 }, { k: 2, recall: 0.5 }], 'what has no score is missed')
   t.throws(() => recallAtK(scores, [[4], [0], [0]]), { code: 'ERR_ARGUMENT', index: 0 })
   t.throws(() => recallAtK(scores, [[0]]), { code: 'ERR_SHAPE' })
 })
