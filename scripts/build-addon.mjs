@@ -1,5 +1,6 @@
 // Builds the addon from source: CMake by cmake-js in build/cmake, the finished addon in build/Release. In a clone cmake-js is a
-// development dependency; in an installed package npm fetches the pinned version once, into build/tools. Further arguments go to cmake-js, e.g. --CDCHIASMA_SANITIZE=address.
+// development dependency; in an installed package npm fetches the pinned version once, into build/tools. Further arguments go to cmake-js, e.g.
+// --CDCHIASMA_SANITIZE=address.
 //   CHIASMA_CMAKE_DIR   another folder than build/cmake, for a build by another compiler
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
@@ -33,4 +34,7 @@ const env = { ...process.env }
 delete env.npm_config_nodedir
 
 const output = process.env.CHIASMA_CMAKE_DIR ?? 'build/cmake'
-run(process.execPath, [cmakeJs(), 'compile', '-O', output, '--parallel', String(availableParallelism()), ...process.argv.slice(2)], { env })
+// Visual Studio's own compiler has no vector types; its installer offers Clang. Another generator finds its compiler itself.
+const given = process.argv.slice(2)
+const toolset = process.platform === 'win32' && !given.some((option) => /^(-G|--generator|-T|--toolset)/.test(option)) ? ['--toolset', 'ClangCL'] : []
+run(process.execPath, [cmakeJs(), 'compile', ...toolset, '-O', output, '--parallel', String(availableParallelism()), ...given], { env })

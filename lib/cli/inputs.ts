@@ -2,7 +2,7 @@
 
 import { createReadStream, type Dirent } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
-import { isAbsolute, join } from 'node:path'
+import { isAbsolute, join, sep } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError } from '../core/errors.js'
 import { say } from './console.js'
@@ -29,8 +29,8 @@ export async function imagePaths(given: readonly string[]): Promise<string[]> {
       paths.push(name)
     } else {
       const { glob } = await import('tinyglobby')
-      // Names come out as they go in, relative or absolute.
-      const found = await glob(name, { expandDirectories: false, absolute: isAbsolute(name) })
+      // Names come out as they go in, relative or absolute. In a pattern `\` is an escape, not Windows' separator.
+      const found = await glob(sep === '\\' ? name.replaceAll(sep, '/') : name, { expandDirectories: false, absolute: isAbsolute(name) })
       if (!found.length) throw new ArgumentError(`${name}: no file matches this pattern`, { file: name })
       for (const path of found.sort()) paths.push(path)
     }

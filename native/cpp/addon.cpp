@@ -5,6 +5,7 @@
 #include "bridge/errors.h"
 #include "bridge/read.h"
 #include "bridge/wraps.h"
+#include "core/shared_library.h"
 #include "cpu/cpu_device.h"
 #include "cuda/devices.h"
 
@@ -103,6 +104,7 @@ Napi::Value create_task(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  core::stay_loaded();
   auto* environment = new Environment(env);
   env.SetInstanceData(environment);
   environment->device_class = Napi::Persistent(DeviceWrap::define(env));

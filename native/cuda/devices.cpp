@@ -13,6 +13,12 @@ namespace chiasma::cuda {
 
 namespace {
 
+#if defined(__linux__)
+constexpr const char* no_library = "this build has no CUDA library (libchiasma_cuda.so); `npm run build:cuda` builds it";
+#else
+constexpr const char* no_library = "the CUDA kernels are built for Linux alone so far";
+#endif
+
 std::string capability_text(int major, int minor) { return std::to_string(major) + "." + std::to_string(minor); }
 
 // Whether the answer stands for as long as the process lives.
@@ -25,7 +31,7 @@ bool add_gpus(std::vector<DeviceInfo>& devices) {
     return !driver.passing;
   }
   std::string library_problem;
-  if (!is_file(cuda_library_path())) library_problem = "this build has no CUDA library (libchiasma_cuda.so); `npm run build:cuda` builds it";
+  if (!is_file(cuda_library_path())) library_problem = no_library;
   for (size_t i = 0; i < driver.devices.size(); ++i) {
     const DriverDevice& device = driver.devices[i];
     DeviceInfo info{.id = "cuda:" + std::to_string(i), .kind = "cuda", .name = device.name};

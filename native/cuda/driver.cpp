@@ -1,7 +1,7 @@
-// libcuda.so.1 and libnvidia-ml.so.1 by dlopen. Functions, structures and numbers are those of the CUDA Driver API and of NVML.
+// The driver's own libraries, opened at run time. Functions, structures and numbers are those of the CUDA Driver API and of NVML.
 #include "cuda/driver.h"
 
-#include <dlfcn.h>
+#include "core/shared_library.h"
 
 namespace chiasma::cuda {
 
@@ -14,19 +14,11 @@ std::string mebibytes(uint64_t bytes) { return std::to_string(bytes >> 20) + " M
 
 std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
-class SystemLibrary {
- public:
-  explicit SystemLibrary(const char* name) : handle_(dlopen(name, RTLD_NOW | RTLD_LOCAL)) {}
-  explicit operator bool() const noexcept { return handle_ != nullptr; }
-
-  template <class Function>
-  Function find(const char* name) const {
-    return reinterpret_cast<Function>(dlsym(handle_, name));
-  }
-
- private:
-  void* handle_;  // stays open: the driver has threads of its own
-};
+#if defined(_WIN32)
+const std::string driver_library = "nvcuda.dll", management_library = "nvml.dll";
+#else
+const std::string driver_library = "libcuda.so.1", management_library = "libnvidia-ml.so.1";
+#endif
 
 }  // namespace
 
@@ -49,7 +41,7 @@ std::optional<uint64_t> free_memory(const std::string& bus_id) {
   struct Memory {
     unsigned long long total, free, used;
   };
-  static const SystemLibrary library("libnvidia-ml.so.1");
+  static const core::SharedLibrary library(management_library);
   static const bool ready = [] {
     const auto init = library ? library.find<int (*)()>("nvmlInit_v2") : nullptr;
     return init && init() == 0;
@@ -65,9 +57,13 @@ std::optional<uint64_t> free_memory(const std::string& bus_id) {
 
 Driver probe_driver() {
   Driver driver;
-  const SystemLibrary library("libcuda.so.1");
+#if defined(__APPLE__)
+  driver.problem = "there is no NVIDIA driver for macOS";
+  return driver;
+#endif
+  const core::SharedLibrary library(driver_library);
   if (!library) {
-    driver.problem = "there is no NVIDIA driver (libcuda.so.1 cannot be opened)";
+    driver.problem = "there is no NVIDIA driver (" + driver_library + " cannot be opened)";
     return driver;
   }
   const auto get_version = library.find<int (*)(int*)>("cuDriverGetVersion");
@@ -80,7 +76,7 @@ Driver probe_driver() {
   const auto get_bus_id = library.find<int (*)(char*, int, int)>("cuDeviceGetPCIBusId");  // optional
   int version = 0;
   if (!get_version || !init || !get_count || !get || !get_name || !get_attribute || !get_memory || get_version(&version) != 0) {
-    driver.problem = "libcuda.so.1 is no CUDA driver";
+    driver.problem = driver_library + " is no CUDA driver";
     return driver;
   }
   driver.problem = driver_problem(version);

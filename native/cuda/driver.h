@@ -1,4 +1,4 @@
-// What the NVIDIA driver says of itself and of its GPUs, asked of libcuda.so.1 directly: no context is made, and a machine without one is told
+// What the NVIDIA driver says of itself and of its GPUs, asked of its library (libcuda.so.1, nvcuda.dll) directly: no context is made, and a machine without one is told
 // apart from one whose driver is too old, which the CUDA runtime does not.
 #pragma once
 
@@ -27,7 +27,7 @@ constexpr int needed_driver = 13000;
 constexpr int needed_capability = 8;  // major
 
 Driver probe_driver();
-// Free memory of the GPU, asked of libnvidia-ml.so.1 each time; nothing where that cannot say.
+// Free memory of the GPU, asked of its management library each time; nothing where that cannot say.
 std::optional<uint64_t> free_memory(const std::string& bus_id);
 // A context and the kernels take this much of a GPU before anything is computed.
 constexpr uint64_t needed_memory = uint64_t{512} << 20;

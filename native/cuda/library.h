@@ -1,5 +1,5 @@
 // The side library's interface: one table of functions with plain arguments, so that the addon and the library may come from different compilers.
-// libchiasma_cuda is built by nvcc with the CUDA runtime inside, libchiasma_cuda_sim by g++ with the simulator; the addon opens either by dlopen.
+// libchiasma_cuda is built by nvcc with the CUDA runtime inside, libchiasma_cuda_sim by g++ with the simulator; the addon opens either at run time.
 // Functions return a cudaError_t as an int, 0 for success. Kernels are launched on a stream and have been checked by the host code: sizes fit and
 // pointers are of the device. "Row" means a row of the last dimension; strides count elements.
 #pragma once

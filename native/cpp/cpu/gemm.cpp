@@ -19,14 +19,7 @@ size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
-bool quick_dot() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  __builtin_cpu_init();
-  return __builtin_cpu_is("amd");
-#else
-  return false;
-#endif
-}
+bool quick_dot() { return processor_vendor() == "AuthenticAMD"; }
 
 // Of x, and of sums: a third of the second-level cache each, beside panels of the weight.
 int64_t block_bytes() {

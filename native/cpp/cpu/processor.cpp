@@ -1,20 +1,14 @@
-// Instruction sets by CPUID and XGETBV; cores, quota and memory from the operating system. On a system without the Linux files the answers
-// come from the C++ library or the system's own calls.
+// Instruction sets by CPUID and XGETBV; cores, quota, caches and memory from the operating system: Linux' files, macOS' sysctl, Windows' calls. On
+// other systems the answers are the C++ library's, or careful guesses.
 #include "cpu/processor.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <thread>
-
-#if defined(__x86_64__) || defined(__i386__)
-#include <cpuid.h>
-#define CHIASMA_X86 1
-#elif defined(_M_X64)
-#define CHIASMA_X86 1
-#endif
 
 #if defined(__linux__)
 #include <sched.h>
@@ -22,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #elif defined(__APPLE__)
+#include <mach/mach.h>
 #include <sys/sysctl.h>
 #elif defined(_WIN32)
 #define NOMINMAX
@@ -32,20 +27,14 @@ namespace chiasma::cpu {
 
 namespace {
 
-#if defined(CHIASMA_X86)
+#if defined(__x86_64__)
 struct Registers {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
 Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Registers r;
-#if defined(_MSC_VER)
-  int values[4];
-  __cpuidex(values, static_cast<int>(leaf), static_cast<int>(subleaf));
-  r = {static_cast<uint32_t>(values[0]), static_cast<uint32_t>(values[1]), static_cast<uint32_t>(values[2]), static_cast<uint32_t>(values[3])};
-#else
-  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
-#endif
+  __asm__ __volatile__("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
   return r;
 }
 
@@ -53,13 +42,9 @@ uint32_t max_leaf(uint32_t base) { return cpuid(base).eax; }
 
 // XCR0: the register state the system saves. Only where CPUID says OSXSAVE.
 uint64_t saved_state() {
-#if defined(_MSC_VER)
-  return _xgetbv(0);
-#else
   uint32_t low, high;
   __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<uint64_t>(high) << 32) | low;
-#endif
 }
 
 constexpr bool bit(uint32_t value, int n) { return (value >> n) & 1; }
@@ -96,6 +81,7 @@ struct Features {
 };
 #endif
 
+#if defined(__linux__)
 std::string read_text(const std::string& path) {
   std::ifstream file(path);
   if (!file) return {};
@@ -110,7 +96,6 @@ uint64_t read_number(const std::string& path, uint64_t otherwise) {
   return text >> value ? value : otherwise;
 }
 
-#if defined(__linux__)
 // The processors this process may run on.
 std::vector<int> allowed_processors() {
   std::vector<int> allowed;
@@ -187,13 +172,49 @@ MemoryInfo cgroup_memory() {
   }
   return least;
 }
+
+#elif defined(__APPLE__)
+// A number of the system's, or `otherwise`.
+int64_t system_number(const char* name, int64_t otherwise) {
+  int64_t value = 0;  // of which the system may fill 4 or 8 bytes
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value > 0 ? value : otherwise;
+}
+#elif defined(_WIN32)
+// Calls `see` with each core (RelationProcessorCore) or cache (RelationCache) of the machine.
+template <typename See>
+void for_each_in_topology(LOGICAL_PROCESSOR_RELATIONSHIP kind, const See& see) {
+  DWORD bytes = 0;
+  GetLogicalProcessorInformationEx(kind, nullptr, &bytes);
+  std::vector<std::max_align_t> memory(bytes / sizeof(std::max_align_t) + 1);
+  char* const first = reinterpret_cast<char*>(memory.data());
+  if (!GetLogicalProcessorInformationEx(kind, reinterpret_cast<SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX*>(first), &bytes)) return;
+  for (DWORD at = 0; at < bytes;) {
+    const auto* const entry = reinterpret_cast<const SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX*>(first + at);
+    see(*entry);
+    at += entry->Size;
+  }
+}
+
+// Distinct cores among the processors that this process may run on. A process of several processor groups has no one mask: all cores count.
+int allowed_cores() {
+  DWORD_PTR allowed = 0, all = 0;
+  USHORT group = 0, groups = 1;
+  if (!GetProcessAffinityMask(GetCurrentProcess(), &allowed, &all) || !GetProcessGroupAffinity(GetCurrentProcess(), &groups, &group)) allowed = 0;
+  int cores = 0;
+  for_each_in_topology(RelationProcessorCore, [&](const SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX& entry) {
+    const GROUP_AFFINITY& on = entry.Processor.GroupMask[0];
+    if (allowed == 0 || (on.Group == group && (on.Mask & allowed) != 0)) ++cores;
+  });
+  return cores;
+}
 #endif
 
 }  // namespace
 
 bool processor_runs(Isa isa) {
   if (isa == Isa::portable) return true;
-#if defined(CHIASMA_X86)
+#if defined(__x86_64__)
   static const Features features;
   if (isa == Isa::avx2) return features.avx2;
   if (isa == Isa::avx512) return features.avx512;
@@ -211,16 +232,30 @@ int64_t second_cache_bytes() {
   // "2048K", of the first processor
   return static_cast<int64_t>(read_number("/sys/devices/system/cpu/cpu0/cache/index2/size", unknown >> 10)) << 10;
 #elif defined(__APPLE__)
+  return system_number("hw.perflevel0.l2cachesize", system_number("hw.l2cachesize", unknown));
+#elif defined(_WIN32)
   int64_t bytes = 0;
-  size_t size = sizeof bytes;
-  return sysctlbyname("hw.l2cachesize", &bytes, &size, nullptr, 0) == 0 && bytes > 0 ? bytes : unknown;
+  for_each_in_topology(RelationCache, [&](const SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX& entry) {
+    if (entry.Cache.Level == 2 && bytes == 0) bytes = entry.Cache.CacheSize;
+  });
+  return bytes > 0 ? bytes : unknown;
 #else
   return unknown;
 #endif
 }
 
+std::string processor_vendor() {
+#if defined(__x86_64__)
+  const Registers r = cpuid(0);
+  const uint32_t words[] = {r.ebx, r.edx, r.ecx};
+  return {reinterpret_cast<const char*>(words), sizeof words};
+#else
+  return {};
+#endif
+}
+
 std::string processor_name() {
-#if defined(CHIASMA_X86)
+#if defined(__x86_64__)
   if (max_leaf(0x80000000u) >= 0x80000004u) {
     char brand[49] = {};
     for (uint32_t i = 0; i < 3; ++i) {
@@ -238,7 +273,7 @@ std::string processor_name() {
   size_t size = sizeof brand - 1;
   if (sysctlbyname("machdep.cpu.brand_string", brand, &size, nullptr, 0) == 0) return brand;
   return "unknown";
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
   return "arm64";
 #else
   return "unknown";
@@ -273,9 +308,9 @@ int processor_budget() {
   if (const int cores = allowed_cores(); cores > 0) budget = std::min(budget, cores);
   if (const int quota = cgroup_processors(); quota > 0) budget = std::min(budget, quota);
 #elif defined(__APPLE__)
-  int cores = 0;
-  size_t size = sizeof cores;
-  if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) budget = std::min(budget, cores);
+  budget = static_cast<int>(std::min<int64_t>(budget, system_number("hw.physicalcpu", budget)));
+#elif defined(_WIN32)
+  if (const int cores = allowed_cores(); cores > 0) budget = std::min(budget, cores);
 #endif
   return budget;
 }
@@ -299,9 +334,15 @@ MemoryInfo memory_info() {
   info.total = std::min(info.total, group.total);
   info.free = std::min(info.free, group.free);
 #elif defined(__APPLE__)
-  size_t size = sizeof info.total;
-  if (sysctlbyname("hw.memsize", &info.total, &size, nullptr, 0) != 0) info.total = 0;
-  info.free = info.total;
+  info.total = static_cast<uint64_t>(system_number("hw.memsize", 0));
+  vm_statistics64 pages{};
+  mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+  const mach_port_t host = mach_host_self();
+  if (host_statistics64(host, HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) == KERN_SUCCESS) {
+    // What holds nothing, and what has not been used for long.
+    info.free = (static_cast<uint64_t>(pages.free_count) + pages.inactive_count) * static_cast<uint64_t>(vm_kernel_page_size);
+  }
+  mach_port_deallocate(mach_task_self(), host);
 #elif defined(_WIN32)
   MEMORYSTATUSEX status;
   status.dwLength = sizeof status;

@@ -6,10 +6,6 @@
 #include <string>
 #include <vector>
 
-#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
-#include <intrin.h>
-#endif
-
 namespace chiasma::cpu {
 
 // Weakest first. `avx512` asks for F, BW, DQ and VL; `avx512_vnni` adds AVX512_VNNI, `avx512_bf16` AVX512_BF16, `amx` AMX_TILE, AMX_BF16 and
@@ -23,10 +19,13 @@ bool processor_runs(Isa isa);
 // Bytes of a core's second-level cache; 1 MiB where that is not known.
 int64_t second_cache_bytes();
 
+// What CPUID calls its maker ("GenuineIntel", "AuthenticAMD"); empty on other architectures.
+std::string processor_vendor();
+
 // The processor's brand string, or the architecture's name.
 std::string processor_name();
 
-// The least of physical cores, CPU affinity and cgroup quota; at least 1.
+// The least of physical cores, CPU affinity and cgroup quota, as far as the system has them; at least 1.
 int processor_budget();
 
 struct MemoryInfo {
@@ -46,11 +45,9 @@ inline constexpr size_t huge_page_bytes = size_t{2} << 20;
 void advise_huge_pages(void* memory, size_t bytes) noexcept;
 
 inline void pause_processor() noexcept {
-#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
-  _mm_pause();
-#elif defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
-#elif defined(__aarch64__) && !defined(_MSC_VER)
+#elif defined(__aarch64__)
   __asm__ __volatile__("yield");
 #endif
 }

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#include "cpu/processor.h"
+
+#if defined(__x86_64__)
 #include <immintrin.h>
 #define CHIASMA_IMAGE_X86 1
 #define CHIASMA_AVX2 __attribute__((target("avx2")))
@@ -190,7 +192,7 @@ constexpr VectorLoops loops[] = {{sum_nothing, sum_nothing, accumulate_nothing},
                                  {sum_grey_sse2, sum_rgb_sse2, accumulate_sse2},
                                  {sum_grey_sse2, sum_rgb_avx2, accumulate_avx2}};
 
-int best_level() { return __builtin_cpu_supports("avx2") ? 2 : 1; }
+int best_level() { return cpu::processor_runs(cpu::Isa::avx2) ? 2 : 1; }
 
 #else
 

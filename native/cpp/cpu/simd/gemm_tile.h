@@ -7,11 +7,7 @@
 
 #include "cpu/simd/vec.h"
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define CHIASMA_UNROLL
-#else
 #define CHIASMA_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
@@ -30,11 +26,7 @@ constexpr int group_steps = 4;
 constexpr int64_t line_floats = 16;  // of a cache line
 
 // Into the second-level cache.
-#if defined(__GNUC__)
 CHIASMA_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
-#else
-CHIASMA_INLINE void prefetch(const float*) {}
-#endif
 
 // A vector of a packed panel: aligned.
 #if defined(CHIASMA_VEC_512)

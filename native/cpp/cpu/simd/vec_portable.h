@@ -2,9 +2,6 @@
 // fma is fused on 64-bit ARM; elsewhere it is a product and a sum, for fmaf without an instruction would take a call per lane.
 #pragma once
 
-#if !defined(__GNUC__)
-#error "chiasma's native code needs the vector types of GCC or Clang (on Windows: clang-cl)"
-#endif
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #endif
