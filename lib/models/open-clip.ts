@@ -7,6 +7,7 @@ import type { Value } from '../core/value.js'
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, gather, pickToken, pool } from '../ops/index.js'
+import { buildModifiedResNet, REDUCTION } from './clip-resnet.js'
 import { checkHeads, type Config, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
 import { projectedImages, projectedTexts } from './projected.js'
@@ -28,6 +29,7 @@ const visionSchema = v.object({
   pool_type: v.nullish(v.picklist(['tok', 'avg'], "'tok' or 'avg'"), 'tok'),
   final_ln_after_pool: flag(false),
 })
+const convolutionalSchema = v.looseObject({ width: v.nullish(width(), 768), head_width: v.nullish(width(), 64), image_size: v.nullish(v.unknown(), 224) })
 const trunkSchema = v.object({
   timm_model_name: v.string('a name'),
   timm_pool: v.nullish(v.string('a name'), 'avg'),
@@ -202,6 +204,18 @@ function refuse({ file, json }: ConfigFile, section: string): void {
   }
 }
 
+/** Layers of four stages are a ResNet's. */
+function isConvolutional(json: Config): boolean {
+  return Array.isArray((json['vision_cfg'] as Config | null | undefined)?.['layers'])
+}
+
+/** OpenAI's convolutional tower, whose last layer projects. */
+function buildConvolutional(file: ConfigFile, scope: Scope, embed: number): ImageTower {
+  const config = readConfig(convolutionalSchema, file, 'vision_cfg')
+  const heads = Math.floor((config.width * REDUCTION) / config.head_width)
+  return projectedImages(buildModifiedResNet({ ...file, json: { vision_cfg: { ...config, heads, projection_dim: embed } } }, scope, 'vision_cfg'))
+}
+
 function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: boolean): ImageTower {
   if (file.json['timm'] !== undefined) {
     const { timm_proj: way, timm_proj_bias: bias } = readConfig(trunkSchema, file, 'vision_cfg')
@@ -215,6 +229,7 @@ function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: b
     const projection = new Linear(head.at('mlp.fc2'), 2 * embed, embed, { bias })
     return projectedImages(images, { pooled: traced => first.forward(pooled(traced), { activation: 'gelu', dtype: 'float32' }), projection })
   }
+  if (isConvolutional(file.json)) return buildConvolutional(file, scope, embed)
   refuse(file, 'vision_cfg')
   const config = readConfig(visionSchema, file, 'vision_cfg')
   const { head_width } = config

@@ -1,10 +1,12 @@
-// What open_clip's and timm's folders are refused for; their outputs are in parity.ts.
+// What open_clip's and timm's folders are refused for, and open_clip's settings around a convolutional tower; other outputs are in parity.ts.
 
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { Tensor } from '../../lib/core/tensor.js'
+import { readTensors, writeSafetensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
-import { fixture, temporary } from '../support/models.js'
+import { difference, fixture, sameBits, temporary, variant } from '../support/models.js'
 
 type Json = Record<string, any>
 
@@ -31,11 +33,72 @@ t.test('open_clip_config.json', async t => {
   for (const [name, change, kind, field, message] of cases) await refused(t, name, 'open_clip_config.json', change, { name: kind, field, message })
 })
 
+/** clip-rn-narrow's tensors in a folder of open_clip's. */
+async function convolutional(t: Test, text: object, change: (tensors: Record<string, Tensor>) => Record<string, Tensor> = tensors => tensors): Promise<string> {
+  const folder = temporary(t)
+  const vision_cfg = { layers: [1, 2, 1, 1], width: 2, head_width: 16, image_size: 70, patch_size: null }
+  const text_cfg = { context_length: 10, vocab_size: 50, width: 32, heads: 1, layers: 2, ...text }
+  writeFileSync(join(folder, 'open_clip_config.json'), JSON.stringify({ model_cfg: { embed_dim: 24, quick_gelu: true, vision_cfg, text_cfg } }))
+  await writeSafetensors(join(folder, 'open_clip_model.safetensors'), change(await readTensors(join(fixture('clip-rn-narrow'), 'model.safetensors'))))
+  return folder
+}
+
+t.test('a convolutional tower beside a text tower with settings of its own', async t => {
+  const { pixel_values, input_ids } = (await readTensors(join(fixture('clip-rn-narrow'), 'inputs.safetensors'))) as { pixel_values: Tensor; input_ids: Tensor }
+  const run = async (folder: string) => {
+    await using model = await AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+    return await model.forward({ pixel_values, input_ids })
+  }
+  const plain = await run(await convolutional(t, {}))
+  const expected = await readTensors(join(fixture('clip-rn-narrow'), 'expected.safetensors'))
+  for (const [name, reference] of Object.entries(expected)) t.ok(difference(plain[name]!, reference).max < 1e-4, name)
+
+  const custom = await run(
+    await convolutional(t, {}, tensors => Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [/^(visual\.|logit_scale)/.test(name) ? name : `text.${name}`, tensor]))),
+  )
+  t.ok(sameBits(custom['logits_per_image']!, plain['logits_per_image']!), 'with the names of CustomTextCLIP')
+
+  const biased = await run(await convolutional(t, {}, tensors => ({ ...tensors, logit_bias: new Tensor('float32', Float32Array.of(-3), []) })))
+  t.ok(difference(biased['logits_per_image']!, new Tensor('float32', (plain['logits_per_image']!.data as Float32Array).map(x => x - 3), [2, 3])).max < 1e-5, 'logit_bias')
+
+  const last = (await run(await convolutional(t, { pool_type: 'last' })))['text_pooler_output']!
+  const states = plain['text_last_hidden_state']!.data
+  t.same(last.data, Float32Array.from({ length: 3 * 32 }, (_, i) => states[(Math.floor(i / 32) * 10 + 9) * 32 + (i % 32)] as number), 'the last column')
+  for (const text of [{ norm_kwargs: { eps: 0.1 } }, { pool_type: 'last', no_causal_mask: true }]) {
+    t.notOk(sameBits((await run(await convolutional(t, text)))['text_pooler_output']!, plain['text_pooler_output']!), JSON.stringify(text))
+  }
+  await t.rejects(run(await convolutional(t, { qk_norm: true })), { name: 'UnsupportedError', field: 'text_cfg.qk_norm' })
+})
+
 t.test("timm's config.json", async t => {
   const cases: [(config: Json) => void, string, string, RegExp][] = [
     [c => (c['global_pool'] = 'catavgmax'), 'UnsupportedError', 'global_pool', /global_pool is "catavgmax"/],
     [c => (c['model_args'] = { num_heads: 5 }), 'CheckpointError', 'model_args.num_heads', /5 heads do not divide the width 32/],
     [c => (c['architecture'] = 'vit_base_patch16_rpn_224'), 'UnsupportedError', 'architecture', /'vit_base_patch16_rpn_224' is not supported/],
+    // Rotary positions have no tensor that would tell of them.
+    [c => (c['architecture'] = 'vit_pe_core_base_patch16_224'), 'UnsupportedError', 'architecture', /'vit_pe_core_base_patch16_224' is not supported/],
+    [c => (c['model_args'] = { num_heads: 4, pool_include_prefix: true }), 'UnsupportedError', 'model_args.pool_include_prefix', /model_args\.pool_include_prefix is true/],
+    [c => (c['model_args'] = { num_heads: 4, act_layer: 'mish' }), 'UnsupportedError', 'model_args.act_layer', /model_args\.act_layer is "mish"; supported are gelu,/],
   ]
   for (const [change, kind, field, message] of cases) await refused(t, 'timm-vit-oblong', 'config.json', change, { name: kind, field, message })
+})
+
+t.test("timm's activations, and tensors of other variants", async t => {
+  const { pixel_values } = (await readTensors(join(fixture('timm-vit-oblong'), 'inputs.safetensors'))) as { pixel_values: Tensor }
+  const run = async (model_args: object, change: (tensors: Record<string, Tensor>) => Record<string, Tensor> = tensors => tensors) => {
+    const folder = variant(t, 'timm-vit-oblong', c => (c['model_args'] = { num_heads: 4, ...model_args }))
+    await writeSafetensors(join(folder, 'model.safetensors'), change(await readTensors(join(folder, 'model.safetensors'))))
+    await using model = await AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+    return (await model.forward({ pixel_values }))['logits']!
+  }
+  const plain = await run({})
+  t.ok(sameBits(await run({ act_layer: 'gelu', dynamic_img_size: true, img_size: [24, 48] }), plain))
+  t.notOk(sameBits(await run({ act_layer: 'relu' }), plain))
+  t.ok(difference(await run({ act_layer: 'gelu_tanh' }), plain).max < 0.01)
+  const tensor = new Tensor('float32', new Float32Array(32), [1, 1, 32])
+  await t.rejects(run({}, tensors => ({ ...tensors, dist_token: tensor })), { name: 'UnsupportedError', message: /dist_token is of a variant/ })
+  const gray = (tensors: Record<string, Tensor>) => ({ ...tensors, 'patch_embed.proj.weight': new Tensor('float32', new Float32Array(32 * 64), [32, 1, 8, 8]) })
+  await t.rejects(run({}, gray), { name: 'UnsupportedError', message: /patch_embed\.proj\.weight reads 1 channels/ })
+  const other = ({ pos_embed: _, ...rest }: Record<string, Tensor>) => rest
+  await t.rejects(run({}, other), { name: 'UnsupportedError', field: 'architecture', message: /of timm's models only vision transformers/ })
 })
