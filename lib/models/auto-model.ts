@@ -122,7 +122,7 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     throw given instanceof Error ? given : error
   })
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
-  const made = named ? undefined : await madeConfig(folder, file, json, checkpoint)
+  const made = named && !hasOpenClipNames(checkpoint) ? undefined : await madeConfig(folder, file, json, checkpoint)
   if (made) return made
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
@@ -139,7 +139,7 @@ async function madeConfig(folder: string, file: string, json: Config, checkpoint
   const openClip = join(folder, 'open_clip_config.json')
   const described = hasOpenClipNames(checkpoint) ? await ifThere(openClip) : undefined
   if (!described) return undefined
-  const made = openClipConfig(checkpoint, described, openClip)
+  const made = openClipConfig(checkpoint, described, openClip, json)
   // A convolutional tower has OpenAI's names.
   if (!Array.isArray((made['vision_cfg'] as Config | undefined)?.['layers'])) return { config: { json: Object.freeze(made), file: openClip }, checkpoint }
   const { heads } = (made['text_cfg'] ?? {}) as { heads?: unknown }
