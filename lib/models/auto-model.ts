@@ -122,7 +122,7 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     throw given instanceof Error ? given : error
   })
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
-  const made = named ? undefined : await madeConfig(folder, file, json, checkpoint)
+  const made = named && !hasOpenClipNames(checkpoint) ? undefined : await madeConfig(folder, file, json, checkpoint)
   if (made) return made
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
@@ -142,7 +142,7 @@ async function madeConfig(folder: string, file: string, json: Config, checkpoint
   const openClip = join(folder, 'open_clip_config.json')
   const described = hasOpenClipNames(checkpoint) ? await ifThere(openClip) : undefined
   if (!described) return undefined
-  return { config: { json: Object.freeze(openClipConfig(checkpoint, described, openClip)), file: openClip }, checkpoint }
+  return { config: { json: Object.freeze(openClipConfig(checkpoint, described, openClip, json)), file: openClip }, checkpoint }
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {

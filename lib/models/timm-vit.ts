@@ -4,10 +4,11 @@
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
-import { type Parameter, parameter, type Value } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Parameter, parameter, type Value } from '../core/value.js'
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { attention, pickToken, pool, prependRows, repeatRows } from '../ops/index.js'
+import { attention, columns, mul, pickToken, pool, prependRows, repeatRows, reshape } from '../ops/index.js'
 import { type Config, type ConfigFile, headCount, integer, layerCount, readConfig, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 
@@ -163,15 +164,25 @@ class LatentPool {
     this.mlp = new Mlp(scope, { width, hidden, activation, names: { in: 'mlp.fc1', out: 'mlp.fc2' } })
   }
 
-  /** x: [B·length, C] -> float32 [B, C] */
-  forward(x: Value, length: number): Value {
+  /** all: [B·(prefix + length), C], of which the first of each are left out -> float32 [B, C] */
+  forward(all: Value, prefix: number, length: number): Value {
     const { heads } = this.config
+    const x = prefix === 0 ? all : patchesOf(all, prefix, length)
     const k = this.key.forward(x)
     const q = repeatRows(this.query.forward(parameter(this.latent), { dtype: k.dtype as never }), k, { length })
     const mixed = attention(q, k, this.value.forward(x), { heads, queryLength: 1, keyLength: length, dtype: k.dtype })
     const pooled = this.out.forward(mixed, { dtype: 'float32' })
     return this.mlp.forward(this.norm.forward(pooled), pooled)
   }
+}
+
+/** Copies the patches' rows: [B·(prefix + length), C] -> [B·length, C] */
+function patchesOf(all: Value, prefix: number, length: number): Value {
+  const [rows, width] = all.shape as [number, number]
+  const pictures = rows / (prefix + length)
+  const wide = reshape(all, [pictures, (prefix + length) * width])
+  const one = constant(new Tensor('float32', Float32Array.of(1), []))
+  return reshape(mul(columns(wide, prefix * width, (prefix + length) * width), one), [pictures * length, width])
 }
 
 export class TimmViT implements ImageTower {
@@ -255,7 +266,7 @@ export class TimmViT implements ImageTower {
     const ways: Record<Pool, () => Value> = {
       token: () => pickToken(last, { which: 'first', length }),
       avg: () => pool(last, { mode: 'mean', skip: this.prefixRows, length, dtype: 'float32' }),
-      map: () => this.latentPool!.forward(last, length),
+      map: () => this.latentPool!.forward(last, this.prefixRows, this.patches),
     }
     const one = ways[this.config.pool]()
     const pooled = this.pooledNorm?.forward(one, { dtype: 'float32' }) ?? one

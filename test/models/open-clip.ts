@@ -1,12 +1,14 @@
-// What open_clip's and timm's folders are refused for, and open_clip's settings around a convolutional tower; other outputs are in parity.ts.
+// What open_clip's and timm's folders are refused for, open_clip's texts, and its settings around a convolutional tower; other outputs are in parity.ts.
 
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
+import { cleanText } from '../../lib/data/text-cleaning.js'
+import { Embedder } from '../../lib/embed/embedder.js'
 import { readTensors, writeSafetensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
-import { difference, fixture, sameBits, temporary, variant } from '../support/models.js'
+import { difference, fixture, int64, sameBits, temporary, variant } from '../support/models.js'
 
 type Json = Record<string, any>
 
@@ -25,8 +27,12 @@ t.test('open_clip_config.json', async t => {
     ['open-clip-vit-scaled', c => delete c['model_cfg']['embed_dim'], 'CheckpointError', 'embed_dim', /embed_dim is missing/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['heads'] = 3), 'CheckpointError', 'text_cfg.heads', /text_cfg\.heads is 3, which does not divide the width 32/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['pool_type'] = 'none'), 'CheckpointError', 'vision_cfg.pool_type', /pool_type is "none"; expected 'tok' or 'avg'/],
-    ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['attentional_pool'] = true), 'UnsupportedError', 'vision_cfg.attentional_pool', /attentional_pool is true/],
-    ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['hf_model_name'] = 'roberta-base'), 'UnsupportedError', 'text_cfg.hf_model_name', /hf_model_name is "roberta-base"/],
+    ['coca', c => (c['model_cfg']['vision_cfg']['attentional_pool'] = 'cascade'), 'CheckpointError', 'vision_cfg.attentional_pool', /attentional_pool is "cascade"; expected true or false/],
+    ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['hf_model_name'] = 'google/mt5-base'), 'UnsupportedError', 'text_cfg.hf_model_name', /'google\/mt5-base', which is no BERT, RoBERTa or XLM-RoBERTa/],
+    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_pooler_type'] = 'attention_pooler'), 'CheckpointError', 'text_cfg.hf_pooler_type', /"attention_pooler"; expected one of mean_pooler/],
+    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_pooler_type'] = 'cls_pooler'), 'CheckpointError', 'text_cfg.hf_pooler_type', /needs the tensor text\.transformer\.pooler\.dense\.weight/],
+    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_proj_type'] = null), 'CheckpointError', 'text_cfg.hf_proj_type', /the encoder's width 32 is not embed_dim 24/],
+    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { clean: 'all' }), 'CheckpointError', 'text_cfg.tokenizer_kwargs.clean', /clean is "all"; expected one of whitespace/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['no_causal_mask'] = true), 'UnsupportedError', 'text_cfg.pool_type', /'argmax' without a causal mask/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['timm_model_name'] = 'convnext_base'), 'UnsupportedError', 'vision_cfg.timm_model_name', /'convnext_base', which is no vision transformer/],
   ]
@@ -68,6 +74,42 @@ t.test('a convolutional tower beside a text tower with settings of its own', asy
     t.notOk(sameBits((await run(await convolutional(t, text)))['text_pooler_output']!, plain['text_pooler_output']!), JSON.stringify(text))
   }
   await t.rejects(run(await convolutional(t, { qk_norm: true })), { name: 'UnsupportedError', field: 'text_cfg.qk_norm' })
+})
+
+t.test('texts are cleaned and cut as open_clip does, and embedded as forward does it', async t => {
+  const folder = temporary(t)
+  cpSync(fixture('open-clip-roberta'), folder, { recursive: true })
+  const file = join(folder, 'open_clip_config.json')
+  const config = JSON.parse(readFileSync(file, 'utf8')) as Json
+  config['model_cfg']['text_cfg']['tokenizer_kwargs'] = { clean: 'canonicalize' }
+  writeFileSync(file, JSON.stringify(config))
+  writeFileSync(join(folder, 'vocab.txt'), ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'red', 'cat', '!'].join('\n'))
+  await using embedder = await Embedder.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+  t.equal(embedder.maxLength, 12, 'the context length, not what the positions allow')
+  const [clean, given] = [await embedder.embedTexts(['a red cat'], { normalize: false }), await embedder.embedTexts(['  A red_\u3000cat! '], { normalize: false })]
+  t.strictSame(given.data, clean.data)
+  const { text_embeds_unnormalized: reference } = await embedder.model.forward({ input_ids: int64([[2, 4, 5, 6, 3, 1, 1]]) }, { outputs: ['text_embeds_unnormalized'] })
+  t.strictSame(clean.data, reference!.data)
+})
+
+t.test('cleaned texts', async t => {
+  t.equal(cleanText(' a\t\u00a0B\x1f, c_\ufeff', 'whitespace'), 'a B , c_\ufeff', "Python's white space")
+  t.equal(cleanText('Ein  HAUS', 'lower'), 'ein haus')
+  t.equal(cleanText("A_dog's, #1 —  ¿no?\n", 'canonicalize'), 'a dogs 1 — ¿no')
+})
+
+t.test("CoCa's token at the end, in a full row and in a short one, has the same bits from forward and from the encoder", async t => {
+  await using model = await AutoModel.fromPretrained(fixture('coca'), { device: 'cpu', dtype: 'f32' })
+  const rows = [Int32Array.from({ length: 12 }, (_, i) => 3 + i), Int32Array.of(7), Int32Array.of(7, 0, 9)]
+  const encoded = await model.textEncoder!.encode(rows)
+  const padded = rows.map(row => [...row, ...Array<number>(12 - row.length).fill(0)])
+  const { text_embeds_unnormalized: all } = await model.forward({ input_ids: int64(padded) }, { outputs: ['text_embeds_unnormalized'] })
+  t.strictSame(encoded, all!.data)
+  // What a mask leaves out is padding, whatever stands there.
+  const mask = int64(padded.map((_, i) => padded[i]!.map((_, j) => (j < rows[i]!.length ? 1 : 0))))
+  const { text_embeds_unnormalized: masked } = await model.forward({ input_ids: int64(padded.map(row => row.map(id => (id === 0 ? 5 : id)))), attention_mask: mask }, { outputs: ['text_embeds_unnormalized'] })
+  t.notSame(masked!.data, all!.data, 'the third text has a 0 that its mask does not leave out')
+  t.strictSame(masked!.data.slice(0, 48), all!.data.slice(0, 48))
 })
 
 t.test("timm's config.json", async t => {
