@@ -551,12 +551,18 @@ declare const AutoTokenizer: {
     fromPretrained(source: string, options?: SourceOptions): Promise<Tokenizer>;
 };
 
-/** What a sentence-transformers folder says of texts that are embedded. */
+/** 'whitespace': every stretch of it is one blank, and none at the ends; 'lower': in small letters, too; 'canonicalize': without punctuation, too. */
+declare const TEXT_CLEANINGS: readonly ["whitespace", "lower", "canonicalize"];
+type TextCleaning = (typeof TEXT_CLEANINGS)[number];
+
+/** What a folder of sentence-transformers or open_clip says of texts that are embedded. */
 interface SentenceSettings {
     /** Tokens that they are cut to, whatever the tokenizer says. */
     readonly maxLength?: number | undefined;
     /** They are written in small letters before they are tokenized. */
     readonly lowercase: boolean;
+    /** What else is done to them before. */
+    readonly cleaning?: TextCleaning | undefined;
     /** Whether a prompt's tokens are pooled with the others. */
     readonly poolsPrompt: boolean;
 }
@@ -612,7 +618,7 @@ interface TextEncoder {
     readonly dimensions: number;
     /** Tokens a text may have. */
     readonly maxLength: number;
-    /** Of a sentence-transformers folder. */
+    /** Of a folder that says how texts are read. */
     readonly sentence: SentenceSettings | undefined;
     /**
      * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised

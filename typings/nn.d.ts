@@ -77,6 +77,11 @@ interface LinearParameters {
         begin: number;
         rows: number;
     } | undefined;
+    /** The same of the bias alone. */
+    biasPart?: {
+        begin: number;
+        rows: number;
+    } | undefined;
     /** Checkpoint names below the scope; default 'weight' and 'bias'. */
     names?: {
         weight: string;
@@ -161,7 +166,9 @@ interface Sequences {
     readonly keys?: {
         readonly rows: Value;
         readonly cuSeqlens: Value;
-    };
+    } | undefined;
+    /** Cumulative lengths of the queries, where those of one sequence see different keys: as many as `keys` has. */
+    readonly queries?: Value | undefined;
 }
 /** What a layer's attention depends on beside its rows. */
 interface AttentionExtra extends ScoreBias {
@@ -232,13 +239,19 @@ declare class Attention {
 
 interface AttentionPoolOptions {
     width: number;
+    /** Of the tokens. Default: as wide. */
+    contextWidth?: number;
     heads: number;
     /** Learned queries. Default 1. */
     queries?: number;
-    /** Checkpoint names below the scope; `attention` is a torch.nn.MultiheadAttention. */
+    /** Of so many that are stored, the first ones. Default: all. */
+    storedQueries?: number;
+    /** Checkpoint names below the scope; `attention` is a torch.nn.MultiheadAttention. Without names there are no norms. */
     names: {
         queries: string;
         attention: string;
+        queryNorm?: string;
+        keyNorm?: string;
     };
 }
 declare class AttentionPool {
@@ -248,9 +261,11 @@ declare class AttentionPool {
     private readonly key;
     private readonly value;
     private readonly out;
+    private readonly queryNorm?;
+    private readonly keyNorm?;
     constructor(scope: Scope, options: AttentionPoolOptions);
-    /** x: [T, C] -> float32 [S·queries, C] */
-    forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
+    /** tokens: [T, contextWidth] -> float32 [S·queries, C] */
+    forward(tokens: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
 interface CrossAttentionOptions {

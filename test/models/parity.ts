@@ -16,7 +16,7 @@ const names = [
   // By make_rotary_fixtures.py: holes in a mask before a window, a window of causal attention, oblong pictures.
   ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong'],
   // By make_open_clip_fixtures.py, and DINOv2's classifier.
-  ...['open-clip-vit-scaled', 'open-clip-trunk-siglip', 'timm-vit-registers', 'timm-vit-oblong', 'dinov2-classifier'],
+  ...['open-clip-vit-scaled', 'open-clip-trunk-siglip', 'open-clip-roberta', 'coca', 'timm-vit-registers', 'timm-vit-oblong', 'timm-vit-map-registers', 'dinov2-classifier'],
   // Convolutional towers.
   ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
   // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
