@@ -21,6 +21,7 @@ import { Model } from './model.js'
 import { hasOpenClipNames, openClipConfig } from './open-clip.js'
 import { buildArchitecture } from './registry.js'
 import { hasTimmNames, timmConfig } from './timm-vit.js'
+import { hasUniterNames } from './uniter.js'
 import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
@@ -124,6 +125,7 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
   const made = named && !hasOpenClipNames(checkpoint) ? undefined : await madeConfig(folder, file, json, checkpoint)
   if (made) return made
+  if (!named && hasUniterNames(checkpoint.tensors) && !(given instanceof Error)) return { config: { json: Object.freeze({ ...json, model_type: 'uniter' }), file }, checkpoint }
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
     return { config: { json: Object.freeze(json), file }, checkpoint }
