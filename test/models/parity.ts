@@ -20,7 +20,7 @@ const names = [
   // Convolutional towers.
   ...['resnet', 'clip-rn-tiny', 'align', 'wav2vec2-group', 'wav2vec2-ctc'],
   // By make_conv_fixtures.py: odd pictures, strides in other places, masks of samples.
-  ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes'],
+  ...['clip-rn-narrow', 'resnet-tiny-picture', 'resnet-bottleneck-first', 'align-odd', 'wav2vec2-group-mask', 'wav2vec2-layer-holes', 'wav2vec2-weighted'],
   // By make_model_fixtures.py: a tower saved without a prefix, oblong pictures, no biases, odd widths, holes in masks.
   ...['clip-text', 'vit-oblong-odd', 'vit-no-qkv-bias', 'bert-odd-widths', 'mpnet-holes'],
   // Text and picture together; those after by make_joint_fixtures.py.
