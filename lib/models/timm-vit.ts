@@ -91,7 +91,8 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
   const registers = has('reg_token') ? (shape('reg_token').at(-2) ?? 0) : 0
   const prefix = (classToken ? 1 : 0) + registers
   const positions = shape('pos_embed').at(-2) ?? 0
-  const size = (json['pretrained_cfg'] as { input_size?: unknown } | undefined)?.input_size
+  // Older files have all at the top.
+  const size = ((json['pretrained_cfg'] ?? json) as { input_size?: unknown }).input_size
   const asked = options['img_size']
   const [top, side] = Array.isArray(asked) ? asked : typeof asked === 'number' ? [asked, asked] : Array.isArray(size) && size.length === 3 ? size.slice(1) : []
   const named = top === undefined ? undefined : { height: Number(top), width: Number(side) }
