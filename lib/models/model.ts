@@ -397,9 +397,10 @@ export class Model {
         ids.set(sequence, i * length)
         mask.fill(1, i * length, i * length + sequence.length)
       })
-      const repeated = (tensors: Readonly<Record<string, Tensor>>) => Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
-      const inputs = { ...(runner.uses.length === 0 && repeated(picture)), input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
-      const results = await runner.prepare(inputs)([output], signal, repeated(used))
+      // What another tower made of the picture serves all texts as it is.
+      const repeated = Object.fromEntries(Object.entries(runner.uses.length === 0 ? picture : {}).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
+      const inputs = { ...repeated, input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
+      const results = await runner.prepare(inputs)([output], signal, used)
       const { data, dims } = results[output]!
       return Float32Array.from({ length: count }, (_, i) => data[i * dims[1]! + column] as number)
     }
