@@ -3,9 +3,10 @@
 import type { Command } from 'commander'
 import { ArgumentError } from '../core/errors.js'
 import { Embedder } from '../embed/embedder.js'
-import { readEmbeddings } from '../io/embeddings.js'
+import { type EmbeddingMetadata, readEmbeddings } from '../io/embeddings.js'
+import { hashWeights } from '../io/model-folders.js'
 import * as ops from '../ops/host.js'
-import { print } from './console.js'
+import { print, say } from './console.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 
 interface SearchOptions extends ModelOptions {
@@ -14,6 +15,7 @@ interface SearchOptions extends ModelOptions {
   image?: string
   topK: number
   promptName: string
+  otherModel?: boolean
   json?: boolean
 }
 
@@ -24,6 +26,7 @@ export function define(command: Command): void {
     .option('--image <path>', 'the query')
     .option('-k, --top-k <n>', 'how many to list', positiveInteger, 10)
     .option('--prompt-name <name>', "the checkpoint's prompt for the query", 'query')
+    .option('--other-model', 'search although the file was made with other weights, whose vectors go with those of this model')
     .option('--json', 'print [{item, index, score}] on stdout')
     .action(run)
 }
@@ -32,12 +35,13 @@ async function run(options: SearchOptions): Promise<void> {
   if ((options.text === undefined) === (options.image === undefined)) {
     throw new ArgumentError('search takes --text or --image, one of the two', { code: 'ERR_USAGE' })
   }
-  const { items, embeddings } = await readEmbeddings(options.index)
+  const { items, embeddings, metadata } = await readEmbeddings(options.index)
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   const [, dimensions] = embeddings.dims
   if (items.length && dimensions !== embedder.dimensions) {
     throw new ArgumentError(`${options.index} has ${dimensions} dimensions and ${options.model} ${embedder.dimensions}; was it written with another model?`, { file: options.index })
   }
+  if (!options.otherModel) await checkModel(options, metadata, embedder.model.folder)
   const query =
     options.text !== undefined ? await embedder.embedTexts([options.text], { promptName: options.promptName }) : await embedder.embedImages([options.image!])
   const k = Math.min(options.topK, items.length)
@@ -51,4 +55,14 @@ async function run(options: SearchOptions): Promise<void> {
   }
   if (options.json) await print(JSON.stringify(hits))
   else for (const { item, score } of hits) await print(`${score.toFixed(4)}  ${item}`)
+}
+
+/** Vectors of two models have nothing to do with each other, and no score would show it. */
+async function checkModel({ index, model }: SearchOptions, metadata: EmbeddingMetadata, folder: string): Promise<void> {
+  const { weights, model: other = 'a model without a name' } = metadata
+  if (weights === undefined) {
+    say(`${index} does not say which weights made it: whether they are those of ${model} is not known`)
+  } else if (weights !== (await hashWeights(folder))) {
+    throw new ArgumentError(`${index} was made with ${other}, whose weights are others than those of ${model}; search it with that model, or with --other-model if the vectors go together`, { file: index })
+  }
 }
