@@ -132,13 +132,36 @@ interface Rotation {
     readonly length?: number;
 }
 /**
+ * How the frequencies are changed for texts longer than a model was first trained on: all divided by a factor ('linear'), or the slower ones more
+ * than the faster ones ('yarn': arXiv:2309.00071, with a factor of the cosines and sines; 'llama3': arXiv:2407.21783). `original`: positions of that training.
+ */
+type RotaryScaling = {
+    readonly kind: 'linear';
+    readonly factor: number;
+} | {
+    readonly kind: 'yarn';
+    readonly factor: number;
+    readonly original: number;
+    readonly attention: number;
+    readonly fast: number;
+    readonly slow: number;
+    readonly truncate: boolean;
+} | {
+    readonly kind: 'llama3';
+    readonly factor: number;
+    readonly original: number;
+    readonly low: number;
+    readonly high: number;
+};
+/**
  * The table of positions 0 to rows − 1, computed when the model is loaded.
  * @param size rotated features of a head
  */
-declare function rotaryTable(scope: Scope, { rows, size, theta }: {
+declare function rotaryTable(scope: Scope, { rows, size, theta, scaling }: {
     rows: number;
     size: number;
     theta: number;
+    scaling?: RotaryScaling | undefined;
 }): Parameter;
 /**
  * The table of a grid of patches, row by row, as DINOv3 has it: patch centres from −1 to 1 along either side; a quarter of a head's features
@@ -510,4 +533,4 @@ declare class TransformerBlock {
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
 export { Attention, AttentionPool, Convolution, CrossAttention, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, RotaryScaling, Rotation, ScoreBias, Sequences, TensorNames };

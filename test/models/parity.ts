@@ -14,7 +14,7 @@ const names = [
   ...['siglip', 'siglip-v5', 'chinese-clip', 'dual-encoder', 'blip-base', 'dinov2', 'dinov2-larger-oblong', 'dinov2-registers-smaller', 'clip-vit-tiny-openai-names'],
   ...['modernbert', 'qwen3', 'dinov3'],
   // By make_rotary_fixtures.py: holes in a mask before a window, a window of causal attention, oblong pictures.
-  ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong'],
+  ...['modernbert-classifier-holes', 'qwen3-sliding-right', 'dinov3-oblong', 'qwen3-linear', 'qwen3-llama3', 'qwen3-yarn-scales'],
   // By make_open_clip_fixtures.py, and DINOv2's classifier.
   ...['open-clip-vit-scaled', 'open-clip-trunk-siglip', 'open-clip-roberta', 'coca', 'timm-vit-registers', 'timm-vit-oblong', 'timm-vit-map-registers', 'dinov2-classifier'],
   // Convolutional towers.
