@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-import { cp, readFile, rm, writeFile } from 'node:fs/promises'
-=======
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
->>>>>>> main
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { Embedder } from '../../lib/embed/embedder.js'
@@ -162,12 +158,12 @@ t.test('texts', async (t) => {
 t.test('wrong usage and wrong input', async (t) => {
   const out = join(folder, 'never.npy')
   const usage: [string[], RegExp][] = [
-    [['embed', '--model', model, '--out', out], /image paths or --texts/],
+    [['embed', '--model', model, '--out', out], /paths of images or sounds, or --texts/],
     [['embed', 'x', '--out', out], /--model/],
     [['embed', 'x', '--model', model, '--out', out, '--batch-size', '0'], /positive integer/],
     [['embed', 'x', '--model', model, '--out', out, '--nonsense'], /unknown option/],
     [['nonsense'], /unknown command/],
-    [['search', '--index', out, '--model', model], /--text or --image/],
+    [['search', '--index', out, '--model', model], /--text, --image or --audio/],
   ]
   for (const [args, message] of usage) {
     const { code, stderr, stdout } = await cli(...args)
