@@ -10,7 +10,7 @@ const [model, folder, query] = process.argv.slice(2)
 const paths = readdirSync(folder).filter((name) => /\.(jpe?g|png|webp)$/i.test(name)).sort().map((name) => join(folder, name))
 
 const embedder = await Embedder.fromPretrained(model)
-const index = await VectorIndex.create({ dimensions: embedder.dimensions })
+const index = await VectorIndex.create({ dimensions: embedder.dimensions, model: await embedder.weightsHash() })
 await index.add(await embedder.embedImages(paths), paths)
 
 const [hits] = await index.search(existsSync(query) ? await embedder.embedImages([query]) : await embedder.embedTexts([query]), 5)

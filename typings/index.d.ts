@@ -826,6 +826,12 @@ declare class Embedder {
     static fromPretrained(source: string, options?: LoadOptions): Promise<Embedder>;
     /** The model beneath, for its raw outputs. */
     get model(): Model;
+    /**
+     * A hash of the checkpoint's weights, the same on every device, in every dtype and file format: vectors of other weights are not comparable.
+     * Reads them all, about a gigabyte a second.
+     * @throws CheckpointError
+     */
+    weightsHash(): Promise<string>;
     /** The device in use: 'cpu', 'cuda:0', … */
     get device(): string;
     /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
@@ -1082,6 +1088,14 @@ interface VectorIndexOptions {
     dimensions: number;
     /** How rows are stored: float32, bfloat16, or int8 with one scale a row. Default 'f32'. */
     dtype?: 'f32' | 'bf16' | 'int8';
+    /** What makes the rows, such as `await embedder.weightsHash()`: saved with them, so that `load` notices vectors of another model. */
+    model?: string;
+    device?: string;
+    threads?: number;
+}
+interface VectorIndexLoadOptions {
+    /** What makes the queries; an index that was saved with another `model` is refused, one without is taken. */
+    model?: string;
     device?: string;
     threads?: number;
 }
@@ -1097,7 +1111,7 @@ interface Hit {
  * An index of embeddings for exact nearest-neighbour search by cosine similarity.
  *
  * @example
- * const index = await VectorIndex.create({ dimensions: 512 })
+ * const index = await VectorIndex.create({ dimensions: embedder.dimensions, model: await embedder.weightsHash() })
  * await index.add(await embedder.embedImages(paths), paths)
  * const [hits] = await index.search(await embedder.embedTexts(['a photo of a cat']), 10)
  */
@@ -1105,6 +1119,8 @@ declare class VectorIndex {
     #private;
     readonly dimensions: number;
     readonly dtype: 'f32' | 'bf16' | 'int8';
+    /** What makes the rows, as it was created or saved with. */
+    readonly model: string | undefined;
     private constructor();
     /** @throws ArgumentError for options that make no index, DeviceError. */
     static create(options: VectorIndexOptions): Promise<VectorIndex>;
@@ -1127,16 +1143,13 @@ declare class VectorIndex {
     save(path: string): Promise<void>;
     /**
      * Reads an index that `save` wrote.
-     * @throws CheckpointError naming the file and what is wrong with it.
+     * @throws CheckpointError naming the file and what is wrong with it; ArgumentError where it was made by another `model` than is asked for
      */
-    static load(path: string, options?: {
-        device?: string;
-        threads?: number;
-    }): Promise<VectorIndex>;
+    static load(path: string, options?: VectorIndexLoadOptions): Promise<VectorIndex>;
     /** Frees the device's memory. */
     dispose(): Promise<void>;
     [Symbol.asyncDispose](): Promise<void>;
 }
 
 export { ArgumentError, AudioError, AutoModel, AutoProcessor, AutoTokenizer, CheckpointError, ChiasmaError, DTypeError, Device, DeviceError, DisposedError, Embedder, ImageError, Matcher, Model, OutOfMemoryError, Parameter, Program, ShapeError, Tensor, TensorLike, TraceError, UnsupportedError, Value, ValueType, VectorIndex, classifyImages, compile, evaluateRetrieval, listDevices, memoryUsage, host as ops, readRegionsNpz, readRegionsTsv, recallAtK, regionInputs };
-export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, Regions, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexOptions };
+export type { AudioEncoder, AudioFeatures, AudioInput, AudioOptions, AudioProcessor, Classification, Classifier, ClassifyOptions, ClassifyResult, DeviceInfo, DeviceOptions, EmbedAudioOptions, EmbedImagesOptions, EmbedOptions, EmbedProgress, EmbedStreamOptions, EmbedTextsOptions, EmbedTimings, ErrorFields, ForwardOptions, Hit, ImageEncoder, ImageInput, LoadOptions, Match, MatchOptions, MatchResult, Precision, Processor, ProcessorOptions, ProgressEvent, RecallAtK, Regions, RetrievalData, RetrievalOptions, RetrievalReport, RunOptions, StreamItem, StreamResult, TextEncoder, TokenizeOptions, Tokenizer, VectorIndexLoadOptions, VectorIndexOptions };

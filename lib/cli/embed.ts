@@ -7,7 +7,7 @@ import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
-import { hashModel } from '../io/model-folders.js'
+import { hashCompanions, hashWeights } from '../io/model-folders.js'
 import { packageVersion, print, say, sayOfItem } from './console.js'
 import { fileMark, filePaths, readTexts } from './inputs.js'
 import { Journal, type JournalEntry } from './journal.js'
@@ -56,7 +56,8 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   const items = texts ?? (await fileItems(embedder, paths, options.model))
   say(`${options.model} on ${embedder.device} in ${embedder.dtype}, ${embedder.dimensions} dimensions`)
-  const journal = await Journal.open(options.out, await identityOf(embedder, options), embedder.dimensions, (entry, index) => fits(entry, items[index]))
+  const identity = await identityOf(embedder, options)
+  const journal = await Journal.open(options.out, identity, embedder.dimensions, (entry, index) => fits(entry, items[index]))
   if (journal.differs.length) say(`starting anew: what ${options.out}.part held was made with another ${journal.differs.join(', ')}`)
   const resumed = journal.entries.length
   if (resumed) say(`going on after ${resumed} of ${items.length} items`)
@@ -67,7 +68,8 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
     await embedRest(embedder, items, journal, options, stop.signal)
     if (!journal.rows && items.length) throw new ArgumentError(`none of the ${items.length} items could be embedded`)
     stop.signal.throwIfAborted()
-    await writeEmbeddings(options.out, journal.source({ model: options.model, dtype: embedder.dtype, normalized: String(options.normalize) }))
+    const metadata = { model: options.model, weights: identity.model, dtype: embedder.dtype, normalized: String(options.normalize) }
+    await writeEmbeddings(options.out, journal.source(metadata))
   } catch (error) {
     if (!journal.rows) await journal.remove()
     else await journal.close()
@@ -172,11 +174,12 @@ async function fits(entry: JournalEntry, item: Item | undefined): Promise<boolea
 }
 
 /** What decides the numbers beside the items. */
-async function identityOf(embedder: Embedder, { normalize, promptName }: EmbedOptions): Promise<Record<string, unknown>> {
+async function identityOf(embedder: Embedder, { normalize, promptName }: EmbedOptions) {
   const info = (await listDevices()).find(({ id }) => id === embedder.device)
   return {
     version: packageVersion(),
-    model: await hashModel(embedder.model.folder),
+    model: await hashWeights(embedder.model.folder),
+    configuration: await hashCompanions(embedder.model.folder),
     device: info?.kind === 'cpu' ? `cpu ${info.isa?.at(-1)}` : `${info?.kind} ${info?.name}`,
     dtype: embedder.dtype,
     normalize,

@@ -12,6 +12,7 @@ import { cleanText } from '../data/text-cleaning.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
+import { hashWeights } from '../io/model-folders.js'
 import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
 import type { Model } from '../models/model.js'
 import { SAMPLES_AT_ONCE } from '../models/audio-runner.js'
@@ -180,6 +181,15 @@ export class Embedder {
   /** The model beneath, for its raw outputs. */
   get model(): Model {
     return this.#model
+  }
+
+  /**
+   * A hash of the checkpoint's weights, the same on every device, in every dtype and file format: vectors of other weights are not comparable.
+   * Reads them all, about a gigabyte a second.
+   * @throws CheckpointError
+   */
+  async weightsHash(): Promise<string> {
+    return hashWeights(this.#model.folder)
   }
 
   /** The device in use: 'cpu', 'cuda:0', … */

@@ -1,5 +1,6 @@
 // Embedding files: `embeddings` float32 [n, d] and the item each row belongs to, in five formats chosen by the file's extension.
 // .safetensors and .npy hold the matrix, with FILE.items.jsonl ({"item": …} a line) beside; .jsonl, .arrow and .parquet hold item and embedding.
+// What made them (the model, its weights' hash, …) is in the file, or in FILE.metadata.json beside .npy and .jsonl, which have no place for it.
 // Written a block of rows at a time and put in place only when complete. Arrow and Parquet come from optional peer packages.
 
 import { createReadStream } from 'node:fs'
@@ -8,8 +9,9 @@ import { extname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import { readExactly, withFile, writeError } from './entry.js'
-import { readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
+import { isFile, readExactly, withFile, writeError } from './entry.js'
+import { readJsonObject } from './json.js'
+import { readSafetensorsHeader, readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
 
 /** A block of consecutive rows: `rows` is float32 [items.length, dimensions]. */
 export interface RowBlock {
@@ -21,14 +23,18 @@ export interface EmbeddingSource {
   readonly count: number
   readonly dimensions: number
   blocks(): AsyncIterable<RowBlock>
-  /** Said about the file where the format has a place for it (model, dtype, …). */
-  readonly metadata?: Readonly<Record<string, string>>
+  /** Said about the file (model, weights, dtype, …). */
+  readonly metadata?: EmbeddingMetadata
 }
+
+export type EmbeddingMetadata = Readonly<Record<string, string>>
 
 export interface EmbeddingTable {
   readonly items: string[]
   /** float32 [n, d] */
   readonly embeddings: Tensor
+  /** What the file says about itself; of a file that others wrote nothing, or something else. */
+  readonly metadata: EmbeddingMetadata
 }
 
 interface Format {
@@ -64,6 +70,11 @@ export async function readEmbeddings(file: string): Promise<EmbeddingTable> {
   return table
 }
 
+/** Where what is said about a .npy or .jsonl file is. */
+function metadataFile(file: string): string {
+  return `${file}.metadata.json`
+}
+
 /** Where the items of a .safetensors or .npy file are. */
 export function itemsFile(file: string): string {
   return `${file}.items.jsonl`
@@ -86,27 +97,30 @@ const formats: Readonly<Record<string, Format>> = {
       await writeSafetensors(file, [tensor], source.metadata)
     },
     async read(file) {
+      const { metadata } = await readSafetensorsHeader(file)
       const { embeddings } = await readTensors(file, { names: ['embeddings'] })
       if (embeddings!.type !== 'float32' || embeddings!.dims.length !== 2) {
         throw new CheckpointError(`${file}: embeddings is ${embeddings!.type} [${embeddings!.dims}]; expected float32 [n, d]`, { file })
       }
-      return { items: await readItems(file), embeddings: embeddings! }
+      return { items: await readItems(file), embeddings: embeddings!, metadata }
     },
   },
   '.npy': {
     async write(file, source) {
       await writeItems(file, source)
+      await writeMetadata(file, source)
       await writeAtomically(file, async (write) => {
         await write(npyHeader(source.count, source.dimensions))
         for await (const { rows } of source.blocks()) await write(bytesOf(rows))
       })
     },
     async read(file) {
-      return { items: await readItems(file), embeddings: await readNpy(file) }
+      return { items: await readItems(file), embeddings: await readNpy(file), metadata: await readMetadata(file) }
     },
   },
   '.jsonl': {
     async write(file, source) {
+      await writeMetadata(file, source)
       await writeAtomically(file, async (write) => {
         for await (const { items, rows } of source.blocks()) {
           const lines = items.map((item, i) => {
@@ -124,7 +138,7 @@ const formats: Readonly<Record<string, Format>> = {
         line++
         if (text) table.add(parseLine(text, file, line), `line ${line}`)
       }
-      return table.finish()
+      return table.finish(await readMetadata(file))
     },
   },
   '.arrow': {
@@ -155,7 +169,7 @@ const formats: Readonly<Record<string, Format>> = {
       const table = tableFromIPC(await readWhole(file))
       const reader = new TableReader(file)
       for (const row of table) reader.add({ item: row['item'], embedding: row['embedding']?.toArray() }, `row ${reader.rows}`)
-      return reader.finish()
+      return reader.finish(Object.fromEntries(table.schema.metadata))
     },
   },
   '.parquet': {
@@ -194,16 +208,20 @@ const formats: Readonly<Record<string, Format>> = {
       }
     },
     async read(file) {
-      const { asyncBufferFromFile, parquetReadObjects } = await parquetReader()
+      const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await parquetReader()
       const reader = new TableReader(file)
+      const metadata: Record<string, string> = {}
       let rows: Record<string, unknown>[]
       try {
-        rows = await parquetReadObjects({ file: await asyncBufferFromFile(file), columns: ['item', 'embedding'] })
+        const buffer = await asyncBufferFromFile(file)
+        const { key_value_metadata: said = [] } = await parquetMetadataAsync(buffer)
+        for (const { key, value } of said) metadata[key] = value ?? ''
+        rows = await parquetReadObjects({ file: buffer, columns: ['item', 'embedding'] })
       } catch (cause) {
         throw new CheckpointError(`${file} cannot be read as Parquet: ${(cause as Error).message}`, { file, cause })
       }
       for (const row of rows) reader.add(row, `row ${reader.rows}`)
-      return reader.finish()
+      return reader.finish(metadata)
     },
   },
 }
@@ -237,9 +255,9 @@ class TableReader {
     this.rows++
   }
 
-  finish(): EmbeddingTable {
+  finish(metadata: EmbeddingMetadata): EmbeddingTable {
     const data = this.#data.slice(0, this.rows * this.#dimensions)
-    return { items: this.#items, embeddings: new Tensor('float32', data, [this.rows, this.#dimensions]) }
+    return { items: this.#items, embeddings: new Tensor('float32', data, [this.rows, this.#dimensions]), metadata }
   }
 }
 
@@ -253,6 +271,16 @@ async function writeItems(file: string, source: EmbeddingSource): Promise<void> 
       await write(Buffer.from(items.map((item) => `${JSON.stringify({ item })}\n`).join('')))
     }
   })
+}
+
+async function writeMetadata(file: string, { metadata = {} }: EmbeddingSource): Promise<void> {
+  await writeAtomically(metadataFile(file), write => write(Buffer.from(`${JSON.stringify(metadata)}\n`)))
+}
+
+async function readMetadata(file: string): Promise<EmbeddingMetadata> {
+  const beside = metadataFile(file)
+  if (!(await isFile(beside))) return {}
+  return Object.fromEntries(Object.entries(await readJsonObject(beside)).map(([key, value]) => [key, String(value)]))
 }
 
 async function readItems(file: string): Promise<string[]> {

@@ -1,13 +1,14 @@
 // The files of a model's folder by what they are: weights, and what belongs to them (configuration, tokenizer, processor, texts), in the folder
-// itself and in the module folders of sentence-transformers. And a hash of all that decides what the model computes.
+// itself and in the module folders of sentence-transformers. And hashes of what decides what the model computes.
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { BYTES_PER_ELEMENT } from '../core/dtype.js'
 import { CheckpointError } from '../core/errors.js'
 import { chooseWeights, isWeights, openCheckpoint } from './checkpoint.js'
-import { isFile, readError } from './entry.js'
+import { isFile, readError, tensorBytes } from './entry.js'
 import { moduleFolders } from './hub-files.js'
 
 /** Files beside the weights that belong to the model. */
@@ -43,15 +44,32 @@ export async function modelFolders(source: string): Promise<ModelFolder[]> {
 }
 
 /**
- * A hash of all that decides what the model computes: the weights to the last byte, and configuration, tokenizer and preprocessor files.
- * About a second a gigabyte; the event loop has its turns.
+ * A hash of the weights: names, types, shapes and all values, the same for one checkpoint as safetensors, in shards and as PyTorch's file. Of a
+ * tensor of a type that no model reads, name and shape count. About a second a gigabyte; the event loop has its turns.
  * @throws CheckpointError for a file that cannot be read
  */
-export async function hashModel(source: string): Promise<string> {
+export async function hashWeights(source: string): Promise<string> {
   const hash = createHash('sha256')
-  for (const { name, path, weights, companions } of await modelFolders(source)) {
+  for (const { name: folder, weights } of await modelFolders(source)) {
+    if (weights === undefined) continue
+    const { tensors } = await openCheckpoint(weights)
+    for (const name of [...tensors.keys()].sort()) {
+      const entry = tensors.get(name)!
+      hash.update(JSON.stringify([folder, name, entry.dtype ?? null, entry.shape]))
+      if (entry.dtype) for await (const piece of tensorBytes(entry, BYTES_PER_ELEMENT[entry.dtype])) hash.update(piece)
+    }
+  }
+  return hash.digest('hex')
+}
+
+/**
+ * A hash of what belongs to the weights: configuration, tokenizer and preprocessor files.
+ * @throws CheckpointError for a file that cannot be read
+ */
+export async function hashCompanions(source: string): Promise<string> {
+  const hash = createHash('sha256')
+  for (const { name, path, companions } of await modelFolders(source)) {
     const files = companions.filter(file => !isText(file)).sort().map(file => join(path, file))
-    if (weights !== undefined) files.push(...[...(await openCheckpoint(weights)).files].sort())
     for (const file of files) {
       try {
         hash.update(JSON.stringify([name, basename(file), (await stat(file)).size]))

@@ -19,6 +19,15 @@ export interface VectorIndexOptions {
   dimensions: number
   /** How rows are stored: float32, bfloat16, or int8 with one scale a row. Default 'f32'. */
   dtype?: 'f32' | 'bf16' | 'int8'
+  /** What makes the rows, such as `await embedder.weightsHash()`: saved with them, so that `load` notices vectors of another model. */
+  model?: string
+  device?: string
+  threads?: number
+}
+
+export interface VectorIndexLoadOptions {
+  /** What makes the queries; an index that was saved with another `model` is refused, one without is taken. */
+  model?: string
   device?: string
   threads?: number
 }
@@ -59,22 +68,26 @@ interface Loaded {
 const createRules: OptionRules<VectorIndexOptions> = {
   dimensions: option.positiveInteger,
   dtype: option.oneOf(Object.keys(storage)),
+  model: option.text,
   device: option.text,
   threads: option.positiveInteger,
 }
 const { dimensions: _dimensions, dtype: _dtype, ...loadRules } = createRules
+const format = 'chiasma-vector-index'
 
 /**
  * An index of embeddings for exact nearest-neighbour search by cosine similarity.
  *
  * @example
- * const index = await VectorIndex.create({ dimensions: 512 })
+ * const index = await VectorIndex.create({ dimensions: embedder.dimensions, model: await embedder.weightsHash() })
  * await index.add(await embedder.embedImages(paths), paths)
  * const [hits] = await index.search(await embedder.embedTexts(['a photo of a cat']), 10)
  */
 export class VectorIndex {
   readonly dimensions: number
   readonly dtype: 'f32' | 'bf16' | 'int8'
+  /** What makes the rows, as it was created or saved with. */
+  readonly model: string | undefined
   readonly #device: Device
   readonly #capacity: number
   readonly #segments: Segment[] = []
@@ -83,8 +96,9 @@ export class VectorIndex {
   /** Adding and searching take turns, so that a search sees all or none of an `add`. */
   #turn: Promise<unknown> = Promise.resolve()
 
-  private constructor(device: Device, dimensions: number, dtype: 'f32' | 'bf16' | 'int8') {
+  private constructor(device: Device, dimensions: number, dtype: 'f32' | 'bf16' | 'int8', model: string | undefined) {
     this.#device = device
+    this.model = model
     this.dimensions = dimensions
     this.dtype = dtype
     this.#capacity = Math.max(1, Math.floor(segmentBytes / (BYTES_PER_ELEMENT[storage[dtype]] * dimensions)))
@@ -93,9 +107,9 @@ export class VectorIndex {
   /** @throws ArgumentError for options that make no index, DeviceError. */
   static async create(options: VectorIndexOptions): Promise<VectorIndex> {
     checkOptions('VectorIndex.create', options, createRules)
-    const { dimensions, dtype = 'f32', device, threads } = options
+    const { dimensions, dtype = 'f32', model, device, threads } = options
     if (dimensions === undefined) throw new ArgumentError('[VectorIndex.create] dimensions is missing; expected a positive integer', { field: 'dimensions' })
-    return new VectorIndex(await Device.open({ device, dtype: 'f32', threads }), dimensions, dtype)
+    return new VectorIndex(await Device.open({ device, dtype: 'f32', threads }), dimensions, dtype, model)
   }
 
   /** Rows in the index. */
@@ -152,20 +166,24 @@ export class VectorIndex {
           { name: 'embeddings', dtype: storage[this.dtype], shape: [this.size, width], bytes: () => this.#bytes() },
           { name: 'ids', dtype: 'uint8', shape: [ids.length], bytes: () => [ids] },
         ],
-        { format: 'chiasma-vector-index' },
+        { format, ...(this.model !== undefined && { model: this.model }) },
       )
     })
   }
 
   /**
    * Reads an index that `save` wrote.
-   * @throws CheckpointError naming the file and what is wrong with it.
+   * @throws CheckpointError naming the file and what is wrong with it; ArgumentError where it was made by another `model` than is asked for
    */
-  static async load(path: string, options: { device?: string; threads?: number } = {}): Promise<VectorIndex> {
+  static async load(path: string, options: VectorIndexLoadOptions = {}): Promise<VectorIndex> {
     checkPath('VectorIndex.load', path)
     checkOptions('VectorIndex.load', options, loadRules)
     const { entries, metadata } = await readSafetensorsHeader(path)
-    if (metadata['format'] !== 'chiasma-vector-index') throw new CheckpointError(`${path} is no saved VectorIndex`, { file: path })
+    if (metadata['format'] !== format) throw new CheckpointError(`${path} is no saved VectorIndex`, { file: path })
+    const { model } = metadata
+    if (options.model !== undefined && model !== undefined && options.model !== model) {
+      throw new ArgumentError(`[VectorIndex.load] ${path} holds vectors of ${model}; model is ${options.model}`, { file: path, field: 'model' })
+    }
     const { ids } = await readTensors(path, { names: ['ids'] })
     const embeddings = entries.find(({ name }) => name === 'embeddings')
     const dtype = (Object.keys(storage) as (keyof typeof storage)[]).find((name) => storage[name] === embeddings?.dtype)
@@ -182,7 +200,7 @@ export class VectorIndex {
     if (!Array.isArray(names) || (names.length && names.length !== count) || !names.every((name) => name === null || typeof name === 'string')) {
       throw new CheckpointError(`${path}: ids is no list of ${count} strings`, { file: path, field: 'ids' })
     }
-    const index = await VectorIndex.create({ dimensions, dtype, ...options })
+    const index = await VectorIndex.create({ dimensions, dtype, ...options, model })
     try {
       const rowBytes = dimensions * BYTES_PER_ELEMENT[storage[dtype]]
       for (let begin = 0; begin < count; begin += index.#capacity) {

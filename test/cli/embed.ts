@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { Embedder } from '../../lib/embed/embedder.js'
@@ -29,8 +29,39 @@ t.test('every format holds the same rows, and search reads them', async (t) => {
     t.equal(hits.length, 3)
     t.match(hits[0], { item: pictures[7], index: 7 })
     t.ok(Math.abs(hits[0].score - 1) < 1e-5, 'a picture is nearest to itself')
+    t.equal(found.stderr.includes('does not say'), false, `${extension} says what made it`)
+    t.match(table.metadata, { model, dtype: 'f32', normalized: 'true', weights: /^[0-9a-f]{64}$/ })
   }
   for (const { embeddings } of tables.slice(1)) t.same(embeddings.data, tables[0]!.embeddings.data, 'the same bits in every format')
+})
+
+t.test('search refuses what another model made', async (t) => {
+  const out = join(folder, 'made.npy')
+  t.equal((await cli('embed', ...pictures.slice(0, 3), '--model', model, '--out', out)).code, 0)
+  const search = (...args: string[]) => cli('search', '--index', out, '--text', 'a cat', '--json', ...args)
+  // Of the same shapes: one number is another.
+  const other = join(folder, 'other')
+  await cp(model, other, { recursive: true })
+  const weights = await readFile(join(other, 'model.safetensors'))
+  weights[weights.length - 2]! ^= 1
+  await writeFile(join(other, 'model.safetensors'), weights)
+  const refused = await search('--model', other)
+  t.equal(refused.code, 1)
+  t.match(refused.stderr, `${out} was made with ${model}, whose weights are others than those of ${other}`)
+  t.equal(refused.stdout, '')
+  t.equal(JSON.parse((await search('--model', other, '--other-model')).stdout).length, 3)
+
+  // The same weights in another file, and in another type of arithmetic.
+  const converted = join(folder, 'converted')
+  t.equal((await cli('convert', model, converted)).code, 0)
+  const found = await search('--model', converted, '--dtype', 'bf16')
+  t.equal(found.code, 0, found.stderr)
+  t.notMatch(found.stderr, 'weights')
+
+  await rm(`${out}.metadata.json`)
+  const unknown = await search('--model', other)
+  t.equal(unknown.code, 0, unknown.stderr)
+  t.match(unknown.stderr, `${out} does not say which weights made it`)
 })
 
 t.test('an interrupted run goes on to the same file', async (t) => {
@@ -127,12 +158,12 @@ t.test('texts', async (t) => {
 t.test('wrong usage and wrong input', async (t) => {
   const out = join(folder, 'never.npy')
   const usage: [string[], RegExp][] = [
-    [['embed', '--model', model, '--out', out], /image paths or --texts/],
+    [['embed', '--model', model, '--out', out], /paths of images or sounds, or --texts/],
     [['embed', 'x', '--out', out], /--model/],
     [['embed', 'x', '--model', model, '--out', out, '--batch-size', '0'], /positive integer/],
     [['embed', 'x', '--model', model, '--out', out, '--nonsense'], /unknown option/],
     [['nonsense'], /unknown command/],
-    [['search', '--index', out, '--model', model], /--text or --image/],
+    [['search', '--index', out, '--model', model], /--text, --image or --audio/],
   ]
   for (const [args, message] of usage) {
     const { code, stderr, stdout } = await cli(...args)

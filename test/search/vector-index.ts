@@ -127,6 +127,25 @@ t.test('several segments: best first, ties to the lower index', async (t) => {
   }
 })
 
+t.test('an index says what made its rows', async (t) => {
+  const file = join(folder, 'made.safetensors')
+  await using index = await VectorIndex.create({ dimensions: 4, model: 'one' })
+  await index.add(rows(3, 4))
+  await index.save(file)
+  await t.rejects(VectorIndex.load(file, { model: 'two' }), { constructor: ArgumentError, message: `[VectorIndex.load] ${file} holds vectors of one; model is two` })
+  for (const options of [{}, { model: 'one' }]) {
+    await using loaded = await VectorIndex.load(file, options)
+    t.equal(loaded.model, 'one')
+    t.equal(loaded.size, 3)
+  }
+  const unnamed = join(folder, 'unnamed.safetensors')
+  await using plain = await VectorIndex.create({ dimensions: 4 })
+  await plain.add(rows(3, 4))
+  await plain.save(unnamed)
+  await using taken = await VectorIndex.load(unnamed, { model: 'two' })
+  t.equal(taken.model, undefined, 'what made it is not known, and not made up')
+})
+
 t.test('edges', async (t) => {
   await using index = await VectorIndex.create({ dimensions: 3 })
   t.same(await index.search(rows(2, 3), 5), [[], []], 'an empty index has no hits')

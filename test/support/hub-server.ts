@@ -16,7 +16,6 @@ export const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).
 export const gitHash = (bytes: Uint8Array) => createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex')
 
 export class HubServer {
-  readonly id = 'someone/some-model'
   commit = 'c'.repeat(40)
   readonly files = new Map<string, Buffer>()
   readonly requests: Request[] = []
@@ -35,13 +34,14 @@ export class HubServer {
   private readonly hub: Server
   private readonly cdn: Server
 
-  private constructor() {
+  private constructor(readonly id: string) {
     this.hub = createServer((request, response) => void this.answer('hub', request, response))
     this.cdn = createServer((request, response) => void this.answer('cdn', request, response))
   }
 
-  static async start(files: Record<string, string | Buffer>, large: string[] = []): Promise<HubServer> {
-    const server = new HubServer()
+  /** `large`: names of the files that are stored as large ones. */
+  static async start(files: Record<string, string | Buffer>, large: string[] = [], id = 'someone/some-model'): Promise<HubServer> {
+    const server = new HubServer(id)
     for (const [name, content] of Object.entries(files)) server.files.set(name, Buffer.from(content as string))
     for (const name of large) server.large.add(name)
     for (const one of [server.hub, server.cdn]) await new Promise<void>(resolve => one.listen(0, '127.0.0.1', resolve))
