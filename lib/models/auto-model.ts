@@ -24,6 +24,7 @@ import { hasOpenClipNames, openClipConfig } from './open-clip.js'
 import { areApart, PartWeights } from './part-weights.js'
 import { buildArchitecture } from './registry.js'
 import { hasTimmNames, timmConfig } from './timm-vit.js'
+import { hasUniterNames } from './uniter.js'
 import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
@@ -125,8 +126,9 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     throw given instanceof Error ? given : error
   })
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
-  const made = named ? undefined : await madeConfig(folder, file, json, checkpoint)
+  const made = named && !hasOpenClipNames(checkpoint) ? undefined : await madeConfig(folder, file, json, checkpoint)
   if (made) return made
+  if (!named && hasUniterNames(checkpoint.tensors) && !(given instanceof Error)) return { config: { json: Object.freeze({ ...json, model_type: 'uniter' }), file }, checkpoint }
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
     return { config: { json: Object.freeze(json), file }, checkpoint }
@@ -136,18 +138,16 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
 
 /** Of open_clip's and timm's folders, whose files say what they are in other words. */
 async function madeConfig(folder: string, file: string, json: Config, checkpoint: Checkpoint): Promise<{ config: ConfigFile; checkpoint: Checkpoint } | undefined> {
+  if (typeof json['architecture'] === 'string' && json['pretrained_cfg'] != null && !hasTimmNames(checkpoint)) {
+    throw new UnsupportedError(`${file}: architecture is '${json['architecture']}'; of timm's models only vision transformers are supported`, { file, field: 'architecture' })
+  }
   if (typeof json['architecture'] === 'string' && hasTimmNames(checkpoint)) {
     return { config: { json: Object.freeze({ ...json, model_type: 'timm_vit', timm: timmConfig(checkpoint, json, file) }), file }, checkpoint }
   }
   const openClip = join(folder, 'open_clip_config.json')
   const described = hasOpenClipNames(checkpoint) ? await ifThere(openClip) : undefined
   if (!described) return undefined
-  const made = openClipConfig(checkpoint, described, openClip)
-  // A convolutional tower has OpenAI's names.
-  if (!Array.isArray((made['vision_cfg'] as Config | undefined)?.['layers'])) return { config: { json: Object.freeze(made), file: openClip }, checkpoint }
-  const { heads } = (made['text_cfg'] ?? {}) as { heads?: unknown }
-  const fields = { quick_gelu: made['quick_gelu'] === true, ...(typeof heads === 'number' && { transformer_heads: heads }) }
-  return { config: { json: Object.freeze(configFromOpenAI(checkpoint, fields)), file: openClip }, checkpoint: withHuggingFaceNames(checkpoint) }
+  return { config: { json: Object.freeze(openClipConfig(checkpoint, described, openClip, json)), file: openClip }, checkpoint }
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {

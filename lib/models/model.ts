@@ -16,6 +16,7 @@ import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
 import type { PartWeights } from './part-weights.js'
+import { countedTokens } from './text-inputs.js'
 import { TextRunner } from './text-runner.js'
 
 export interface ForwardOptions {
@@ -72,7 +73,7 @@ export interface TextEncoder extends PartOfModel {
   readonly dimensions: number
   /** Tokens a text may have. */
   readonly maxLength: number
-  /** Of a sentence-transformers folder. */
+  /** Of a folder that says how texts are read. */
   readonly sentence: SentenceSettings | undefined
   /**
    * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
@@ -467,14 +468,19 @@ export class Model {
     const { sentence } = this.parts.architecture
     const read = (ids: Int32Array, index: number, unpooled: number, padId: number | undefined) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
-      const filled = padded(ids, tower.pad && { ...tower.pad, id: padId ?? tower.pad.id })
-      const cut = tower.endOf ? filled.subarray(0, tower.endOf(filled) + 1) : filled
-      if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
-      const wrong = cut.findIndex(id => id < 0 || id >= tower.vocabulary)
+      const filled = padded(ids, tower.pad && { ...tower.pad, id: tower.padded?.id ?? padId ?? tower.pad.id })
+      const used = tower.endOf && !tower.padded ? filled.subarray(0, tower.endOf(filled) + 1) : filled
+      if (used.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${used.length} tokens; this model takes at most ${tower.maxLength}`, { index })
+      const wrong = used.findIndex(id => id < 0 || id >= tower.vocabulary)
       if (wrong >= 0) {
-        throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
+        throw new ArgumentError(`[encode] text ${index} has the token id ${used[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(filled).subarray(0, cut.length), unpooled }
+      const { ids: all, mask } = countedTokens(tower, used)
+      const positions = tower.positionIds(tower.padded ? all : filled)
+      if (!mask) return { ids: all, positions: positions.subarray(0, all.length), unpooled }
+      const lastIsMasked = tower.endOf !== undefined && mask.at(-1) === 0
+      const counts = (_: number, i: number) => mask[i] === 1 || (lastIsMasked && i === mask.length - 1)
+      return { ids: all.filter(counts), positions: positions.filter(counts), unpooled, lastIsMasked }
     }
     return {
       load: this.loadOf(runner),

@@ -195,7 +195,9 @@ export class TextRunner implements Part {
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
         ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
         ...(distanceRows && { distanceRows: vector(distanceRows) }),
-        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0), text => (text.lastIsMasked ? 1 : 0))),
+        ...(this.tower.lastApart
+          ? rowsApart(texts, offsets)
+          : keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0), text => (text.lastIsMasked ? 1 : 0))),
         ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
       { signal },
@@ -204,10 +206,10 @@ export class TextRunner implements Part {
   }
 
   private trace(inputs: Record<string, Value>) {
-    const { ids, positions, types, cuSeqlens, ends, places, distanceRows, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
+    const { ids, positions, types, cuSeqlens, ends, places, distanceRows, keyRows, keyLengths, queryLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
     const keys = keyRows && { rows: keyRows, cuSeqlens: keyLengths! }
     const pooled = pooledRows && { rows: pooledRows, cuSeqlens: pooledLengths! }
-    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places, distanceRows }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys, queries: queryLengths }, ends, pooled, places, distanceRows }
     return this.tower.trace(tokens)
   }
 
@@ -229,6 +231,9 @@ export class TextRunner implements Part {
     if (distances > 0) return this.specsAlone(tokens, distances, keyed)
     const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
     const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
+    const lengthsApart: ValueType = { shape: [2 * texts + 1], dtype: 'int32', extent: { name: 'texts', per: 2, extra: 1 } }
+    const keysApart: ValueType = { shape: [2 * tokens], dtype: 'int32', extent: { name: 'keys', per: 1 } }
+    const apart = this.tower.lastApart
     return {
       ids: perToken,
       positions: perToken,
@@ -236,7 +241,8 @@ export class TextRunner implements Part {
       cuSeqlens: lengths,
       ...(ends && { ends: { shape: [texts], dtype: 'int32', extent: { name: 'texts', per: 1 } } as ValueType }),
       ...(this.tower.readsPlaces && { places: perToken }),
-      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
+      ...(apart && { keyRows: keysApart, keyLengths: lengthsApart, queryLengths: lengthsApart }),
+      ...(!apart && keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
       ...(pooled && { pooledRows: { ...perToken, extent: { name: 'pooled', per: 1 } }, pooledLengths: lengths }),
     }
   }
@@ -282,6 +288,22 @@ function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string,
     return rows.length - first
   })
   return { [`${name}Rows`]: vector(Int32Array.from(rows)), [`${name}Lengths`]: vector(cumulative(lengths)) }
+}
+
+/** Of each text two sequences of queries with their keys: all tokens but the last, which see one another, and the last, which sees those and, unless it is masked, itself. */
+function rowsApart(texts: readonly TextTokens[], offsets: Int32Array): Record<string, Tensor> {
+  const keys: number[] = []
+  const queryLengths: number[] = []
+  const keyLengths: number[] = []
+  texts.forEach(({ lastIsMasked }, i) => {
+    const [first, last] = [offsets[i]!, offsets[i + 1]! - 1]
+    for (const end of [last, lastIsMasked ? last : last + 1]) {
+      for (let row = first; row < end; row++) keys.push(row)
+      keyLengths.push(end - first)
+    }
+    queryLengths.push(last - first, 1)
+  })
+  return { keyRows: vector(Int32Array.from(keys)), keyLengths: vector(cumulative(keyLengths)), queryLengths: vector(cumulative(queryLengths)) }
 }
 
 /** Copies packed rows to the columns they come from. */

@@ -32,8 +32,8 @@ function changed(all: Float32Array, some: Float32Array, batch: readonly number[]
   }).length
 }
 
-const TEXT_MODELS = ['clip-v5', 'clip-hf-gelu-eosid', 'minilm-st', 'mpnet', 'distilbert', 'modernbert-classifier-holes', 'qwen3-sliding-right']
-const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong']
+const TEXT_MODELS = ['clip-v5', 'clip-hf-gelu-eosid', 'minilm-st', 'mpnet', 'distilbert', 'modernbert-classifier-holes', 'qwen3-sliding-right', 'open-clip-roberta', 'coca']
+const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong', 'coca']
 
 const sets = await instructionSets()
 for (const isa of sets) {
