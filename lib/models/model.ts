@@ -1,4 +1,5 @@
 // Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
+// Long because what it makes of its parts, encoders and scorers, are closures over them.
 
 import type { Program } from '../core/compile.js'
 import type { Device } from '../core/device.js'
