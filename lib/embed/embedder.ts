@@ -390,6 +390,7 @@ export class Embedder {
     try {
       signal?.throwIfAborted()
       const { image, text, audio: sound } = split(item)
+      this.#readEarly(image, text, sound)
       if (sound !== undefined) return { samples: await this.#samples(sound, audio, clock) }
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
@@ -405,6 +406,13 @@ export class Embedder {
       if (signal?.aborted) throw signal.reason
       return { error: error as Error }
     }
+  }
+
+  /** Has the weights read while the first items are decoded or tokenised; what fails is thrown when they are needed. */
+  #readEarly(image: unknown, text: unknown, sound: unknown): void {
+    const { imageEncoder, patchEncoder, textEncoder, audioEncoder } = this.#model
+    const part = sound !== undefined ? audioEncoder : image === undefined ? textEncoder : text === undefined ? (imageEncoder ?? patchEncoder) : undefined
+    part?.load().catch(() => {})
   }
 
   #tokenise(texts: readonly { readonly text: string; readonly index: number }[], prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {

@@ -43,12 +43,12 @@ export class JointRunner implements Part {
 
   constructor(
     readonly tower: JointTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError | undefined,
   ) {
     this.perExample = tower.sequencesPerExample ?? 1
-    this.kinds = outputKinds(inputs => this.trace(tower.streams, 1, inputs), this.specs(tower.streams, 1, NOTHING_UNSEEN), programs.device)
+    this.kinds = outputKinds(inputs => this.trace(tower.streams, 1, inputs), this.specs(tower.streams, 1, NOTHING_UNSEEN), programs)
     this.inputs = tower.inputs
     this.required = tower.required
     this.uses = tower.uses ?? []
@@ -68,6 +68,7 @@ export class JointRunner implements Part {
   }
 
   private async run(examples: Examples, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const { count, lengths, dims, told = {}, fill } = examples
     const computed = want.filter(name => !(name in told))
     const kindOf = (name: string): OutputKind => this.kinds.get(name)!

@@ -1,10 +1,12 @@
 // Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
+// Long because what it makes of its parts, encoders and scorers, are closures over them.
 
 import type { Program } from '../core/compile.js'
-import type { Device, Weights } from '../core/device.js'
+import type { Device } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
+import type { Parameter } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
@@ -14,6 +16,7 @@ import { ImageRunner } from './image-runner.js'
 import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
+import type { PartWeights } from './part-weights.js'
 import { countedTokens } from './text-inputs.js'
 import { TextRunner } from './text-runner.js'
 
@@ -28,8 +31,17 @@ export interface ForwardOptions {
 
 const forwardRules: OptionRules<ForwardOptions> = { outputs: option.texts, outputHiddenStates: option.flag, signal: option.signal }
 
+/** What parts of a model have in common. */
+export interface PartOfModel {
+  /**
+   * Reads the part's weights now. Parts that share none, as CLIP's towers, else read them when they first run.
+   * @throws CheckpointError for a file that is broken or was changed since the model was loaded, DisposedError
+   */
+  load(options?: { signal?: AbortSignal | undefined }): Promise<void>
+}
+
 /** Pictures to embeddings. */
-export interface ImageEncoder {
+export interface ImageEncoder extends PartOfModel {
   /** Of the pictures it takes. */
   readonly size: { readonly height: number; readonly width: number }
   readonly dimensions: number
@@ -38,7 +50,7 @@ export interface ImageEncoder {
 }
 
 /** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
-export interface PatchEncoder {
+export interface PatchEncoder extends PartOfModel {
   readonly dimensions: number
   /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
   encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
@@ -58,7 +70,7 @@ export interface PairScorer {
 }
 
 /** Token ids to embeddings. */
-export interface TextEncoder {
+export interface TextEncoder extends PartOfModel {
   readonly dimensions: number
   /** Tokens a text may have. */
   readonly maxLength: number
@@ -73,7 +85,7 @@ export interface TextEncoder {
 }
 
 /** Sound to embeddings. */
-export interface AudioEncoder {
+export interface AudioEncoder extends PartOfModel {
   readonly dimensions: number
   /** The fewest samples that a clip may have. */
   readonly minSamples: number
@@ -92,7 +104,8 @@ export interface Classifier {
 export interface ModelParts {
   readonly config: Config
   readonly device: Device
-  readonly weights: Weights
+  /** The weights of parts that read these parameters, in the same order; not loaded yet. */
+  readonly weightsOf: (reads: readonly ReadonlySet<Parameter>[]) => readonly PartWeights[]
   readonly architecture: Architecture
   /** How uint8 pixels become numbers, or why they cannot. */
   readonly scale: PixelScale | UnsupportedError | undefined
@@ -158,7 +171,10 @@ export class Model {
   readonly logitScale: number | undefined
   /** What is added to the logits, of models whose pairs are scored one by one. */
   readonly logitBias: number | undefined
-  private readonly programs: Programs
+  /** Of what is computed from parts' outputs; reads no weights. */
+  private readonly jointPrograms: Programs
+  /** Of each part. */
+  private readonly programs: readonly Programs[]
   private readonly images: ImageRunner | undefined
   private readonly texts: TextRunner | undefined
   /** All there are, in the order in which outputs are listed. */
@@ -168,7 +184,7 @@ export class Model {
 
   /** @internal */
   constructor(private readonly parts: ModelParts) {
-    const { architecture, device, weights } = parts
+    const { architecture, device } = parts
     this.config = parts.config
     this.device = device.id
     this.dtype = device.dtype
@@ -176,14 +192,18 @@ export class Model {
     this.unusedTensors = parts.unusedTensors
     this.logitScale = parts.logitScale
     this.logitBias = parts.logitBias
-    this.programs = new Programs(device, weights)
+    this.jointPrograms = new Programs(device)
     this.pairing = pairingOf(parts)
     if (this.pairing) checkKernels(device, ['matmul'])
-    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
-    this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
-    const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
-    const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
-    this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.images = architecture.images && new ImageRunner(architecture.images, new Programs(device), parts.scale!, parts.imageSize)
+    this.texts = architecture.texts && new TextRunner(architecture.texts, new Programs(device))
+    const joint = architecture.joint && new JointRunner(architecture.joint, new Programs(device), parts.scale)
+    const audio = architecture.audio && new AudioRunner(architecture.audio, new Programs(device))
+    const runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.runners = runners
+    this.programs = runners.map(({ programs }) => programs)
+    const weights = parts.weightsOf(this.programs.map(({ reads }) => reads))
+    this.programs.forEach((programs, i) => (programs.weights = weights[i]))
     this.patchEncoder = joint?.tower.embedsPictures ? this.makePatchEncoder(joint) : undefined
     this.pairScorer = joint && architecture.matching && this.makePairScorer(joint, architecture.matching)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
@@ -231,8 +251,7 @@ export class Model {
   async dispose(): Promise<void> {
     if (this.disposed) return
     this.disposed = true
-    this.programs.dispose()
-    this.parts.weights.dispose()
+    for (const programs of [this.jointPrograms, ...this.programs]) programs.dispose()
     await this.parts.device.dispose()
   }
 
@@ -334,7 +353,7 @@ export class Model {
   }
 
   private logitsProgram(images: number, texts: number, width: number): Program {
-    return this.programs.get(
+    return this.jointPrograms.get(
       JSON.stringify(['logits', images, texts]),
       inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale ?? 1, dtype: 'float32' }) }),
       {
@@ -344,8 +363,22 @@ export class Model {
     )
   }
 
+  /** Reads the weights of parts that cannot be read apart. @internal */
+  async loadTogether(signal: AbortSignal | undefined): Promise<void> {
+    const [first, ...others] = this.programs
+    if (others.every(({ weights }) => weights === first!.weights)) await first!.load(signal)
+  }
+
+  private loadOf({ programs }: { readonly programs: Programs }): PartOfModel['load'] {
+    return async ({ signal } = {}) => {
+      this.checkAlive()
+      await programs.load(signal)
+    }
+  }
+
   private makeImageEncoder(runner: ImageRunner): ImageEncoder {
     return {
+      load: this.loadOf(runner),
       size: runner.size,
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
@@ -355,6 +388,7 @@ export class Model {
   private makeAudioEncoder(runner: AudioRunner): AudioEncoder {
     const { width } = runner.kinds.get(EMBEDDING)!
     return {
+      load: this.loadOf(runner),
       dimensions: width,
       minSamples: runner.tower.samplesFor(1),
       // Clips of one length run together; nothing is padded.
@@ -376,6 +410,7 @@ export class Model {
 
   private makePatchEncoder(runner: JointRunner): PatchEncoder {
     return {
+      load: this.loadOf(runner),
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: async (pictures, { signal } = {}) => {
         this.checkAlive()
@@ -450,6 +485,7 @@ export class Model {
       return { ids: all.filter(counts), positions: positions.filter(counts), unpooled, lastIsMasked }
     }
     return {
+      load: this.loadOf(runner),
       dimensions: width,
       maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
       sentence,

@@ -67,9 +67,9 @@ export class TextRunner implements Part {
 
   constructor(
     readonly tower: TextTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs.device)
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -137,6 +137,7 @@ export class TextRunner implements Part {
     place: (piece: TextPiece) => void,
     signal?: AbortSignal,
   ): Promise<void> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
     let budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
