@@ -59,9 +59,13 @@ function stage() {
   writeFileSync(join(tree, 'node_modules/tap/package.json'), '{ "type": "module", "exports": "./index.js" }\n')
   cpSync(join(root, 'bench/gpu-check/tap.mjs'), join(tree, 'node_modules/tap/index.js'))
   cpSync(join(root, 'bench/gpu-check/models.mjs'), join(tree, 'models.mjs'))
-  for (const name of ['package.json', 'CMakeLists.txt', 'native', 'bench/cuda.cu', 'bench/gemm.cpp', 'test/fixtures/parity']) {
+  const benchmarks = new Set(readFileSync(join(root, 'CMakeLists.txt'), 'utf8').match(/\bbench\/\w+\.(?:cpp|cu)\b/g))
+  for (const name of ['package.json', 'CMakeLists.txt', 'native', ...benchmarks, 'test/fixtures/parity']) {
     cpSync(join(root, name), join(tree, name), { recursive: true })
   }
+  // CMake says here, not there, if a file of it was left out.
+  const options = ['-DCHIASMA_ADDON=OFF', '-DCHIASMA_TESTS=OFF', '-DCHIASMA_CUDA=OFF', '-DCHIASMA_SIM=ON', '-DCHIASMA_BENCH=ON']
+  run('cmake', ['-S', tree, '-B', join(staging, 'configured'), ...options], { stdio: ['ignore', 'ignore', 'inherit'] })
   const addon = join(root, 'build/Release/chiasma.node')
   if (!existsSync(addon)) throw new Error(`${addon} is not there: \`npm run build:addon\``)
   mkdirSync(join(tree, 'build/Release'), { recursive: true })

@@ -145,6 +145,11 @@ const attention: OpCase[] = [
       attributes: { heads: 2, queryLength: 12, keyLength: 4, window: 2, causal },
     },
     {
+      title: `a window wider than the keys, cross, queries before it, causal: ${causal}`,
+      inputs: { q: any([24, 16]), k: any([6, 16]), v: any([6, 16]) },
+      attributes: { heads: 2, queryLength: 12, keyLength: 3, window: 5, causal },
+    },
+    {
       title: `fewer heads of keys and values, causal: ${causal}`,
       inputs: { q: any([14, 48]), k: any([14, 16]), v: any([14, 16]) },
       attributes: { heads: 6, kvHeads: 2, queryLength: 7, keyLength: 7, causal },

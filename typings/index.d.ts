@@ -137,6 +137,7 @@ declare class Weights {
     get bytes(): number;
     /** Frees the memory when the last run that uses it ends. Programs made with these weights cannot run afterwards. */
     dispose(): void;
+    [Symbol.dispose](): void;
 }
 /** Bytes in use on each device, over all that are open in this thread: `{ cpu: { weights, arena, total } }`. */
 declare function memoryUsage(): Record<string, {
@@ -551,12 +552,18 @@ declare const AutoTokenizer: {
     fromPretrained(source: string, options?: SourceOptions): Promise<Tokenizer>;
 };
 
-/** What a sentence-transformers folder says of texts that are embedded. */
+/** 'whitespace': every stretch of it is one blank, and none at the ends; 'lower': in small letters, too; 'canonicalize': without punctuation, too. */
+declare const TEXT_CLEANINGS: readonly ["whitespace", "lower", "canonicalize"];
+type TextCleaning = (typeof TEXT_CLEANINGS)[number];
+
+/** What a folder of sentence-transformers or open_clip says of texts that are embedded. */
 interface SentenceSettings {
     /** Tokens that they are cut to, whatever the tokenizer says. */
     readonly maxLength?: number | undefined;
     /** They are written in small letters before they are tokenized. */
     readonly lowercase: boolean;
+    /** What else is done to them before. */
+    readonly cleaning?: TextCleaning | undefined;
     /** Whether a prompt's tokens are pooled with the others. */
     readonly poolsPrompt: boolean;
 }
@@ -571,8 +578,18 @@ interface ForwardOptions {
     /** The promise rejects with its reason. */
     signal?: AbortSignal | undefined;
 }
+/** What parts of a model have in common. */
+interface PartOfModel {
+    /**
+     * Reads the part's weights now. Parts that share none, as CLIP's towers, else read them when they first run.
+     * @throws CheckpointError for a file that is broken or was changed since the model was loaded, DisposedError
+     */
+    load(options?: {
+        signal?: AbortSignal | undefined;
+    }): Promise<void>;
+}
 /** Pictures to embeddings. */
-interface ImageEncoder {
+interface ImageEncoder extends PartOfModel {
     /** Of the pictures it takes. */
     readonly size: {
         readonly height: number;
@@ -585,7 +602,7 @@ interface ImageEncoder {
     }): Promise<Float32Array>;
 }
 /** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
-interface PatchEncoder {
+interface PatchEncoder extends PartOfModel {
     readonly dimensions: number;
     /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
     encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: {
@@ -608,11 +625,11 @@ interface PairScorer {
     }): Promise<Float32Array>;
 }
 /** Token ids to embeddings. */
-interface TextEncoder {
+interface TextEncoder extends PartOfModel {
     readonly dimensions: number;
     /** Tokens a text may have. */
     readonly maxLength: number;
-    /** Of a sentence-transformers folder. */
+    /** Of a folder that says how texts are read. */
     readonly sentence: SentenceSettings | undefined;
     /**
      * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
@@ -626,7 +643,7 @@ interface TextEncoder {
     }): Promise<Float32Array>;
 }
 /** Sound to embeddings. */
-interface AudioEncoder {
+interface AudioEncoder extends PartOfModel {
     readonly dimensions: number;
     /** The fewest samples that a clip may have. */
     readonly minSamples: number;
@@ -675,6 +692,9 @@ declare class Model {
     readonly logitScale: number | undefined;
     /** What is added to the logits, of models whose pairs are scored one by one. */
     readonly logitBias: number | undefined;
+    /** Of what is computed from parts' outputs; reads no weights. */
+    private readonly jointPrograms;
+    /** Of each part. */
     private readonly programs;
     private readonly images;
     private readonly texts;
@@ -707,6 +727,7 @@ declare class Model {
     /** scale · images · textsᵀ + bias, its transpose, and its sigmoids. Texts are padded to a few counts, so that plans are few. */
     private logits;
     private logitsProgram;
+    private loadOf;
     private makeImageEncoder;
     private makeAudioEncoder;
     private makePatchEncoder;

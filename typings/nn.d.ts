@@ -77,6 +77,11 @@ interface LinearParameters {
         begin: number;
         rows: number;
     } | undefined;
+    /** The same of the bias alone. */
+    biasPart?: {
+        begin: number;
+        rows: number;
+    } | undefined;
     /** Checkpoint names below the scope; default 'weight' and 'bias'. */
     names?: {
         weight: string;
@@ -127,13 +132,36 @@ interface Rotation {
     readonly length?: number;
 }
 /**
+ * How the frequencies are changed for texts longer than a model was first trained on: all divided by a factor ('linear'), or the slower ones more
+ * than the faster ones ('yarn': arXiv:2309.00071, with a factor of the cosines and sines; 'llama3': arXiv:2407.21783). `original`: positions of that training.
+ */
+type RotaryScaling = {
+    readonly kind: 'linear';
+    readonly factor: number;
+} | {
+    readonly kind: 'yarn';
+    readonly factor: number;
+    readonly original: number;
+    readonly attention: number;
+    readonly fast: number;
+    readonly slow: number;
+    readonly truncate: boolean;
+} | {
+    readonly kind: 'llama3';
+    readonly factor: number;
+    readonly original: number;
+    readonly low: number;
+    readonly high: number;
+};
+/**
  * The table of positions 0 to rows − 1, computed when the model is loaded.
  * @param size rotated features of a head
  */
-declare function rotaryTable(scope: Scope, { rows, size, theta }: {
+declare function rotaryTable(scope: Scope, { rows, size, theta, scaling }: {
     rows: number;
     size: number;
     theta: number;
+    scaling?: RotaryScaling | undefined;
 }): Parameter;
 /**
  * The table of a grid of patches, row by row, as DINOv3 has it: patch centres from −1 to 1 along either side; a quarter of a head's features
@@ -161,7 +189,9 @@ interface Sequences {
     readonly keys?: {
         readonly rows: Value;
         readonly cuSeqlens: Value;
-    };
+    } | undefined;
+    /** Cumulative lengths of the queries, where those of one sequence see different keys: as many as `keys` has. */
+    readonly queries?: Value | undefined;
 }
 /** What a layer's attention depends on beside its rows. */
 interface AttentionExtra extends ScoreBias {
@@ -232,13 +262,19 @@ declare class Attention {
 
 interface AttentionPoolOptions {
     width: number;
+    /** Of the tokens. Default: as wide. */
+    contextWidth?: number;
     heads: number;
     /** Learned queries. Default 1. */
     queries?: number;
-    /** Checkpoint names below the scope; `attention` is a torch.nn.MultiheadAttention. */
+    /** Of so many that are stored, the first ones. Default: all. */
+    storedQueries?: number;
+    /** Checkpoint names below the scope; `attention` is a torch.nn.MultiheadAttention. Without names there are no norms. */
     names: {
         queries: string;
         attention: string;
+        queryNorm?: string;
+        keyNorm?: string;
     };
 }
 declare class AttentionPool {
@@ -248,9 +284,11 @@ declare class AttentionPool {
     private readonly key;
     private readonly value;
     private readonly out;
+    private readonly queryNorm?;
+    private readonly keyNorm?;
     constructor(scope: Scope, options: AttentionPoolOptions);
-    /** x: [T, C] -> float32 [S·queries, C] */
-    forward(x: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
+    /** tokens: [T, contextWidth] -> float32 [S·queries, C] */
+    forward(tokens: Value, { cuSeqlens, length }: Pick<Sequences, 'cuSeqlens' | 'length'>): Value;
 }
 
 interface CrossAttentionOptions {
@@ -495,4 +533,4 @@ declare class TransformerBlock {
 declare function hiddenStates(blocks: readonly TransformerBlock[], x: Value, sequences: Sequences, extra?: AttentionExtra | ((block: number) => AttentionExtra)): Value[];
 
 export { Attention, AttentionPool, Convolution, CrossAttention, DepthwiseConvolution, Embedding, GridPositions, LayerNorm, Linear, MixedPositions, Mlp, PatchEmbed, PixelRows, RmsNorm, Scope, TransformerBlock, activated, gridRotation, hiddenStates, rotaryTable, sideBySide };
-export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, Rotation, ScoreBias, Sequences, TensorNames };
+export type { Activation, AttentionExtra, AttentionOptions, AttentionPoolOptions, BlockOptions, ComputeType, ConvolutionOptions, CrossAttentionOptions, FeatureMap, Grid, GridPositionsOptions, LinearOptions, LinearParameters, MixedPositionsOptions, MlpOptions, Norm, ParameterOptions, PatchEmbedOptions, PixelScale, RotaryScaling, Rotation, ScoreBias, Sequences, TensorNames };

@@ -114,7 +114,7 @@ const searchColumns = 512
 /** Whether the device computes in its dtype; where it has no such instructions, results are the same but speed is that of f32. */
 function isNative(device: Device, isas: readonly string[] | undefined): boolean {
   if (device.dtype === 'bf16') return device.bf16
-  if (device.dtype === 'int8' && isas) return isas.includes('avx512_vnni') && isas.indexOf(device.isa) >= isas.indexOf('avx512_vnni')
+  if (device.dtype === 'int8' && isas) return device.isa === 'avx2' || (isas.includes('avx512_vnni') && isas.indexOf(device.isa) >= isas.indexOf('avx512_vnni'))
   return true
 }
 

@@ -1,15 +1,15 @@
-// chiasma embed: images or texts to a file of embeddings, resumable.
+// chiasma embed: images, sounds or texts to a file of embeddings, resumable.
 
 import { type Command, Option } from 'commander'
 import { constants } from 'node:os'
 import { listDevices } from '../core/device.js'
-import { ArgumentError, ChiasmaError } from '../core/errors.js'
+import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js'
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
 import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
 import { hashCompanions, hashWeights } from '../io/model-folders.js'
 import { packageVersion, print, say, sayOfItem } from './console.js'
-import { fileMark, imagePaths, readTexts } from './inputs.js'
+import { fileMark, filePaths, readTexts } from './inputs.js'
 import { Journal, type JournalEntry } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 import { Progress } from './progress.js'
@@ -36,10 +36,10 @@ interface Item {
 
 export function define(command: Command): void {
   withModel(command)
-    .argument('[paths...]', 'image files, folders or glob patterns')
+    .argument('[paths...]', 'image files, or WAV files for a model that embeds sounds; folders or glob patterns')
     .requiredOption('-o, --out <file>', 'output: .safetensors, .npy, .jsonl, .arrow or .parquet')
-    .option('--texts <file>', 'texts instead of images: one a line, or .jsonl')
-    .option('--batch-size <n>', 'items given to the model at once; default: 32 images, or texts of 2048 tokens in all', positiveInteger)
+    .option('--texts <file>', 'texts instead of files: one a line, or .jsonl')
+    .option('--batch-size <n>', 'items given to the model at once; default: 32 images, texts of 2048 tokens in all, or sounds of some seconds', positiveInteger)
     .option('--prompt-name <name>', "one of the checkpoint's prompts, for texts")
     .option('--no-normalize', 'keep the length of the vectors')
     .option('--timings', 'say where the time went')
@@ -49,11 +49,12 @@ export function define(command: Command): void {
 
 async function run(paths: string[], options: EmbedOptions): Promise<void> {
   if (Boolean(options.texts) === paths.length > 0) {
-    throw new ArgumentError('embed takes image paths or --texts FILE, one of the two', { code: 'ERR_USAGE' })
+    throw new ArgumentError('embed takes paths of images or sounds, or --texts FILE, one of the two', { code: 'ERR_USAGE' })
   }
   await checkFormat(options.out)
-  const items = options.texts ? await textItems(options.texts) : await imageItems(paths)
+  const texts = options.texts ? await textItems(options.texts) : undefined
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
+  const items = texts ?? (await fileItems(embedder, paths, options.model))
   say(`${options.model} on ${embedder.device} in ${embedder.dtype}, ${embedder.dimensions} dimensions`)
   const identity = await identityOf(embedder, options)
   const journal = await Journal.open(options.out, identity, embedder.dimensions, (entry, index) => fits(entry, items[index]))
@@ -92,7 +93,7 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
 async function embedRest(embedder: Embedder, items: readonly Item[], journal: Journal, options: EmbedOptions, signal: AbortSignal): Promise<void> {
   const first = journal.entries.length
   const rest = items.slice(first)
-  const progress = new Progress(options.texts ? 'texts' : 'images', items.length, first)
+  const progress = new Progress(options.texts ? 'texts' : takesSounds(embedder) ? 'sounds' : 'images', items.length, first)
   const pending: { entry: JournalEntry; row?: Float32Array }[] = []
   const write = async () => {
     const ready = pending.splice(0)
@@ -152,8 +153,16 @@ function sayTimings({ total, ...stages }: EmbedTimings): void {
   say(`of ${total.toFixed(1)} s, the time in which each stage had work: ${shares.join(', ')}`)
 }
 
-async function imageItems(paths: string[]): Promise<Item[]> {
-  return (await imagePaths(paths)).map((path) => ({ name: path, value: { image: path }, mark: () => fileMark(path) }))
+function takesSounds({ model }: Embedder): boolean {
+  return model.audioEncoder !== undefined
+}
+
+/** What the model takes of files: no model takes images and sounds. */
+async function fileItems(embedder: Embedder, paths: string[], source: string): Promise<Item[]> {
+  const { imageEncoder, patchEncoder } = embedder.model
+  const sounds = takesSounds(embedder)
+  if (!sounds && !imageEncoder && !patchEncoder) throw new UnsupportedError(`${source} embeds neither images nor sounds; give texts with --texts FILE`)
+  return (await filePaths(paths, sounds ? 'sound' : 'image')).map((path) => ({ name: path, value: sounds ? { audio: path } : { image: path }, mark: () => fileMark(path) }))
 }
 
 async function textItems(file: string): Promise<Item[]> {

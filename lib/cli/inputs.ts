@@ -1,4 +1,4 @@
-// What a command works on: image files named one by one, by folder or by pattern, and texts from a file.
+// What a command works on: files of images or sounds named one by one, by folder or by pattern, and texts from a file.
 
 import { createReadStream, type Dirent } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
@@ -7,22 +7,27 @@ import { createInterface } from 'node:readline'
 import { ArgumentError } from '../core/errors.js'
 import { say } from './console.js'
 
-const imageExtensions = ['jpg', 'jpeg', 'jfif', 'png', 'webp', 'gif', 'avif', 'tif', 'tiff']
-const isImageName = new RegExp(`\\.(${imageExtensions.join('|')})$`, 'i')
+/** What is looked for in folders. */
+const extensions = {
+  image: ['jpg', 'jpeg', 'jfif', 'png', 'webp', 'gif', 'avif', 'tif', 'tiff'],
+  sound: ['wav', 'wave'],
+}
+type FileKind = keyof typeof extensions
 
 /**
- * The images that paths, folders (searched whole, links followed, hidden files left out) and glob patterns name; those of one folder or
+ * The files that paths, folders (searched whole, links followed, hidden files left out) and glob patterns name; those of one folder or
  * pattern in order of their paths.
- * @throws ArgumentError for a path that is not there and a folder or pattern without images.
+ * @throws ArgumentError for a path that is not there, a folder without files of this kind and a pattern without any.
  */
-export async function imagePaths(given: readonly string[]): Promise<string[]> {
+export async function filePaths(given: readonly string[], kind: FileKind): Promise<string[]> {
+  const isWanted = new RegExp(`\\.(${extensions[kind].join('|')})$`, 'i')
   const paths: string[] = []
   for (const name of given) {
     const stats = await stat(name).catch(() => undefined)
     if (stats?.isDirectory()) {
       const found: string[] = []
-      await findImages(name, [], found)
-      if (!found.length) throw new ArgumentError(`${name}: no image in this folder (looked for ${imageExtensions.join(', ')})`, { file: name })
+      await findFiles(name, isWanted, [], found)
+      if (!found.length) throw new ArgumentError(`${name}: no ${kind} in this folder (looked for ${extensions[kind].join(', ')})`, { file: name })
       for (const path of found.sort()) paths.push(path)
     } else if (stats || !/[*?[{!(]/.test(name)) {
       if (!stats && !(await lstat(name).catch(() => undefined))) throw new ArgumentError(`${name}: no such file or folder`, { file: name })
@@ -38,8 +43,10 @@ export async function imagePaths(given: readonly string[]): Promise<string[]> {
   return paths
 }
 
-/** Puts the images below `folder` into `found`, also links that lead nowhere: their turn will say so. `above`: folders that it is in. */
-async function findImages(folder: string, above: readonly string[], found: string[]): Promise<void> {
+export const imagePaths = (given: readonly string[]): Promise<string[]> => filePaths(given, 'image')
+
+/** Puts the files below `folder` into `found` whose names are wanted, also links that lead nowhere: their turn will say so. `above`: folders that it is in. */
+async function findFiles(folder: string, isWanted: RegExp, above: readonly string[], found: string[]): Promise<void> {
   let entries: Dirent[]
   try {
     entries = await readdir(folder, { withFileTypes: true })
@@ -55,8 +62,8 @@ async function findImages(folder: string, above: readonly string[], found: strin
     const target = entry.isSymbolicLink() ? await stat(path).catch(() => undefined) : entry
     if (target?.isDirectory()) {
       // A link to a folder that it is in would go round for ever.
-      if (!entry.isSymbolicLink() || ![...above, real].includes(await realpath(path))) await findImages(path, [...above, real], found)
-    } else if ((!target || target.isFile()) && isImageName.test(entry.name)) {
+      if (!entry.isSymbolicLink() || ![...above, real].includes(await realpath(path))) await findFiles(path, isWanted, [...above, real], found)
+    } else if ((!target || target.isFile()) && isWanted.test(entry.name)) {
       found.push(path)
     }
   }

@@ -8,11 +8,11 @@ import { packageVersion, say, stopStatus, watchOutput } from './console.js'
 
 const commands: Readonly<Record<string, { description: string; load: () => Promise<{ define(command: Command): void }> }>> = {
   embed: {
-    description: 'embed images, or the lines of a text file, into FILE; run again after an interruption, it goes on',
+    description: 'embed images, sounds, or the lines of a text file, into FILE; run again after an interruption, it goes on',
     load: () => import('./embed.js'),
   },
   search: {
-    description: 'list the items of an embedding file that are nearest to a text or an image, by cosine similarity',
+    description: 'list the items of an embedding file that are nearest to a text, an image or a sound, by cosine similarity',
     load: () => import('./search.js'),
   },
   classify: {
@@ -47,7 +47,7 @@ const commands: Readonly<Record<string, { description: string; load: () => Promi
 
 async function run(args: readonly string[]): Promise<void> {
   const program = new Command('chiasma')
-    .description('Embeds images and texts with Hugging Face checkpoints.')
+    .description('Embeds images, texts and sounds with Hugging Face checkpoints.')
     .version(packageVersion())
     .exitOverride()
     .showHelpAfterError('(add --help for the options)')

@@ -1,7 +1,8 @@
-// chiasma search: the items of an embedding file that are nearest to a text or an image.
+// chiasma search: the items of an embedding file that are nearest to a text, an image or a sound.
 
 import type { Command } from 'commander'
 import { ArgumentError } from '../core/errors.js'
+import type { Tensor } from '../core/tensor.js'
 import { Embedder } from '../embed/embedder.js'
 import { type EmbeddingMetadata, readEmbeddings } from '../io/embeddings.js'
 import { hashWeights } from '../io/model-folders.js'
@@ -13,6 +14,7 @@ interface SearchOptions extends ModelOptions {
   index: string
   text?: string
   image?: string
+  audio?: string
   topK: number
   promptName: string
   otherModel?: boolean
@@ -24,6 +26,7 @@ export function define(command: Command): void {
     .requiredOption('--index <file>', 'a file written by chiasma embed')
     .option('--text <text>', 'the query')
     .option('--image <path>', 'the query')
+    .option('--audio <path>', 'the query, a WAV file')
     .option('-k, --top-k <n>', 'how many to list', positiveInteger, 10)
     .option('--prompt-name <name>', "the checkpoint's prompt for the query", 'query')
     .option('--other-model', 'search although the file was made with other weights, whose vectors go with those of this model')
@@ -32,8 +35,8 @@ export function define(command: Command): void {
 }
 
 async function run(options: SearchOptions): Promise<void> {
-  if ((options.text === undefined) === (options.image === undefined)) {
-    throw new ArgumentError('search takes --text or --image, one of the two', { code: 'ERR_USAGE' })
+  if ([options.text, options.image, options.audio].filter((query) => query !== undefined).length !== 1) {
+    throw new ArgumentError('search takes --text, --image or --audio, one of the three', { code: 'ERR_USAGE' })
   }
   const { items, embeddings, metadata } = await readEmbeddings(options.index)
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
@@ -42,8 +45,7 @@ async function run(options: SearchOptions): Promise<void> {
     throw new ArgumentError(`${options.index} has ${dimensions} dimensions and ${options.model} ${embedder.dimensions}; was it written with another model?`, { file: options.index })
   }
   if (!options.otherModel) await checkModel(options, metadata, embedder.model.folder)
-  const query =
-    options.text !== undefined ? await embedder.embedTexts([options.text], { promptName: options.promptName }) : await embedder.embedImages([options.image!])
+  const query = await embedQuery(embedder, options)
   const k = Math.min(options.topK, items.length)
   const hits: { item: string; index: number; score: number }[] = []
   if (k) {
@@ -65,4 +67,9 @@ async function checkModel({ index, model }: SearchOptions, metadata: EmbeddingMe
   } else if (weights !== (await hashWeights(folder))) {
     throw new ArgumentError(`${index} was made with ${other}, whose weights are others than those of ${model}; search it with that model, or with --other-model if the vectors go together`, { file: index })
   }
+}
+
+function embedQuery(embedder: Embedder, { text, image, audio, promptName }: SearchOptions): Promise<Tensor> {
+  if (text !== undefined) return embedder.embedTexts([text], { promptName })
+  return image !== undefined ? embedder.embedImages([image]) : embedder.embedAudio([audio!])
 }

@@ -212,6 +212,10 @@ export class Weights {
     native(() => this.native.dispose())
     this.plans.forget(this.id) // last: it lets the device give back what is free
   }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
 }
 
 /** Bytes in use on each device, over all that are open in this thread: `{ cpu: { weights, arena, total } }`. */

@@ -265,16 +265,18 @@ function filterOf(interpolation: Filter | 'random' | undefined): Filter {
   return interpolation === undefined || interpolation === 'random' ? 'bicubic' : interpolation
 }
 
-/** The rules of timm's config.json, whose `pretrained_cfg` has them: a resize by the shorter edge, of which crop_pct is kept. @throws CheckpointError */
+/** The rules of timm's config.json, whose `pretrained_cfg` has them, or which has them itself as older ones do: a resize by the shorter edge, of which crop_pct is kept. @throws CheckpointError */
 export function readTimmRules(config: Readonly<Record<string, unknown>>, file: string): ImageRules {
-  const { input_size, crop_pct, crop_mode, interpolation, mean, std } = readOther(timmSchema, config['pretrained_cfg'], file, 'pretrained_cfg')
+  const section = config['pretrained_cfg'] == null ? '' : 'pretrained_cfg'
+  const { input_size, crop_pct, crop_mode, interpolation, mean, std } = readOther(timmSchema, section ? config[section] : config, file, section)
   const [, height, width] = input_size
   const scaling = { rescale: 1 / 255, mean: three(mean ?? (IMAGENET.image_mean as [number, number, number])), std: three(std ?? (IMAGENET.image_std as [number, number, number])) }
   const filter = filterOf(interpolation)
   const scaled = (length: number) => Math.floor(length / crop_pct)
   const crop = { height, width, middle: 'even' } as const
   if (crop_mode === 'squash') return { resize: { kind: 'fixed', height: scaled(height), width: scaled(width) }, filter, crop, ...scaling }
-  if (height !== width) throw new UnsupportedError(`${file}: pretrained_cfg.input_size is ${show(input_size)}; only squares are cropped`, { file, field: 'pretrained_cfg.input_size' })
+  const field = section ? `${section}.input_size` : 'input_size'
+  if (height !== width) throw new UnsupportedError(`${file}: ${field} is ${show(input_size)}; only squares are cropped`, { file, field })
   return { resize: { kind: 'shortest', shortest: scaled(height) }, filter, crop, ...scaling }
 }
 

@@ -74,7 +74,7 @@ async function findOtherRules(folder: string): Promise<ImageRules | undefined> {
   if (await isFile(openClip)) return readOpenClipRules(await readJsonObject(openClip), openClip)
   const file = join(folder, 'config.json')
   const config = (await isFile(file)) ? await readJsonObject(file) : {}
-  return typeof config['architecture'] === 'string' && config['pretrained_cfg'] != null ? readTimmRules(config, file) : undefined
+  return typeof config['architecture'] === 'string' && (config['pretrained_cfg'] ?? config['input_size']) != null ? readTimmRules(config, file) : undefined
 }
 
 /** The processor's class that the reference library takes for a model. */

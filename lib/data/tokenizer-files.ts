@@ -110,7 +110,10 @@ function checkDescription(json: JsonObject, file: string): void {
     const wrong = vocab.findIndex(piece => !Array.isArray(piece) || typeof piece[0] !== 'string' || typeof piece[1] !== 'number')
     if (wrong >= 0) fail(`model.vocab[${wrong}]`, `is ${show(vocab[wrong])}; expected [token, score]`)
   } else {
-    for (const [token, id] of Object.entries(vocab)) if (!isId(id)) fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
+    if (!Object.values(vocab).every(isId)) {
+      const [token, id] = Object.entries(vocab).find(([, id]) => !isId(id))!
+      fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
+    }
     const unknown = model['unk_token']
     if (model['type'] === 'WordPiece' && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
   }

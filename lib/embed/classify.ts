@@ -87,7 +87,10 @@ async function* zeroShot(
   options: Required<Pick<ClassifyOptions, 'labels' | 'template' | 'topK' | 'batchSize'>> & ClassifyOptions,
 ): AsyncGenerator<ClassifyResult, void, undefined> {
   const { labels, template, topK, batchSize, allowRemote, signal } = options
-  const { imageEncoder, patchEncoder, textEncoder, logitScale, logitBias } = embedder.model
+  const { imageEncoder, patchEncoder, textEncoder, audioEncoder, logitScale, logitBias } = embedder.model
+  if (audioEncoder && !textEncoder) {
+    throw new UnsupportedError('classifying sounds into labels in words needs a checkpoint with an audio and a text encoder; this one has no text encoder')
+  }
   if (!(imageEncoder ?? patchEncoder) || !textEncoder || logitScale === undefined) {
     throw new UnsupportedError('classifying into labels in words needs a checkpoint with an image and a text encoder, such as CLIP')
   }

@@ -8,6 +8,7 @@ import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from 
 import { type AudioInput, type AudioOptions, audioOptionRules } from '../data/audio.js'
 import type { AudioProcessor } from '../data/audio-processor.js'
 import { audioProcessorOf, AutoProcessor, type Processor } from '../data/processor.js'
+import { cleanText } from '../data/text-cleaning.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
@@ -389,6 +390,7 @@ export class Embedder {
     try {
       signal?.throwIfAborted()
       const { image, text, audio: sound } = split(item)
+      this.#readEarly(image, text, sound)
       if (sound !== undefined) return { samples: await this.#samples(sound, audio, clock) }
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
@@ -406,10 +408,19 @@ export class Embedder {
     }
   }
 
+  /** Has the weights read while the first items are decoded or tokenised; what fails is thrown when they are needed. */
+  #readEarly(image: unknown, text: unknown, sound: unknown): void {
+    const { imageEncoder, patchEncoder, textEncoder, audioEncoder } = this.#model
+    const part = sound !== undefined ? audioEncoder : image === undefined ? textEncoder : text === undefined ? (imageEncoder ?? patchEncoder) : undefined
+    part?.load().catch(() => {})
+  }
+
   #tokenise(texts: readonly { readonly text: string; readonly index: number }[], prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
     const { maxLength = this.maxLength, truncation, signal } = options
     const limit = Math.min(maxLength, this.maxLength)
-    return this.#tokenizer!.encodeAll(texts.map(({ text }) => prompt + text), { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
+    const { cleaning } = this.#model.textEncoder?.sentence ?? {}
+    const cleaned = texts.map(({ text }) => (cleaning ? cleanText(prompt + text, cleaning) : prompt + text))
+    return this.#tokenizer!.encodeAll(cleaned, { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
   }
 
   async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {

@@ -254,9 +254,13 @@ export function chooseWeights(names: readonly string[], where: string): { weight
   return {}
 }
 
+const WRAPPER = 'module.'
+
 async function readEntries(file: string, signal?: AbortSignal): Promise<Map<string, TensorEntry>> {
   const entries = isPytorch(file) ? await readPytorchEntries(file, { signal }) : (await readSafetensorsHeader(file)).entries
-  return new Map(entries.map(entry => [entry.name, entry]))
+  // PyTorch's wrapper for several devices puts itself before all names.
+  const wrapped = entries.length > 0 && entries.every(({ name }) => name.startsWith(WRAPPER))
+  return new Map((wrapped ? entries.map(entry => ({ ...entry, name: entry.name.slice(WRAPPER.length) })) : entries).map(entry => [entry.name, entry]))
 }
 
 /** weight_map of an index: the file of each tensor, relative to the index and inside its folder. */

@@ -65,15 +65,16 @@ export async function readSmallFile(file: string, maxBytes: number): Promise<Buf
 function findRepeatedKey(text: string): string | undefined {
   const open: (Set<string> | undefined)[] = [] // one set of keys per open object; undefined for an array
   for (let at = 0; at < text.length; at++) {
-    const char = text[at]
-    if (char === '{') open.push(new Set())
-    else if (char === '[') open.push(undefined)
-    else if (char === '}' || char === ']') open.pop()
-    else if (char === '"') {
-      const start = at++
-      while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1
+    const code = text.charCodeAt(at)
+    if (code === 0x7b /* { */) open.push(new Set())
+    else if (code === 0x5b /* [ */) open.push(undefined)
+    else if (code === 0x7d /* } */ || code === 0x5d /* ] */) open.pop()
+    else if (code === 0x22 /* " */) {
+      const start = at
+      at = endOfString(text, at + 1)
       if (!colonFollows(text, at + 1)) continue
-      const key = JSON.parse(text.slice(start, at + 1)) as string
+      const plain = text.slice(start + 1, at)
+      const key = plain.includes('\\') ? (JSON.parse(`"${plain}"`) as string) : plain
       const keys = open.at(-1)!
       if (keys.has(key)) return key
       keys.add(key)
@@ -82,7 +83,16 @@ function findRepeatedKey(text: string): string | undefined {
   return undefined
 }
 
+/** Where the quotation mark is that ends the string whose contents begin at `from`. */
+function endOfString(text: string, from: number): number {
+  for (let end = text.indexOf('"', from); ; end = text.indexOf('"', end + 1)) {
+    let slashes = 0
+    while (text.charCodeAt(end - 1 - slashes) === 0x5c /* \ */ && end - slashes > from) slashes++
+    if (slashes % 2 === 0) return end
+  }
+}
+
 function colonFollows(text: string, position: number): boolean {
-  while (' \t\n\r'.includes(text[position] ?? '"')) position++
-  return text[position] === ':'
+  for (let code = text.charCodeAt(position); code === 0x20 || code === 0x09 || code === 0x0a || code === 0x0d; ) code = text.charCodeAt(++position)
+  return text.charCodeAt(position) === 0x3a /* : */
 }

@@ -28,12 +28,12 @@ export class AudioRunner implements Part {
 
   constructor(
     readonly tower: AudioTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
   ) {
     // Two frames tell the outputs for each frame from those for each clip.
     const length = tower.samplesFor(2)
-    this.kinds = outputKinds(({ samples }) => this.trace(samples!), specs(1, length, 2, false), programs.device)
-    outputKinds(({ samples, rows, cuSeqlens }) => this.trace(samples!, rows, cuSeqlens), specs(1, length, 2, true), programs.device)
+    this.kinds = outputKinds(({ samples }) => this.trace(samples!), specs(1, length, 2, false), programs)
+    outputKinds(({ samples, rows, cuSeqlens }) => this.trace(samples!, rows, cuSeqlens), specs(1, length, 2, true), programs)
     this.perFrame = new Set([...this.kinds].filter(([, { rows }]) => rows === 2).map(([name]) => name))
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
@@ -86,6 +86,7 @@ export class AudioRunner implements Part {
    * @throws ArgumentError naming the clip that holds NaN or infinity
    */
   async run({ values, valid }: Clips, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const [count, length] = values.dims as [number, number]
     const frames = this.tower.framesOf(length)
     const kinds = want.map(name => ({ name, width: this.kinds.get(name)!.width, rows: this.perFrame.has(name) ? frames : 1 }))

@@ -1,16 +1,18 @@
 // AutoModel: from a folder or Hub repository to a Model. config.json is read first and the architecture built from it; then all its
-// parameters are matched with the checkpoint at once, and only then is anything loaded.
+// parameters are matched with the checkpoint at once, and only then is anything loaded: parts that share nothing, when they first run.
 
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { compile } from '../core/compile.js'
-import { Device, type Weights } from '../core/device.js'
-import { type CheckpointError, UnsupportedError } from '../core/errors.js'
+import { Device } from '../core/device.js'
+import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
-import { parameter } from '../core/value.js'
+import { type Parameter, parameter } from '../core/value.js'
 import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
-import { type Checkpoint, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
+import { type Checkpoint, type MatchedParameter, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import { readError } from '../io/entry.js'
 import { ifThere, isAbsent, readJsonObject } from '../io/json.js'
 import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
@@ -19,8 +21,10 @@ import type { Config, ConfigFile } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { hasOpenClipNames, openClipConfig } from './open-clip.js'
+import { areApart, PartWeights } from './part-weights.js'
 import { buildArchitecture } from './registry.js'
 import { hasTimmNames, timmConfig } from './timm-vit.js'
+import { hasUniterNames } from './uniter.js'
 import { buildSentence, readSentenceModules, type SentenceModules } from './sentence-transformers.js'
 
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
@@ -87,23 +91,23 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
     const matched = built.parts.map(({ checkpoint, scope }) => matchParameters(checkpoint, scope.parameters))
     const { images, joint } = built.architecture
     const scale = images || joint?.takesPixels ? await readPixelScale(encoderFolder, modelKind(config.json)) : undefined
-    const sources = await weightSources(matched.flatMap(({ entries }) => entries), { signal })
-    const loading = device.loadWeights(sources, { signal })
     const others = meanwhile(built.architecture)
     others.catch(() => {}) // awaited below
-    const weights = await loading
+    const entries = matched.flatMap(({ entries }) => entries)
+    const files = await Promise.all([...new Set(built.parts.flatMap(({ checkpoint }) => checkpoint.files))].map(markOf))
     const model = new Model({
       config: config.json,
       device,
-      weights,
+      weightsOf: weightsOf(device, entries, built.architecture, files),
       architecture: built.architecture,
       folder,
       scale,
       imageSize: images?.anySize && scale && !(scale instanceof Error) ? outputSize(scale) : undefined,
-      ...(await readLogitScale(built.architecture, device, weights)),
+      ...(await readLogitScale(built.architecture, device, entries, signal)),
       unusedTensors: matched.flatMap(({ unused }) => unused),
       file: encoderFolder,
     })
+    await model.loadTogether(signal)
     options.onProgress?.({ status: 'ready', task: 'feature-extraction', model: source })
     return { model, rest: await others }
   } catch (error) {
@@ -122,8 +126,9 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
     throw given instanceof Error ? given : error
   })
   const named = json['model_type'] != null || Array.isArray(json['architectures'])
-  const made = named ? undefined : await madeConfig(folder, file, json, checkpoint)
+  const made = named && !hasOpenClipNames(checkpoint) ? undefined : await madeConfig(folder, file, json, checkpoint)
   if (made) return made
+  if (!named && hasUniterNames(checkpoint.tensors) && !(given instanceof Error)) return { config: { json: Object.freeze({ ...json, model_type: 'uniter' }), file }, checkpoint }
   if (named || !hasOpenAINames(checkpoint)) {
     if (given instanceof Error) throw given
     return { config: { json: Object.freeze(json), file }, checkpoint }
@@ -133,18 +138,16 @@ async function openModel(folder: string, signal: AbortSignal | undefined): Promi
 
 /** Of open_clip's and timm's folders, whose files say what they are in other words. */
 async function madeConfig(folder: string, file: string, json: Config, checkpoint: Checkpoint): Promise<{ config: ConfigFile; checkpoint: Checkpoint } | undefined> {
+  if (typeof json['architecture'] === 'string' && json['pretrained_cfg'] != null && !hasTimmNames(checkpoint)) {
+    throw new UnsupportedError(`${file}: architecture is '${json['architecture']}'; of timm's models only vision transformers are supported`, { file, field: 'architecture' })
+  }
   if (typeof json['architecture'] === 'string' && hasTimmNames(checkpoint)) {
     return { config: { json: Object.freeze({ ...json, model_type: 'timm_vit', timm: timmConfig(checkpoint, json, file) }), file }, checkpoint }
   }
   const openClip = join(folder, 'open_clip_config.json')
   const described = hasOpenClipNames(checkpoint) ? await ifThere(openClip) : undefined
   if (!described) return undefined
-  const made = openClipConfig(checkpoint, described, openClip)
-  // A convolutional tower has OpenAI's names.
-  if (!Array.isArray((made['vision_cfg'] as Config | undefined)?.['layers'])) return { config: { json: Object.freeze(made), file: openClip }, checkpoint }
-  const { heads } = (made['text_cfg'] ?? {}) as { heads?: unknown }
-  const fields = { quick_gelu: made['quick_gelu'] === true, ...(typeof heads === 'number' && { transformer_heads: heads }) }
-  return { config: { json: Object.freeze(configFromOpenAI(checkpoint, fields)), file: openClip }, checkpoint: withHuggingFaceNames(checkpoint) }
+  return { config: { json: Object.freeze(openClipConfig(checkpoint, described, openClip, json)), file: openClip }, checkpoint }
 }
 
 async function build(config: Parameters<typeof buildArchitecture>[0], checkpoint: Checkpoint, modules: SentenceModules | undefined, { computeType, productType }: Device): Promise<Built> {
@@ -180,9 +183,52 @@ function modelKind({ model_type: type, architectures }: Config): string {
   return String(type ?? (architectures as string[])[0]).toLowerCase()
 }
 
+interface FileMark {
+  readonly file: string
+  readonly mark: string
+}
+
+/** Changes when the file is replaced or written to. */
+async function markOf(file: string): Promise<FileMark> {
+  try {
+    const { dev, ino, size, mtimeMs } = await stat(file)
+    return { file, mark: [dev, ino, size, mtimeMs].join(' ') }
+  } catch (cause) {
+    throw readError(file, cause)
+  }
+}
+
+/** Weights of parts that are read one by one, or of all in one. Files that were written to in between are refused: their parts need not belong together. */
+function weightsOf(device: Device, entries: readonly MatchedParameter[], { logitScale, logitBias }: Architecture, files: readonly FileMark[]) {
+  const load = async (some: readonly MatchedParameter[], signal: AbortSignal) => device.loadWeights(await weightSources(some, { signal }), { signal })
+  return (reads: readonly ReadonlySet<Parameter>[]): PartWeights[] => {
+    const all = new Set(entries.map(({ parameter }) => parameter))
+    for (const own of [logitScale, logitBias]) if (own) all.delete(own)
+    if (!areApart(reads, all)) {
+      const together = new PartWeights(signal => load(entries, signal))
+      return reads.map(() => together)
+    }
+    return reads.map(
+      parameters =>
+        new PartWeights(async signal => {
+          for (const { file, mark } of files) {
+            if ((await markOf(file)).mark !== mark) throw new CheckpointError(`${file} was changed since the model was loaded; a part of it is read when it is first used`, { file })
+          }
+          return load(entries.filter(({ parameter }) => parameters.has(parameter)), signal)
+        }),
+    )
+  }
+}
+
 /** The factor of image-text cosines, and what is added to it. */
-async function readLogitScale({ logitScale, logitBias }: Architecture, device: Device, weights: Weights): Promise<{ logitScale: number | undefined; logitBias: number | undefined }> {
+async function readLogitScale(
+  { logitScale, logitBias }: Architecture,
+  device: Device,
+  entries: readonly MatchedParameter[],
+  signal: AbortSignal | undefined,
+): Promise<{ logitScale: number | undefined; logitBias: number | undefined }> {
   if (!logitScale) return { logitScale: undefined, logitBias: undefined }
+  using weights = await device.loadWeights(await weightSources(entries.filter(({ parameter }) => parameter === logitScale || parameter === logitBias), { signal }), { signal })
   using program = compile(() => ({ scale: unary(parameter(logitScale), 'exp'), ...(logitBias && { minusBias: unary(parameter(logitBias), 'neg') }) }), {}, device, weights)
   const { scale, minusBias } = await program.run({})
   return { logitScale: scale!.data[0] as number, logitBias: minusBias && -(minusBias.data[0] as number) }

@@ -8,7 +8,7 @@ import { Attention, CrossAttention, Embedding, LayerNorm, Linear, Mlp, type Scop
 import { add, l2Normalize, pickToken, softmax } from '../ops/index.js'
 import { type BertConfig, BertEncoder, bertOptions } from './bert.js'
 import { EMBEDDING, imagesLike, type ImageTower, type TextTower, textsLike, type Traced } from './encoder.js'
-import type { Examples, JointTower, PackedRows, Streams } from './joint.js'
+import type { Examples, JointTower, PackedRows, SequenceRows, Streams } from './joint.js'
 import { TextReader } from './joint-bert.js'
 import { Given } from './joint-inputs.js'
 
@@ -34,9 +34,10 @@ class LookingBlock {
     this.mlpNorm = new LayerNorm(scope.at('output.LayerNorm'), width, eps)
   }
 
-  forward(x: Value, sequences: Sequences, picture: Value, ofPicture: Sequences): Value {
+  /** looking: the same rows as `sequences`, those of all texts that look at one picture as one */
+  forward(x: Value, sequences: Sequences, looking: Sequences, picture: Value, ofPicture: Sequences): Value {
     const attended = this.norm.forward(this.attention.forward(x, sequences, { residual: x }))
-    const looked = this.lookingNorm.forward(this.looking.forward(attended, sequences, picture, ofPicture, attended))
+    const looked = this.lookingNorm.forward(this.looking.forward(attended, looking, picture, ofPicture, attended))
     return this.mlpNorm.forward(this.mlp.forward(looked, looked))
   }
 }
@@ -49,6 +50,7 @@ export class BlipMatching implements JointTower {
   readonly required = ['input_ids', 'pixel_values']
   readonly uses = [STATES]
   readonly streams: Streams
+  readonly shared = { stream: 'picture', by: 'text' }
   readonly maxLength: number
   private readonly words: Embedding
   private readonly positions: Embedding
@@ -77,16 +79,20 @@ export class BlipMatching implements JointTower {
     const given = new Given({ ...tensors, pixel_values: pictures! })
     const text = new TextReader(given, { vocabulary: this.config.vocab_size, tokenTypes: 1, positions: this.config.max_position_embeddings })
     const { count, length } = text
-    given.same(pictures!.dims[0]!, 'pixel_values', count, 'input_ids')
-    const states = given.floats('pixel_values', [count, 'tokens', this.width])!
+    // States alone, without the pixels they are of, may be of one picture for all texts.
+    const one = tensors['pixel_values'] === undefined && pictures!.dims[0] === 1
+    if (!one) given.same(pictures!.dims[0]!, 'pixel_values', count, 'input_ids')
+    const states = given.floats('pixel_values', [one ? 1 : count, 'tokens', this.width])!
     const tokens = states.dims[1]!
+    const rowsOf = (index: number): SequenceRows => ({ count: tokens, values: { states: states.of(index) } })
+    const common = one ? rowsOf(0) : undefined
     return {
       count,
       lengths: { text: length, picture: tokens },
       read: index => {
         const mask = text.mask(index)
         if (mask && !mask.includes(1)) return undefined
-        return [{ text: text.read(index, [0]), picture: { count: tokens, values: { states: states.of(index) } } }]
+        return [{ text: text.read(index, [0]), picture: common ?? rowsOf(index) }]
       },
     }
   }
@@ -96,7 +102,7 @@ export class BlipMatching implements JointTower {
     const picture = rows.value('picture', 'states')
     let x = this.norm.forward(add(this.words.forward(rows.value('text', 'ids')), this.positions.forward(rows.value('text', 'positions'))), { dtype: 'float32' })
     const states = [x]
-    for (const layer of this.layers) states.push((x = layer.forward(x, sequences, picture, rows.sequences('picture'))))
+    for (const layer of this.layers) states.push((x = layer.forward(x, sequences, rows.sharing(), picture, rows.sequences('picture'))))
     const score = this.head.forward(pickToken(x, { which: 'first', cuSeqlens: sequences.cuSeqlens }), { dtype: 'float32' })
     return { outputs: { question_embeds: x, itm_score: score, itm_prob: softmax(score, { dtype: 'float32' }) }, hiddenStates: states, embedding: score }
   }

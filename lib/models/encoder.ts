@@ -5,6 +5,7 @@ import { Tensor } from '../core/tensor.js'
 import { constant, type Parameter, type Value } from '../core/value.js'
 import type { AttentionExtra, PixelScale, Sequences } from '../nn/index.js'
 import { gather, pool, reshape } from '../ops/index.js'
+import type { TextCleaning } from '../data/text-cleaning.js'
 import type { JointTower } from './joint.js'
 
 /** The graph of one batch: B pictures or S texts, T packed tokens. Values nobody asks for are never computed. */
@@ -81,9 +82,21 @@ export interface TextTower extends Tower {
   readonly pad?: { readonly id: number; readonly length: number } | undefined
   /** Whether `places` are read. */
   readonly readsPlaces?: boolean
+  /**
+   * There if not a mask but this id tells what is padding: `read` gives a row's tokens, with those that the tower itself puts behind them, and 1 for
+   * each that counts.
+   */
+  readonly padded?: PaddedTexts | undefined
+  /** Causal towers whose last token is their own: it sees all that counts, itself or not, and no other sees it. */
+  readonly lastApart?: boolean
   /** Outputs read from the first column, masked or not. */
   readonly readsFirst: readonly string[]
   trace(tokens: TokenInputs): Traced
+}
+
+export interface PaddedTexts {
+  readonly id: number
+  read(ids: Int32Array): { readonly ids: Int32Array; readonly mask: Int32Array }
 }
 
 /** Frames of clips that count: int32 [T], their rows among all, and where each clip's begin, int32 [B + 1]. */
@@ -112,11 +125,12 @@ export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTo
 
 /** A text tower with all of `tower`'s fields but those given. */
 export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower {
-  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsPlaces, readsFirst, readsMaskedEnd, endOf, distanceRow } = tower
+  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, padded, readsPlaces, readsFirst, readsMaskedEnd, lastApart, endOf, distanceRow } = tower
   return {
-    ...{ prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, readsFirst },
+    ...{ prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, padded, readsFirst },
     ...(readsPlaces && { readsPlaces }),
     ...(readsMaskedEnd && { readsMaskedEnd }),
+    ...(lastApart && { lastApart }),
     ...(endOf && { endOf: (ids: Int32Array) => tower.endOf!(ids) }),
     ...(distanceRow && { distanceRow: (distance: number) => tower.distanceRow!(distance) }),
     positionIds: ids => tower.positionIds(ids),
@@ -125,12 +139,14 @@ export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower 
   }
 }
 
-/** What a sentence-transformers folder says of texts that are embedded. */
+/** What a folder of sentence-transformers or open_clip says of texts that are embedded. */
 export interface SentenceSettings {
   /** Tokens that they are cut to, whatever the tokenizer says. */
   readonly maxLength?: number | undefined
   /** They are written in small letters before they are tokenized. */
   readonly lowercase: boolean
+  /** What else is done to them before. */
+  readonly cleaning?: TextCleaning | undefined
   /** Whether a prompt's tokens are pooled with the others. */
   readonly poolsPrompt: boolean
 }
@@ -150,7 +166,7 @@ export interface Architecture {
   readonly cosines?: { readonly images: string; readonly texts: string; readonly output: string }
   /** Added to the logits; with it there are their sigmoids, `probs_sigmoid`, too. */
   readonly logitBias?: Parameter
-  /** Of a sentence-transformers folder. */
+  /** Of a folder that says how texts are read. */
   readonly sentence?: SentenceSettings
   /** Names of the classes of `logits`. */
   readonly labels?: readonly string[]

@@ -27,7 +27,7 @@ export class ImageRunner implements Part {
 
   constructor(
     readonly tower: ImageTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError,
     /** Of the pictures that are embedded. */
@@ -74,6 +74,7 @@ export class ImageRunner implements Part {
    * @throws ArgumentError naming the picture that holds NaN or infinity
    */
   private async run(tensor: Pixels, want: readonly string[], signal?: AbortSignal): Promise<Record<string, Tensor>> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const { type, data } = tensor
     const count = tensor.dims[0]!
     const size = this.sizeOf(tensor)
@@ -140,7 +141,7 @@ export class ImageRunner implements Part {
       maps = traced.maps
       return namedValues(traced, this.tower.prefix)
     }
-    const kinds = outputKinds(fn, { pixels: spec('float32', 1, size) }, this.programs.device)
+    const kinds = outputKinds(fn, { pixels: spec('float32', 1, size) }, this.programs)
     return new Map([...kinds].map(([name, kind]) => [name, maps?.[name] ? { ...kind, map: maps[name] } : kind]))
   }
 

@@ -134,20 +134,27 @@ export class WordHead {
   }
 }
 
-/** Linear, gelu, norm and, by its size, a second linear: an nn.Sequential of some models' heads. */
+/** Linear, gelu or another activation, norm and, by its size, a second linear: an nn.Sequential of some models' heads. */
 export class AnswerHead {
   private readonly in: Linear
   private readonly norm: LayerNorm
   private readonly out: Linear | undefined
 
-  constructor(scope: Scope, inputs: number, hidden: number, outputs: number | undefined) {
+  /** @param options.part of more outputs that are stored */
+  constructor(
+    scope: Scope,
+    inputs: number,
+    hidden: number,
+    outputs: number | undefined,
+    private readonly options: { activation?: Activation; part?: { begin: number; rows: number } } = {},
+  ) {
     this.in = new Linear(scope.at(0), inputs, hidden)
     this.norm = new LayerNorm(scope.at(2), hidden, 1e-12)
-    this.out = outputs === undefined ? undefined : new Linear(scope.at(3), hidden, outputs)
+    this.out = outputs === undefined ? undefined : new Linear(scope.at(3), hidden, outputs, { part: options.part })
   }
 
   forward(x: Value): Value {
-    const normed = this.norm.forward(this.in.forward(x, { activation: 'gelu', dtype: 'float32' }), { dtype: 'float32' })
+    const normed = this.norm.forward(this.in.forward(x, { activation: this.options.activation ?? 'gelu', dtype: 'float32' }), { dtype: 'float32' })
     return this.out?.forward(normed, { dtype: 'float32' }) ?? normed
   }
 }

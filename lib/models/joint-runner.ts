@@ -43,12 +43,12 @@ export class JointRunner implements Part {
 
   constructor(
     readonly tower: JointTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
     /** Or why there is none: then only float32 pixels are taken. */
     private readonly scale: PixelScale | UnsupportedError | undefined,
   ) {
     this.perExample = tower.sequencesPerExample ?? 1
-    this.kinds = outputKinds(inputs => this.trace(tower.streams, 1, inputs), this.specs(tower.streams, 1, NOTHING_UNSEEN), programs.device)
+    this.kinds = outputKinds(inputs => this.trace(tower.streams, 1, inputs), this.specs(tower.streams, 1, NOTHING_UNSEEN), programs)
     this.inputs = tower.inputs
     this.required = tower.required
     this.uses = tower.uses ?? []
@@ -68,6 +68,7 @@ export class JointRunner implements Part {
   }
 
   private async run(examples: Examples, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const { count, lengths, dims, told = {}, fill } = examples
     const computed = want.filter(name => !(name in told))
     const kindOf = (name: string): OutputKind => this.kinds.get(name)!
@@ -104,7 +105,7 @@ export class JointRunner implements Part {
       const batch: Batch = { index: [], examples: [] }
       const rows: Record<string, number> = {}
       for (let taken = take(); taken; taken = take()) {
-        const more = Object.keys(streams).map((stream): [string, number] => [stream, (rows[stream] ?? 0) + rowsOf(taken.example, stream)])
+        const more = Object.keys(streams).map((stream): [string, number] => [stream, (rows[stream] ?? 0) + (this.repeats(stream, batch.examples.at(-1), taken.example) ? 0 : rowsOf(taken.example, stream))])
         const fits =
           more.every(([, count]) => count <= budget) &&
           more.reduce((sum, [stream, count]) => sum + count * bytesPerRow[stream]!, 0) <= bytes &&
@@ -128,6 +129,11 @@ export class JointRunner implements Part {
     await pipeline(next)
   }
 
+  /** Whether an example has its rows of a stream from the one before. */
+  private repeats(stream: string, before: Example | undefined, example: Example): boolean {
+    return stream === this.tower.shared?.stream && before?.[0]![stream] === example[0]![stream]
+  }
+
   private async runBatch(
     streams: Streams,
     { index, examples }: Batch,
@@ -136,7 +142,8 @@ export class JointRunner implements Part {
     lengths: Readonly<Record<string, number>>,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const packed = Object.fromEntries(Object.keys(streams).map(stream => [stream, pack(examples.flatMap(example => example.map(rows => rows[stream]!)))]))
+    const own = (stream: string) => examples.filter((example, i) => !this.repeats(stream, examples[i - 1], example))
+    const packed = Object.fromEntries(Object.keys(streams).map(stream => [stream, pack(own(stream).flatMap(example => example.map(rows => rows[stream]!)))]))
     const keyed = new Set(Object.keys(streams).filter(stream => packed[stream]!.sequences.some(({ unseen }) => unseen?.includes(1))))
     const most = Math.max(...Object.values(packed).map(({ offsets }) => offsets.at(-1)!))
     const capacity = bucket(Math.max(MIN_CAPACITY, most, examples.length * this.perExample * ROWS_PER_SEQUENCE))
@@ -149,6 +156,8 @@ export class JointRunner implements Part {
       this.specs(streams, capacity, keyed),
     )
     const tensors: Record<string, Tensor> = {}
+    const { shared } = this.tower
+    if (shared) tensors[SHARING] = vector(boundaries(packed[shared.by]!.offsets, examples.map((example, i) => !this.repeats(shared.stream, examples[i - 1], example))))
     for (const [stream, inputs] of Object.entries(streams)) {
       const { sequences, offsets } = packed[stream]!
       tensors[lengthsOf(stream)] = vector(offsets)
@@ -195,6 +204,7 @@ export class JointRunner implements Part {
         const seen = inputs[`${stream}.(seen)`]
         return { cuSeqlens: inputs[lengthsOf(stream)]!, ...(seen && { keys: { rows: seen, cuSeqlens: inputs[`${stream}.(seen lengths)`]! } }) }
       },
+      sharing: () => ({ cuSeqlens: inputs[SHARING]! }),
       placed: (x, from, to, input = 'place') => scatter(x, value(from, input), { rows: capacity, extent: { name: to, per: 1 }, dtype: 'float32' }),
     }
     return namedValues(this.tower.trace(rows, this.scale instanceof Error || !this.scale ? UNSCALED : this.scale), this.tower.prefix)
@@ -204,8 +214,11 @@ export class JointRunner implements Part {
     const examples = Math.ceil(capacity / (ROWS_PER_SEQUENCE * this.perExample))
     const lengths: ValueType = { shape: [examples * this.perExample + 1], dtype: 'int32', extent: { name: 'examples', per: this.perExample, extra: 1 } }
     const specs: Record<string, ValueType> = {}
+    const { shared } = this.tower
+    const groups: ValueType = { ...lengths, extent: { name: 'groups', per: 1, extra: 1 } }
+    if (shared) specs[SHARING] = groups
     for (const [stream, inputs] of Object.entries(streams)) {
-      specs[lengthsOf(stream)] = lengths
+      specs[lengthsOf(stream)] = stream === shared?.stream ? groups : lengths
       for (const [name, { dtype, shape = [] }] of Object.entries(inputs)) {
         specs[`${stream}.${name}`] = { shape: [capacity, ...shape], dtype, extent: { name: stream, per: 1 } }
       }
@@ -217,6 +230,8 @@ export class JointRunner implements Part {
   }
 }
 
+/** Cumulative rows of `shared.by` for each sequence of `shared.stream`. */
+const SHARING = '(sharing)'
 const lengthsOf = (stream: string) => `${stream}.(lengths)`
 
 function rowsOf(example: Example, stream: string): number {
@@ -231,6 +246,11 @@ function bytesOf(streams: Streams, outputs: readonly OutputKind[]): Record<strin
       return [stream, outputs.reduce((sum, { per, width }) => sum + (per === stream ? 4 * width : 0), into)]
     }),
   )
+}
+
+/** The offsets where a group of sequences begins, and the last. */
+function boundaries(offsets: Int32Array, begins: readonly boolean[]): Int32Array {
+  return Int32Array.from([...begins.flatMap((begin, i) => (begin ? [offsets[i]!] : [])), offsets.at(-1)!])
 }
 
 function pack(sequences: readonly SequenceRows[]): Packed {

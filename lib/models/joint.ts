@@ -57,6 +57,8 @@ export interface PackedRows {
   has(stream: string, input: string): boolean
   /** Where the sequences of a stream begin and end, and which of its rows are seen. */
   sequences(stream: string): Sequences & { readonly cuSeqlens: Value }
+  /** The rows of `shared.by`, a sequence for each of `shared.stream`. */
+  sharing(): Sequences & { readonly cuSeqlens: Value }
   /** x, the rows of `from`, put in the places among the rows of `to` that the input `place` of `from` tells; zeros elsewhere. */
   placed(x: Value, from: string, to: string, input?: string): Value
 }
@@ -75,6 +77,8 @@ export interface JointTower {
   /** Default 1. */
   readonly sequencesPerExample?: number
   readonly streams: Streams
+  /** Neighbouring examples whose rows of `stream` are the same object have them once, and those of `by` look at them together. */
+  readonly shared?: { readonly stream: string; readonly by: string }
   /** Tokens a text may have. */
   readonly maxLength?: number
   /** Whether what it embeds are pictures alone, so that it is the model's picture tower. */

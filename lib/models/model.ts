@@ -1,10 +1,12 @@
 // Model: one forward for every architecture. Names decide: which towers the inputs and wanted outputs need, and nothing else is computed.
+// Long because what it makes of its parts, encoders and scorers, are closures over them.
 
 import type { Program } from '../core/compile.js'
-import type { Device, Weights } from '../core/device.js'
+import type { Device } from '../core/device.js'
 import { ArgumentError, CheckpointError, DisposedError, type UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
+import type { Parameter } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { matmul } from '../ops/index.js'
 import type { Config } from './config.js'
@@ -14,6 +16,8 @@ import { ImageRunner } from './image-runner.js'
 import { JointRunner } from './joint-runner.js'
 import { bucket, checkKernels, Programs } from './programs.js'
 import type { Part, Prepared } from './part.js'
+import type { PartWeights } from './part-weights.js'
+import { countedTokens } from './text-inputs.js'
 import { TextRunner } from './text-runner.js'
 
 export interface ForwardOptions {
@@ -27,8 +31,17 @@ export interface ForwardOptions {
 
 const forwardRules: OptionRules<ForwardOptions> = { outputs: option.texts, outputHiddenStates: option.flag, signal: option.signal }
 
+/** What parts of a model have in common. */
+export interface PartOfModel {
+  /**
+   * Reads the part's weights now. Parts that share none, as CLIP's towers, else read them when they first run.
+   * @throws CheckpointError for a file that is broken or was changed since the model was loaded, DisposedError
+   */
+  load(options?: { signal?: AbortSignal | undefined }): Promise<void>
+}
+
 /** Pictures to embeddings. */
-export interface ImageEncoder {
+export interface ImageEncoder extends PartOfModel {
   /** Of the pictures it takes. */
   readonly size: { readonly height: number; readonly width: number }
   readonly dimensions: number
@@ -37,7 +50,7 @@ export interface ImageEncoder {
 }
 
 /** Pictures that a processor has cut into patches, each as many as it has, to embeddings. */
-export interface PatchEncoder {
+export interface PatchEncoder extends PartOfModel {
   readonly dimensions: number
   /** pictures: what the processor makes of each -> float32 [n, dimensions], not normalised */
   encode(pictures: readonly Readonly<Record<string, Tensor>>[], options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>
@@ -57,11 +70,11 @@ export interface PairScorer {
 }
 
 /** Token ids to embeddings. */
-export interface TextEncoder {
+export interface TextEncoder extends PartOfModel {
   readonly dimensions: number
   /** Tokens a text may have. */
   readonly maxLength: number
-  /** Of a sentence-transformers folder. */
+  /** Of a folder that says how texts are read. */
   readonly sentence: SentenceSettings | undefined
   /**
    * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
@@ -72,7 +85,7 @@ export interface TextEncoder {
 }
 
 /** Sound to embeddings. */
-export interface AudioEncoder {
+export interface AudioEncoder extends PartOfModel {
   readonly dimensions: number
   /** The fewest samples that a clip may have. */
   readonly minSamples: number
@@ -91,7 +104,8 @@ export interface Classifier {
 export interface ModelParts {
   readonly config: Config
   readonly device: Device
-  readonly weights: Weights
+  /** The weights of parts that read these parameters, in the same order; not loaded yet. */
+  readonly weightsOf: (reads: readonly ReadonlySet<Parameter>[]) => readonly PartWeights[]
   readonly architecture: Architecture
   /** How uint8 pixels become numbers, or why they cannot. */
   readonly scale: PixelScale | UnsupportedError | undefined
@@ -157,7 +171,10 @@ export class Model {
   readonly logitScale: number | undefined
   /** What is added to the logits, of models whose pairs are scored one by one. */
   readonly logitBias: number | undefined
-  private readonly programs: Programs
+  /** Of what is computed from parts' outputs; reads no weights. */
+  private readonly jointPrograms: Programs
+  /** Of each part. */
+  private readonly programs: readonly Programs[]
   private readonly images: ImageRunner | undefined
   private readonly texts: TextRunner | undefined
   /** All there are, in the order in which outputs are listed. */
@@ -167,7 +184,7 @@ export class Model {
 
   /** @internal */
   constructor(private readonly parts: ModelParts) {
-    const { architecture, device, weights } = parts
+    const { architecture, device } = parts
     this.config = parts.config
     this.device = device.id
     this.dtype = device.dtype
@@ -175,14 +192,18 @@ export class Model {
     this.unusedTensors = parts.unusedTensors
     this.logitScale = parts.logitScale
     this.logitBias = parts.logitBias
-    this.programs = new Programs(device, weights)
+    this.jointPrograms = new Programs(device)
     this.pairing = pairingOf(parts)
     if (this.pairing) checkKernels(device, ['matmul'])
-    this.images = architecture.images && new ImageRunner(architecture.images, this.programs, parts.scale!, parts.imageSize)
-    this.texts = architecture.texts && new TextRunner(architecture.texts, this.programs)
-    const joint = architecture.joint && new JointRunner(architecture.joint, this.programs, parts.scale)
-    const audio = architecture.audio && new AudioRunner(architecture.audio, this.programs)
-    this.runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.images = architecture.images && new ImageRunner(architecture.images, new Programs(device), parts.scale!, parts.imageSize)
+    this.texts = architecture.texts && new TextRunner(architecture.texts, new Programs(device))
+    const joint = architecture.joint && new JointRunner(architecture.joint, new Programs(device), parts.scale)
+    const audio = architecture.audio && new AudioRunner(architecture.audio, new Programs(device))
+    const runners = [this.images, this.texts, joint, audio].filter(part => part !== undefined)
+    this.runners = runners
+    this.programs = runners.map(({ programs }) => programs)
+    const weights = parts.weightsOf(this.programs.map(({ reads }) => reads))
+    this.programs.forEach((programs, i) => (programs.weights = weights[i]))
     this.patchEncoder = joint?.tower.embedsPictures ? this.makePatchEncoder(joint) : undefined
     this.pairScorer = joint && architecture.matching && this.makePairScorer(joint, architecture.matching)
     this.imageEncoder = this.images && this.makeImageEncoder(this.images)
@@ -230,8 +251,7 @@ export class Model {
   async dispose(): Promise<void> {
     if (this.disposed) return
     this.disposed = true
-    this.programs.dispose()
-    this.parts.weights.dispose()
+    for (const programs of [this.jointPrograms, ...this.programs]) programs.dispose()
     await this.parts.device.dispose()
   }
 
@@ -333,7 +353,7 @@ export class Model {
   }
 
   private logitsProgram(images: number, texts: number, width: number): Program {
-    return this.programs.get(
+    return this.jointPrograms.get(
       JSON.stringify(['logits', images, texts]),
       inputs => ({ logits: matmul(inputs['images']!, inputs['texts']!, { scale: this.logitScale ?? 1, dtype: 'float32' }) }),
       {
@@ -343,8 +363,22 @@ export class Model {
     )
   }
 
+  /** Reads the weights of parts that cannot be read apart. @internal */
+  async loadTogether(signal: AbortSignal | undefined): Promise<void> {
+    const [first, ...others] = this.programs
+    if (others.every(({ weights }) => weights === first!.weights)) await first!.load(signal)
+  }
+
+  private loadOf({ programs }: { readonly programs: Programs }): PartOfModel['load'] {
+    return async ({ signal } = {}) => {
+      this.checkAlive()
+      await programs.load(signal)
+    }
+  }
+
   private makeImageEncoder(runner: ImageRunner): ImageEncoder {
     return {
+      load: this.loadOf(runner),
       size: runner.size,
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: (pixels, count, options) => this.fromPixels(runner, EMBEDDING, pixels, count, options?.signal),
@@ -354,6 +388,7 @@ export class Model {
   private makeAudioEncoder(runner: AudioRunner): AudioEncoder {
     const { width } = runner.kinds.get(EMBEDDING)!
     return {
+      load: this.loadOf(runner),
       dimensions: width,
       minSamples: runner.tower.samplesFor(1),
       // Clips of one length run together; nothing is padded.
@@ -375,6 +410,7 @@ export class Model {
 
   private makePatchEncoder(runner: JointRunner): PatchEncoder {
     return {
+      load: this.loadOf(runner),
       dimensions: runner.kinds.get(EMBEDDING)!.width,
       encode: async (pictures, { signal } = {}) => {
         this.checkAlive()
@@ -396,9 +432,10 @@ export class Model {
         ids.set(sequence, i * length)
         mask.fill(1, i * length, i * length + sequence.length)
       })
-      const repeated = (tensors: Readonly<Record<string, Tensor>>) => Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
-      const inputs = { ...(runner.uses.length === 0 && repeated(picture)), input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
-      const results = await runner.prepare(inputs)([output], signal, repeated(used))
+      // What another tower made of the picture serves all texts as it is.
+      const repeated = Object.fromEntries(Object.entries(runner.uses.length === 0 ? picture : {}).map(([name, tensor]) => [name, stacked(sequences.map(() => tensor))]))
+      const inputs = { ...repeated, input_ids: new Tensor('int32', ids, [count, length]), attention_mask: new Tensor('int32', mask, [count, length]) }
+      const results = await runner.prepare(inputs)([output], signal, used)
       const { data, dims } = results[output]!
       return Float32Array.from({ length: count }, (_, i) => data[i * dims[1]! + column] as number)
     }
@@ -433,16 +470,22 @@ export class Model {
     const { sentence } = this.parts.architecture
     const read = (ids: Int32Array, index: number, unpooled: number, padId: number | undefined) => {
       if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
-      const filled = padded(ids, tower.pad && { ...tower.pad, id: padId ?? tower.pad.id })
-      const cut = tower.endOf ? filled.subarray(0, tower.endOf(filled) + 1) : filled
-      if (cut.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${cut.length} tokens; this model takes at most ${tower.maxLength}`, { index })
-      const wrong = cut.findIndex(id => id < 0 || id >= tower.vocabulary)
+      const filled = padded(ids, tower.pad && { ...tower.pad, id: tower.padded?.id ?? padId ?? tower.pad.id })
+      const used = tower.endOf && !tower.padded ? filled.subarray(0, tower.endOf(filled) + 1) : filled
+      if (used.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${used.length} tokens; this model takes at most ${tower.maxLength}`, { index })
+      const wrong = used.findIndex(id => id < 0 || id >= tower.vocabulary)
       if (wrong >= 0) {
-        throw new ArgumentError(`[encode] text ${index} has the token id ${cut[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
+        throw new ArgumentError(`[encode] text ${index} has the token id ${used[wrong]} at position ${wrong}; expected 0 to ${tower.vocabulary - 1}`, { index })
       }
-      return { ids: cut, positions: tower.positionIds(filled).subarray(0, cut.length), unpooled }
+      const { ids: all, mask } = countedTokens(tower, used)
+      const positions = tower.positionIds(tower.padded ? all : filled)
+      if (!mask) return { ids: all, positions: positions.subarray(0, all.length), unpooled }
+      const lastIsMasked = tower.endOf !== undefined && mask.at(-1) === 0
+      const counts = (_: number, i: number) => mask[i] === 1 || (lastIsMasked && i === mask.length - 1)
+      return { ids: all.filter(counts), positions: positions.filter(counts), unpooled, lastIsMasked }
     }
     return {
+      load: this.loadOf(runner),
       dimensions: width,
       maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
       sentence,

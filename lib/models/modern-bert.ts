@@ -3,11 +3,11 @@
 
 import * as v from 'valibot'
 import { type Parameter, parameter, type Value } from '../core/value.js'
-import { type AttentionExtra, Embedding, hiddenStates, LayerNorm, Linear, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
+import { type AttentionExtra, Embedding, hiddenStates, LayerNorm, Linear, type RotaryScaling, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
 import { type Architecture, maskByDistance, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
-import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, MOST_POSITIONS, ropeByLayerType, ropeParameters, SLIDING, theta } from './rope-config.js'
+import { checkLayerTypes, checkPairs, checkUnscaled, FULL, layerTypes, MOST_POSITIONS, ropeByLayerType, ropeParameters, ropeScaling, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
   vocab_size: v.nullish(tableRows(), 50368),
@@ -57,6 +57,7 @@ class ModernBert implements TextTower {
     private readonly config: ModernBertConfig,
     private readonly kinds: readonly string[],
     private readonly head: Head | undefined,
+    scalings: Readonly<Record<string, RotaryScaling | undefined>>,
   ) {
     const { hidden_size: width, num_attention_heads: heads, norm_eps: eps, max_position_embeddings, attention_bias, rope_parameters: rope } = config
     const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
@@ -72,7 +73,7 @@ class ModernBert implements TextTower {
       [FULL]: rope?.[FULL]?.rope_theta ?? config.global_rope_theta,
       [SLIDING]: rope?.[SLIDING]?.rope_theta ?? config.local_rope_theta ?? config.global_rope_theta,
     }
-    this.tables = Object.fromEntries(kinds.map(kind => [kind, rotaryTable(scope, { rows, size: width / heads, theta: thetas[kind]! })]))
+    this.tables = Object.fromEntries(kinds.map(kind => [kind, rotaryTable(scope, { rows, size: width / heads, theta: thetas[kind]!, scaling: scalings[kind] })]))
     this.layers = kinds.map(
       (kind, i) =>
         new TransformerBlock(scope.at('layers', i), {
@@ -142,10 +143,12 @@ export function buildModernBert(file: ConfigFile, scope: Scope, architecture: st
   const { num_hidden_layers: layers, num_attention_heads: heads, global_attn_every_n_layers: every } = config
   checkHeads(file.file, 'num_attention_heads', heads, config.hidden_size)
   checkPairs(file, 'num_attention_heads', config.hidden_size / heads)
-  for (const kind of [FULL, SLIDING] as const) checkRopeType(file, `rope_parameters.${kind}`, config.rope_parameters?.[kind])
-  checkRopeType(file, 'rope_scaling', config.rope_scaling)
+  const scalings = Object.fromEntries(
+    ([FULL, SLIDING] as const).map(kind => [kind, ropeScaling(file, `rope_parameters.${kind}`, config.rope_parameters?.[kind], config.max_position_embeddings)]),
+  )
+  checkUnscaled(file, 'rope_scaling', config.rope_scaling)
   const kinds = config.layer_types ?? Array.from({ length: layers }, (_, i) => (i % every === 0 ? FULL : SLIDING))
   checkLayerTypes(file, kinds, layers)
   const head = architecture === 'ModernBertForSequenceClassification' ? new Head(scope, config, labelNames(file, config).length) : undefined
-  return { texts: new ModernBert(scope.firstWith('embeddings.tok_embeddings.weight', ['', 'model']), config, kinds, head) }
+  return { texts: new ModernBert(scope.firstWith('embeddings.tok_embeddings.weight', ['', 'model']), config, kinds, head, scalings) }
 }

@@ -1,14 +1,18 @@
 // open_clip's models (Ilharco et al., 2021) by their own names and open_clip_config.json: a picture tower of its own form or a trunk of timm's, a causal
-// or a bidirectional text tower, both projected into one space. Outputs have the names of CLIPModel's.
+// or a bidirectional text tower or one of Hugging Face's, both projected into one space; CoCa's (arXiv:2205.01917), which pool pictures by attention
+// and texts by a token at their end. Outputs have the names of CLIPModel's.
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
-import type { Value } from '../core/value.js'
+import { type Parameter, parameter, type Value } from '../core/value.js'
+import { TEXT_CLEANINGS } from '../data/text-cleaning.js'
 import type { Checkpoint } from '../io/checkpoint.js'
-import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
+import { type Activation, AttentionPool, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, gather, pickToken, pool } from '../ops/index.js'
+import { buildModifiedResNet, REDUCTION } from './clip-resnet.js'
 import { checkHeads, type Config, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, width } from './config.js'
-import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+import type { Architecture, ImageTower, PaddedTexts, TextTower, TokenInputs, Traced } from './encoder.js'
+import { buildHuggingFaceText, hasHuggingFaceText, huggingFaceTextConfig } from './open-clip-text.js'
 import { projectedImages, projectedTexts } from './projected.js'
 import { buildTimmViT, hasTimmNames, timmConfig } from './timm-vit.js'
 
@@ -27,7 +31,11 @@ const visionSchema = v.object({
   image_size: v.nullish(sides(16384), 224),
   pool_type: v.nullish(v.picklist(['tok', 'avg'], "'tok' or 'avg'"), 'tok'),
   final_ln_after_pool: flag(false),
+  attentional_pool: flag(false),
+  attn_pooler_queries: v.nullish(tableRows(), 256),
+  attn_pooler_heads: v.nullish(headCount(), 8),
 })
+const convolutionalSchema = v.looseObject({ width: v.nullish(width(), 768), head_width: v.nullish(width(), 64), image_size: v.nullish(v.unknown(), 224) })
 const trunkSchema = v.object({
   timm_model_name: v.string('a name'),
   timm_pool: v.nullish(v.string('a name'), 'avg'),
@@ -45,14 +53,19 @@ const textSchema = v.object({
   eos_id: v.nullish(integer(0, 10_000_000), 2),
   no_causal_mask: flag(false),
   pool_type: v.nullish(v.picklist(['argmax', 'eos', 'last'], "'argmax', 'eos' or 'last'"), 'argmax'),
+  embed_cls: flag(false),
+})
+const tokenizerSchema = v.object({
+  hf_tokenizer_name: v.nullish(v.string('a name')),
+  context_length: v.nullish(tableRows(), 77),
+  tokenizer_kwargs: v.nullish(v.object({ clean: v.nullish(v.picklist(TEXT_CLEANINGS, `one of ${TEXT_CLEANINGS.join(', ')}`)) }, 'an object')),
 })
 const jointSchema = v.object({ embed_dim: width(), quick_gelu: flag(false), custom_text: flag(false) })
 
 /** Settings that change what is computed and are not there; each with the values that leave it harmless. */
 const NOT_THERE: Readonly<Record<string, readonly unknown[]>> = {
-  ...Object.fromEntries(['attentional_pool', 'embed_cls', 'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'].map(name => [name, [false]])),
+  ...Object.fromEntries(['qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'].map(name => [name, [false]])),
   block_type: ['default'],
-  hf_model_name: [],
 }
 
 const BLOCK_NAMES: BlockOptions['names'] = {
@@ -93,12 +106,15 @@ class OpenClipVision implements ImageTower {
   private readonly preNorm?: LayerNorm
   private readonly layers: TransformerBlock[]
   private readonly postNorm: LayerNorm
+  private readonly attentionPool?: AttentionPool
 
+  /** @param embed features that attention pools to, where it does */
   constructor(
     scope: Scope,
     private readonly config: v.InferOutput<typeof visionSchema>,
     tower: Tower,
     patch: number,
+    embed: number,
   ) {
     const { width, eps } = tower
     this.imageSize = config.image_size
@@ -107,7 +123,14 @@ class OpenClipVision implements ImageTower {
     this.embeddings = new PatchEmbed(scope, { width, patch, tokens: this.tokens, names })
     if (scope.has('ln_pre.weight')) this.preNorm = new LayerNorm(scope.at('ln_pre'), width, eps)
     this.layers = makeLayers(scope.at('transformer'), tower)
-    this.postNorm = new LayerNorm(scope.at('ln_post'), width, eps)
+    this.postNorm = new LayerNorm(scope.at('ln_post'), config.attentional_pool ? embed : width, eps)
+    if (!config.attentional_pool) return
+    // The first query stands for the picture, and the others for a decoder; or their mean does.
+    const { attn_pooler_queries: stored, attn_pooler_heads: heads, pool_type } = config
+    this.attentionPool = new AttentionPool(scope.at('attn_pool'), {
+      ...{ width: embed, contextWidth: width, heads, queries: pool_type === 'tok' ? 1 : stored, storedQueries: stored },
+      names: { queries: 'query', attention: 'attn', queryNorm: 'ln_q', keyNorm: 'ln_k' },
+    })
   }
 
   trace(pixels: Value, scale: PixelScale): Traced {
@@ -116,6 +139,11 @@ class OpenClipVision implements ImageTower {
     const embedded = this.embeddings.forward(pixels, scale)
     const states = hiddenStates(this.layers, this.preNorm?.forward(embedded, { dtype: 'float32' }) ?? embedded, { length })
     const stream = states.at(-1)!
+    if (this.attentionPool) {
+      const seen = this.postNorm.forward(this.attentionPool.forward(stream, { length }), { dtype: 'float32' })
+      const pooled = way === 'tok' ? seen : pool(seen, { mode: 'mean', skip: 1, length: this.config.attn_pooler_queries, dtype: 'float32' })
+      return { outputs: { pooler_output: pooled }, hiddenStates: states, embedding: pooled }
+    }
     const last = after ? stream : this.postNorm.forward(stream, { dtype: 'float32' })
     const one = way === 'tok' ? pickToken(last, { which: 'first', length }) : pool(last, { mode: 'mean', skip: 1, length, dtype: 'float32' })
     const pooled = after ? this.postNorm.forward(one, { dtype: 'float32' }) : one
@@ -171,19 +199,91 @@ class OpenClipText implements TextTower {
   }
 }
 
+/**
+ * CoCa's texts: a token of its own at the end of a row stands for the text. What the published weights were trained with: a column is seen if the one
+ * before it is no padding, so that the first padding is, and the token itself only where the text fills its row.
+ */
+class CocaText implements TextTower {
+  readonly prefix = ''
+  readonly absent = {}
+  readonly vocabulary: number
+  readonly tokenTypes = 0
+  readonly positions: number
+  readonly maxLength: number
+  readonly takesPositionIds = false
+  readonly readsFirst = []
+  readonly readsMaskedEnd = true
+  readonly lastApart: boolean
+  readonly pad: { id: number; length: number }
+  readonly padded: PaddedTexts
+  private readonly words: Parameter
+  private readonly places: Embedding
+  private readonly layers: TransformerBlock[]
+  private readonly norm: LayerNorm
+
+  constructor(scope: Scope, { vocab_size, context_length, pad_id: id }: v.InferOutput<typeof textSchema>, tower: Tower) {
+    const { width } = tower
+    this.vocabulary = vocab_size
+    this.maxLength = context_length
+    this.positions = context_length + 1
+    this.lastApart = tower.causal
+    this.pad = { id, length: context_length }
+    this.padded = {
+      id,
+      read: ids => ({ ids: Int32Array.of(...ids, vocab_size), mask: Int32Array.from({ length: ids.length + 1 }, (_, i) => (i === 0 || ids[i - 1] !== id ? 1 : 0)) }),
+    }
+    this.words = scope.parameter('token_embedding.weight and cls_emb', [vocab_size + 1, width], {
+      dtype: scope.computeType,
+      derived: {
+        from: [
+          { name: scope.nameOf('token_embedding.weight'), shape: [vocab_size, width] },
+          { name: scope.nameOf('cls_emb'), shape: [width] },
+        ],
+        compute: ([words, own]) => {
+          const all = new Float32Array((vocab_size + 1) * width)
+          all.set(words!)
+          all.set(own!, vocab_size * width)
+          return all
+        },
+      },
+    })
+    this.places = new Embedding(scope, this.positions, width, 'positional_embedding')
+    this.layers = makeLayers(scope.at('transformer'), tower)
+    this.norm = new LayerNorm(scope.at('ln_final'), width, tower.eps)
+  }
+
+  positionIds(ids: Int32Array): Int32Array {
+    return ids.map((_, i) => i)
+  }
+
+  endOf(ids: Int32Array): number {
+    return ids.length - 1
+  }
+
+  trace({ ids, positions, sequences }: TokenInputs): Traced {
+    const embedded = add(gather(parameter(this.words), ids, { dtype: 'float32' }), this.places.forward(positions))
+    const stream = hiddenStates(this.layers, embedded, sequences).at(-1)!
+    const pooled = this.norm.forward(pickToken(stream, { which: 'last', cuSeqlens: sequences.cuSeqlens }), { dtype: 'float32' })
+    return { outputs: { pooler_output: pooled }, hiddenStates: [], embedding: pooled }
+  }
+}
+
 /** Whether a folder's tensors are open_clip's. */
 export function hasOpenClipNames(checkpoint: Checkpoint): boolean {
-  return ['', 'text.'].some(path => checkpoint.tensors.has(`${path}positional_embedding`)) || [...checkpoint.tensors.keys()].some(name => name.startsWith('visual.trunk.'))
+  return hasHuggingFaceText(checkpoint) || ['', 'text.'].some(path => checkpoint.tensors.has(`${path}positional_embedding`)) || [...checkpoint.tensors.keys()].some(name => name.startsWith('visual.trunk.'))
 }
 
 /**
  * What the registry builds of an open_clip_config.json.
+ * @param beside the folder's config.json, which may be that of a text encoder
  * @throws CheckpointError for a file without model_cfg; UnsupportedError for a trunk that is no vision transformer
  */
-export function openClipConfig(checkpoint: Checkpoint, json: Config, file: string): Config {
-  const model = json['model_cfg']
-  if (model === null || typeof model !== 'object' || Array.isArray(model)) throw new CheckpointError(`${file}: model_cfg is missing; expected an object`, { file, field: 'model_cfg' })
-  const { vision_cfg: vision } = model as { vision_cfg?: Record<string, unknown> | null }
+export function openClipConfig(checkpoint: Checkpoint, json: Config, file: string, beside: Config): Config {
+  const given = json['model_cfg']
+  if (given === null || typeof given !== 'object' || Array.isArray(given)) throw new CheckpointError(`${file}: model_cfg is missing; expected an object`, { file, field: 'model_cfg' })
+  const { vision_cfg: vision, text_cfg: text } = given as Record<'vision_cfg' | 'text_cfg', Record<string, unknown> | null | undefined>
+  const encoder = text?.['hf_model_name']
+  const model = { ...given, ...(encoder != null && { text_encoder: huggingFaceTextConfig(checkpoint, beside, String(encoder), file) }) }
   if (typeof vision?.['timm_model_name'] !== 'string') return { ...model, model_type: 'open_clip' }
   const trunk = readConfig(trunkSchema, { json: model as Config, file }, 'vision_cfg')
   if (!hasTimmNames(checkpoint, 'visual.trunk.')) {
@@ -202,6 +302,18 @@ function refuse({ file, json }: ConfigFile, section: string): void {
   }
 }
 
+/** Layers of four stages are a ResNet's. */
+function isConvolutional(json: Config): boolean {
+  return Array.isArray((json['vision_cfg'] as Config | null | undefined)?.['layers'])
+}
+
+/** OpenAI's convolutional tower, whose last layer projects. */
+function buildConvolutional(file: ConfigFile, scope: Scope, embed: number): ImageTower {
+  const config = readConfig(convolutionalSchema, file, 'vision_cfg')
+  const heads = Math.floor((config.width * REDUCTION) / config.head_width)
+  return projectedImages(buildModifiedResNet({ ...file, json: { vision_cfg: { ...config, heads, projection_dim: embed } } }, scope, 'vision_cfg'))
+}
+
 function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: boolean): ImageTower {
   if (file.json['timm'] !== undefined) {
     const { timm_proj: way, timm_proj_bias: bias } = readConfig(trunkSchema, file, 'vision_cfg')
@@ -215,6 +327,7 @@ function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: b
     const projection = new Linear(head.at('mlp.fc2'), 2 * embed, embed, { bias })
     return projectedImages(images, { pooled: traced => first.forward(pooled(traced), { activation: 'gelu', dtype: 'float32' }), projection })
   }
+  if (isConvolutional(file.json)) return buildConvolutional(file, scope, embed)
   refuse(file, 'vision_cfg')
   const config = readConfig(visionSchema, file, 'vision_cfg')
   const { head_width } = config
@@ -223,29 +336,34 @@ function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: b
   const { layers, mlp_ratio } = config
   const tower = { width: features, heads: Math.max(1, Math.floor(features / head_width)), layers, mlp_ratio, causal: false }
   const whole = { ...tower, activation: activationOf(quickGelu, config.act_kwargs), eps: config.norm_kwargs?.eps ?? 1e-5 }
-  const images = new OpenClipVision(scope, config, whole, squarePatch(file.file, config.patch_size, config.image_size))
-  return projectedImages(images, { projection: projection(scope, 'proj', features, embed) })
+  const images = new OpenClipVision(scope, config, whole, squarePatch(file.file, config.patch_size, config.image_size), embed)
+  return projectedImages(images, { projection: projection(scope, 'proj', config.attentional_pool ? embed : features, embed) })
 }
 
 function buildTexts(file: ConfigFile, scope: Scope, embed: number, quickGelu: boolean): TextTower {
+  const encoder = file.json['text_encoder']
+  if (encoder !== undefined) return buildHuggingFaceText(file, encoder as Config, scope, embed)
   refuse(file, 'text_cfg')
   const config = readConfig(textSchema, file, 'text_cfg')
   const features = config.width ?? 512
   checkHeads(file.file, 'text_cfg.heads', config.heads, features)
-  if (config.no_causal_mask && config.pool_type !== 'last') {
+  if (config.no_causal_mask && config.pool_type !== 'last' && !config.embed_cls) {
     throw new UnsupportedError(`${file.file}: text_cfg.pool_type is '${config.pool_type}' without a causal mask, which is not supported`, { file: file.file, field: 'text_cfg.pool_type' })
   }
   const { heads, layers, mlp_ratio } = config
   const tower = { width: features, heads, layers, mlp_ratio, causal: !config.no_causal_mask }
   const whole = { ...tower, activation: activationOf(quickGelu, config.act_kwargs), eps: config.norm_kwargs?.eps ?? 1e-5 }
-  const texts = new OpenClipText(scope, config, whole)
+  const texts = config.embed_cls ? new CocaText(scope, config, whole) : new OpenClipText(scope, config, whole)
   return projectedTexts(texts, { projection: projection(scope, 'text_projection', features, embed), readsFirst: false })
 }
 
 export function buildOpenClip(file: ConfigFile, scope: Scope): Architecture {
   const { embed_dim, quick_gelu } = readConfig(jointSchema, file)
-  const text = scope.firstWith('token_embedding.weight', ['text', ''])
+  const text = file.json['text_encoder'] !== undefined ? scope.at('text') : scope.firstWith('token_embedding.weight', ['text', ''])
+  const { hf_tokenizer_name, context_length, tokenizer_kwargs } = readConfig(tokenizerSchema, file, 'text_cfg')
   return {
+    // Its wrapper of Hugging Face's tokenizers cleans what they are given.
+    ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace' } }),
     images: buildImages(file, scope.at('visual'), embed_dim, quick_gelu),
     texts: buildTexts(file, text, embed_dim, quick_gelu),
     logitScale: scope.parameter('logit_scale', []),

@@ -2,12 +2,13 @@
 // cut into pieces small enough that copying one in or out does not hold up the event loop.
 
 import { compile, type Program, trace, type TracedFunction } from '../core/compile.js'
-import type { Device, Weights } from '../core/device.js'
+import type { Device } from '../core/device.js'
 import { ArgumentError, OutOfMemoryError, UnsupportedError } from '../core/errors.js'
 import { isView, topologicalOrder } from '../core/graph.js'
-import type { Value, ValueType } from '../core/value.js'
+import type { Parameter, Value, ValueType } from '../core/value.js'
 import type { PixelScale } from '../nn/index.js'
 import { EMBEDDING, type Traced } from './encoder.js'
+import type { PartWeights } from './part-weights.js'
 
 /** For float32 pixels, which are taken as they are. */
 export const UNSCALED: PixelScale = { rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
@@ -36,12 +37,14 @@ export interface OutputKind {
 }
 
 /**
- * The kinds of a tower's outputs, found by tracing it.
+ * The kinds of a tower's outputs, found by tracing it, which also shows the parameters that it reads.
  * @throws UnsupportedError if it needs an op that the device has no kernel for: nothing is computed elsewhere instead
  */
-export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, device: Device): Map<string, OutputKind> {
+export function outputKinds(fn: TracedFunction, specs: Readonly<Record<string, ValueType>>, { device, reads }: Programs): Map<string, OutputKind> {
   const traced = trace(fn, specs)
-  checkKernels(device, topologicalOrder(Object.values(traced)).filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
+  const nodes = topologicalOrder(Object.values(traced))
+  checkKernels(device, nodes.filter(node => !node.leaf && !isView(node)).map(({ op }) => op))
+  for (const { leaf } of nodes) if (leaf?.parameter) reads.add(leaf.parameter)
   const kind = ({ shape, extent }: Value): OutputKind => ({ width: shape.at(-1)!, rows: extent!.per, per: extent!.name })
   return new Map(Object.entries(traced).map(([name, value]) => [name, kind(value)]))
 }
@@ -54,17 +57,29 @@ export function checkKernels(device: Device, ops: readonly string[]): void {
   throw new UnsupportedError(`[load] the model needs ${names}, for which ${device.id} has no kernel; expected a device that has, such as 'cpu'`, { op: missing[0]! })
 }
 
-/** The compiled programs of one model, the least recently used leave first. */
+/** The compiled programs of one part of a model, the least recently used leave first. */
 export class Programs {
+  /** The parameters that they read, of all that was traced. */
+  readonly reads = new Set<Parameter>()
+  /** Set before anything is run. */
+  weights: PartWeights | undefined
   private readonly kept = new Map<string, Program>()
 
-  constructor(
-    readonly device: Device,
-    private readonly weights: Weights | undefined,
-  ) {}
+  constructor(readonly device: Device) {}
 
+  /** Whether programs can be had. */
+  get ready(): boolean {
+    return !this.weights || this.weights.loaded !== undefined
+  }
+
+  /** Reads the weights, if that has not happened. */
+  async load(signal?: AbortSignal): Promise<void> {
+    await this.weights?.load(signal)
+  }
+
+  /** Only when `ready`. */
   get(key: string, fn: TracedFunction, specs: Readonly<Record<string, ValueType>>): Program {
-    const program = this.kept.get(key) ?? compile(fn, specs, this.device, this.weights)
+    const program = this.kept.get(key) ?? compile(fn, specs, this.device, this.weights?.loaded)
     this.kept.delete(key)
     this.kept.set(key, program)
     if (this.kept.size > KEPT) {
@@ -78,6 +93,7 @@ export class Programs {
   dispose(): void {
     for (const program of this.kept.values()) program.dispose()
     this.kept.clear()
+    this.weights?.dispose()
   }
 }
 

@@ -5,11 +5,11 @@
 import * as v from 'valibot'
 import { CheckpointError } from '../core/errors.js'
 import { type Parameter, parameter } from '../core/value.js'
-import { type AttentionExtra, Embedding, hiddenStates, RmsNorm, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
+import { type AttentionExtra, Embedding, hiddenStates, RmsNorm, type RotaryScaling, rotaryTable, type Scope, TransformerBlock } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
 import { activation, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
 import { type Architecture, countedRows, maskByDistance, type TextTower, type TokenInputs, type Traced } from './encoder.js'
-import { checkLayerTypes, checkPairs, checkRopeType, FULL, layerTypes, MOST_POSITIONS, ropeParameters, SLIDING, theta } from './rope-config.js'
+import { checkLayerTypes, checkPairs, FULL, layerTypes, MOST_POSITIONS, type RopeParameters, ropeParameters, ropeScaling, SLIDING, theta } from './rope-config.js'
 
 const schema = v.object({
   vocab_size: tableRows(),
@@ -52,6 +52,7 @@ class Qwen3 implements TextTower {
     scope: Scope,
     private readonly config: Qwen3Config,
     private readonly kinds: readonly string[],
+    scaling: RotaryScaling | undefined,
   ) {
     const { hidden_size: width, num_attention_heads: heads, head_dim: headSize, rms_norm_eps: eps, max_position_embeddings, attention_bias } = config
     const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
@@ -60,7 +61,7 @@ class Qwen3 implements TextTower {
     const window = config.sliding_window - 1
     if (kinds.includes(SLIDING)) this.distanceRow = distance => (distance <= 0 && distance >= -window ? 0 : 1)
     this.words = new Embedding(scope.at('embed_tokens'), config.vocab_size, width)
-    this.table = rotaryTable(scope, { rows, size: headSize, theta: config.rope_parameters?.rope_theta ?? config.rope_theta })
+    this.table = rotaryTable(scope, { rows, size: headSize, theta: ropeOf(config).rope?.rope_theta ?? config.rope_theta, scaling })
     this.layers = kinds.map(
       (kind, i) =>
         new TransformerBlock(scope.at('layers', i), {
@@ -104,10 +105,15 @@ export function buildQwen3(file: ConfigFile, scope: Scope): Architecture {
     throw new CheckpointError(`${file.file}: num_key_value_heads is ${kvHeads}, which does not divide num_attention_heads ${heads}`, { file: file.file, field: 'num_key_value_heads' })
   }
   checkPairs(file, 'head_dim', config.head_dim)
-  checkRopeType(file, 'rope_parameters', config.rope_parameters)
-  checkRopeType(file, 'rope_scaling', config.rope_scaling)
+  const { field, rope } = ropeOf(config)
+  const scaling = ropeScaling(file, field, rope, config.max_position_embeddings)
   const slides = (i: number) => config.use_sliding_window && (config.layer_types ? config.layer_types[i] === SLIDING : i >= config.max_window_layers)
   checkLayerTypes(file, config.layer_types ?? Array<string>(layers), layers)
   const kinds = Array.from({ length: layers }, (_, i) => (slides(i) ? SLIDING : FULL))
-  return { texts: new Qwen3(scope.firstWith('embed_tokens.weight', ['', 'model']), config, kinds) }
+  return { texts: new Qwen3(scope.firstWith('embed_tokens.weight', ['', 'model']), config, kinds, scaling) }
+}
+
+/** The older spelling counts where both are given, as in the reference. */
+function ropeOf({ rope_scaling, rope_parameters }: Qwen3Config): { field: string; rope: RopeParameters | null | undefined } {
+  return rope_scaling ? { field: 'rope_scaling', rope: rope_scaling } : { field: 'rope_parameters', rope: rope_parameters }
 }

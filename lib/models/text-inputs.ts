@@ -59,12 +59,11 @@ export class TextInputs {
    */
   read(index: number, needs: Needs): PlacedTokens | undefined {
     const { tower } = this
-    const ids = this.row('input_ids', index, tower.vocabulary)!
-    const mask = this.row('attention_mask', index, 2)
+    const { ids, mask } = countedTokens(tower, this.row('input_ids', index, tower.vocabulary)!, this.row('attention_mask', index, 2))
     const types = tower.tokenTypes > 0 ? this.row('token_type_ids', index, tower.tokenTypes) : undefined
     const positions = this.row('position_ids', index, tower.positions) ?? tower.positionIds(ids)
-    const end = needs.end ? tower.endOf!(ids) : this.length - 1
-    const last = needs.onlyEnd ? end : this.length - 1
+    const end = needs.end ? tower.endOf!(ids) : ids.length - 1
+    const last = needs.onlyEnd ? end : ids.length - 1
     const columns: number[] = []
     for (let c = 0; c <= last; c++) if (!mask || mask[c] === 1) columns.push(c)
     if (columns.length === 0 && !mask?.includes(1)) return undefined
@@ -93,7 +92,7 @@ export class TextInputs {
 
   private checkLength(index: number, columns: readonly number[], positions: Int32Array): void {
     const { maxLength, positions: rows } = this.tower
-    if (columns.length <= maxLength && columns.every(c => positions[c]! < rows)) return
+    if (columns.filter(c => c < this.length).length <= maxLength && columns.every(c => positions[c]! < rows)) return
     throw new ArgumentError(`[forward] text ${index} has ${columns.length} tokens up to position ${columns.at(-1)}; this model takes at most ${maxLength}`, {
       field: 'input_ids',
       index,
@@ -120,6 +119,12 @@ export class TextInputs {
     }
     return row
   }
+}
+
+/** A row's tokens and which of them count; undefined: all. Of towers that tell by an id, what a mask leaves out is padding. */
+export function countedTokens({ padded }: TextTower, ids: Int32Array, mask?: Int32Array): { ids: Int32Array; mask?: Int32Array | undefined } {
+  if (!padded) return { ids, mask }
+  return padded.read(mask ? ids.map((id, i) => (mask[i] === 1 ? id : padded.id)) : ids)
 }
 
 function distanceRows(queries: readonly number[], keys: readonly number[], row: (distance: number) => number): Int32Array {

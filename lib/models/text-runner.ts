@@ -67,9 +67,9 @@ export class TextRunner implements Part {
 
   constructor(
     readonly tower: TextTower,
-    private readonly programs: Programs,
+    readonly programs: Programs,
   ) {
-    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs.device)
+    this.kinds = outputKinds(inputs => namedValues(this.trace(inputs), tower.prefix), this.specs(1, 1, NONE), programs)
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
   }
@@ -137,6 +137,7 @@ export class TextRunner implements Part {
     place: (piece: TextPiece) => void,
     signal?: AbortSignal,
   ): Promise<void> {
+    if (!this.programs.ready) await this.programs.load(signal)
     const bytesPerToken = 4 * want.reduce((sum, name) => sum + (this.kinds.get(name)!.per === 'tokens' ? this.kinds.get(name)!.width : 0), 0)
     let budget = Math.min(TOKENS_AT_ONCE, Math.floor(PIECE_BYTES / Math.max(1, bytesPerToken)))
     let at = 0
@@ -194,7 +195,9 @@ export class TextRunner implements Part {
         ...(ends && { ends: vector(Int32Array.from(texts, (text, i) => offsets[i]! + text.end!)) }),
         ...(this.tower.readsPlaces && { places: joined(text => text.places ?? text.ids.map((_, i) => i + 1)) }),
         ...(distanceRows && { distanceRows: vector(distanceRows) }),
-        ...(keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0), text => (text.lastIsMasked ? 1 : 0))),
+        ...(this.tower.lastApart
+          ? rowsApart(texts, offsets)
+          : keyed && rowsOf(texts, offsets, 'key', text => (text.firstIsMasked ? 1 : 0), text => (text.lastIsMasked ? 1 : 0))),
         ...(pooled && rowsOf(texts, offsets, 'pooled', text => text.unpooled ?? 0)),
       },
       { signal },
@@ -203,10 +206,10 @@ export class TextRunner implements Part {
   }
 
   private trace(inputs: Record<string, Value>) {
-    const { ids, positions, types, cuSeqlens, ends, places, distanceRows, keyRows, keyLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
+    const { ids, positions, types, cuSeqlens, ends, places, distanceRows, keyRows, keyLengths, queryLengths, pooledRows, pooledLengths } = inputs as Record<string, Value | undefined>
     const keys = keyRows && { rows: keyRows, cuSeqlens: keyLengths! }
     const pooled = pooledRows && { rows: pooledRows, cuSeqlens: pooledLengths! }
-    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys }, ends, pooled, places, distanceRows }
+    const tokens: TokenInputs = { ids: ids!, positions: positions!, types, sequences: { cuSeqlens: cuSeqlens!, keys, queries: queryLengths }, ends, pooled, places, distanceRows }
     return this.tower.trace(tokens)
   }
 
@@ -228,6 +231,9 @@ export class TextRunner implements Part {
     if (distances > 0) return this.specsAlone(tokens, distances, keyed)
     const perToken: ValueType = { shape: [tokens], dtype: 'int32', extent: { name: 'tokens', per: 1 } }
     const lengths: ValueType = { shape: [texts + 1], dtype: 'int32', extent: { name: 'texts', per: 1, extra: 1 } }
+    const lengthsApart: ValueType = { shape: [2 * texts + 1], dtype: 'int32', extent: { name: 'texts', per: 2, extra: 1 } }
+    const keysApart: ValueType = { shape: [2 * tokens], dtype: 'int32', extent: { name: 'keys', per: 1 } }
+    const apart = this.tower.lastApart
     return {
       ids: perToken,
       positions: perToken,
@@ -235,7 +241,8 @@ export class TextRunner implements Part {
       cuSeqlens: lengths,
       ...(ends && { ends: { shape: [texts], dtype: 'int32', extent: { name: 'texts', per: 1 } } as ValueType }),
       ...(this.tower.readsPlaces && { places: perToken }),
-      ...(keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
+      ...(apart && { keyRows: keysApart, keyLengths: lengthsApart, queryLengths: lengthsApart }),
+      ...(!apart && keyed && { keyRows: { ...perToken, extent: { name: 'keys', per: 1 } }, keyLengths: lengths }),
       ...(pooled && { pooledRows: { ...perToken, extent: { name: 'pooled', per: 1 } }, pooledLengths: lengths }),
     }
   }
@@ -281,6 +288,22 @@ function rowsOf(texts: readonly TextTokens[], offsets: Int32Array, name: string,
     return rows.length - first
   })
   return { [`${name}Rows`]: vector(Int32Array.from(rows)), [`${name}Lengths`]: vector(cumulative(lengths)) }
+}
+
+/** Of each text two sequences of queries with their keys: all tokens but the last, which see one another, and the last, which sees those and, unless it is masked, itself. */
+function rowsApart(texts: readonly TextTokens[], offsets: Int32Array): Record<string, Tensor> {
+  const keys: number[] = []
+  const queryLengths: number[] = []
+  const keyLengths: number[] = []
+  texts.forEach(({ lastIsMasked }, i) => {
+    const [first, last] = [offsets[i]!, offsets[i + 1]! - 1]
+    for (const end of [last, lastIsMasked ? last : last + 1]) {
+      for (let row = first; row < end; row++) keys.push(row)
+      keyLengths.push(end - first)
+    }
+    queryLengths.push(last - first, 1)
+  })
+  return { keyRows: vector(Int32Array.from(keys)), keyLengths: vector(cumulative(keyLengths)), queryLengths: vector(cumulative(queryLengths)) }
 }
 
 /** Copies packed rows to the columns they come from. */

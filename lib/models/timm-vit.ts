@@ -4,10 +4,11 @@
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
-import { type Parameter, parameter, type Value } from '../core/value.js'
+import { Tensor } from '../core/tensor.js'
+import { constant, type Parameter, parameter, type Value } from '../core/value.js'
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { attention, pickToken, pool, prependRows, repeatRows } from '../ops/index.js'
+import { attention, columns, mul, pickToken, pool, prependRows, repeatRows, reshape } from '../ops/index.js'
 import { type Config, type ConfigFile, headCount, integer, layerCount, readConfig, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 
@@ -38,8 +39,23 @@ export function hasTimmNames(checkpoint: Checkpoint, path = ''): boolean {
   return ['patch_embed.proj.weight', 'pos_embed', 'blocks.0.attn.qkv.weight'].every(name => checkpoint.tensors.has(path + name))
 }
 
-/** Tensors of a block that are known here. */
-const OF_BLOCK = /^(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)$|^ls[12]\.gamma$/
+/** The tensors that are known here; any other is of a variant. */
+const KNOWN = [
+  /^(cls_token|reg_token|pos_embed|(patch_embed\.proj|norm_pre|norm|fc_norm|head)\.(weight|bias))$/,
+  /^attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))$/,
+  /^blocks\.\d+\.(((norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias))|ls[12]\.gamma)$/,
+]
+/** Architectures that compute something else with the same tensors: norms behind the layers, rotary positions, other pooling or norms. */
+const OTHER_WAYS = /_rpn_|rope|_pe_(core|spatial|lang)_|dinov3|^test_vit[34]/
+
+/** `model_args` that the tensors' shapes tell, or that only matter for training; null and false mean nothing. */
+const HARMLESS = new Set([
+  ...['img_size', 'patch_size', 'in_chans', 'num_classes', 'global_pool', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'qkv_bias', 'proj_bias', 'init_values', 'act_layer'],
+  ...['class_token', 'pos_embed', 'no_embed_class', 'reg_tokens', 'pre_norm', 'final_norm', 'fc_norm', 'dynamic_img_size', 'dynamic_img_pad', 'strict_img_size', 'weight_init', 'fix_init'],
+  ...['drop_rate', 'pos_drop_rate', 'patch_drop_rate', 'proj_drop_rate', 'attn_drop_rate', 'drop_path_rate', 'pretrained', 'features_only', 'scriptable', 'exportable'],
+])
+/** timm's names of activations. */
+const ACTIVATIONS: Readonly<Record<string, Activation>> = { gelu: 'gelu', gelu_tanh: 'gelu_tanh', quick_gelu: 'quick_gelu', quickgelu: 'quick_gelu', relu: 'relu', silu: 'silu', swish: 'silu', tanh: 'tanh' }
 
 /**
  * Sizes and settings of a timm vision transformer.
@@ -57,11 +73,17 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
   const architecture = typeof json['architecture'] === 'string' ? json['architecture'] : ''
   const options = (json['model_args'] ?? {}) as Record<string, unknown>
   for (const name of checkpoint.tensors.keys()) {
-    const inBlock = name.startsWith(`${path}blocks.0.`) ? name.slice(`${path}blocks.0.`.length) : undefined
-    if (inBlock !== undefined && !OF_BLOCK.test(inBlock)) throw new UnsupportedError(`${checkpoint.folder}: ${name} is of a variant of timm's vision transformer that is not supported`, { file: checkpoint.folder })
+    if (name.startsWith(path) && !KNOWN.some(pattern => pattern.test(name.slice(path.length)))) {
+      throw new UnsupportedError(`${checkpoint.folder}: ${name} is of a variant of timm's vision transformer that is not supported`, { file: checkpoint.folder })
+    }
   }
-  if (/_rpn_/.test(architecture)) throw new UnsupportedError(`${file}: architecture '${architecture}' is not supported`, { file, field: 'architecture' })
-  const [features = 0, , patch = 0, across = 0] = shape('patch_embed.proj.weight')
+  if (OTHER_WAYS.test(architecture)) throw new UnsupportedError(`${file}: architecture '${architecture}' is not supported`, { file, field: 'architecture' })
+  const unknown = Object.keys(options).find(name => !HARMLESS.has(name) && options[name] != null && options[name] !== false)
+  if (unknown !== undefined) throw new UnsupportedError(`${file}: model_args.${unknown} is ${JSON.stringify(options[unknown])}, which is not supported`, { file, field: `model_args.${unknown}` })
+  const [features = 0, channels = 0, patch = 0, across = 0] = shape('patch_embed.proj.weight')
+  if (channels !== 3) {
+    throw new UnsupportedError(`${checkpoint.folder}: ${path}patch_embed.proj.weight reads ${channels} channels; only pictures of 3 are supported`, { file: checkpoint.folder, mismatched: [`${path}patch_embed.proj.weight`] })
+  }
   if (patch !== across) throw new UnsupportedError(`${file}: patches are ${patch} x ${across}; only square ones are supported`, { file, field: 'patch_size' })
   let layers = 0
   while (has(`blocks.${layers}.norm1.weight`)) layers++
@@ -69,8 +91,11 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
   const registers = has('reg_token') ? (shape('reg_token').at(-2) ?? 0) : 0
   const prefix = (classToken ? 1 : 0) + registers
   const positions = shape('pos_embed').at(-2) ?? 0
-  const size = (json['pretrained_cfg'] as { input_size?: unknown } | undefined)?.input_size
-  const named = Array.isArray(size) && size.length === 3 ? { height: Number(size[1]), width: Number(size[2]) } : undefined
+  // Older files have all at the top.
+  const size = ((json['pretrained_cfg'] ?? json) as { input_size?: unknown }).input_size
+  const asked = options['img_size']
+  const [top, side] = Array.isArray(asked) ? asked : typeof asked === 'number' ? [asked, asked] : Array.isArray(size) && size.length === 3 ? size.slice(1) : []
+  const named = top === undefined ? undefined : { height: Number(top), width: Number(side) }
   const patchesOf = (image: { height: number; width: number }) => Math.floor(image.height / patch) * Math.floor(image.width / patch)
   const square = (patches: number) => ({ height: Math.round(Math.sqrt(patches)) * patch, width: Math.round(Math.sqrt(patches)) * patch })
   const fits = (image: { height: number; width: number } | undefined) => image !== undefined && [positions, positions - prefix].includes(patchesOf(image))
@@ -91,7 +116,7 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
   }
   return {
     ...{ width: features, layers, heads, hidden, gated, patch, image, registers, class_token: classToken, pool: pooling },
-    activation: gated ? 'silu' : activationOf(architecture),
+    activation: activationBy(options['act_layer'], file) ?? (gated ? 'silu' : activationOf(architecture)),
     eps: has('norm_pre.weight') ? 1e-5 : 1e-6,
     placed_prefix: prefix > 0 && patchesOf(image) === positions - prefix,
     classes: has('head.weight') ? (shape('head.weight')[0] ?? 0) : 0,
@@ -99,8 +124,16 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
 }
 
 function headsOf(architecture: string, width: number): number {
+  if (architecture.startsWith('test_vit')) return 2
   const sixteen = [1152, 1280, 1408, 1664].includes(width) || /giantopt|base_patch16_gap_224/.test(architecture)
   return sixteen ? 16 : Math.max(1, Math.floor(width / 64))
+}
+
+function activationBy(name: unknown, file: string): Activation | undefined {
+  if (name == null) return undefined
+  const known = typeof name === 'string' && Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined
+  if (!known) throw new UnsupportedError(`${file}: model_args.act_layer is ${JSON.stringify(name)}; supported are ${Object.keys(ACTIVATIONS).join(', ')}`, { file, field: 'model_args.act_layer' })
+  return known
 }
 
 function activationOf(architecture: string): Activation {
@@ -132,15 +165,25 @@ class LatentPool {
     this.mlp = new Mlp(scope, { width, hidden, activation, names: { in: 'mlp.fc1', out: 'mlp.fc2' } })
   }
 
-  /** x: [B·length, C] -> float32 [B, C] */
-  forward(x: Value, length: number): Value {
+  /** all: [B·(prefix + length), C], of which the first of each are left out -> float32 [B, C] */
+  forward(all: Value, prefix: number, length: number): Value {
     const { heads } = this.config
+    const x = prefix === 0 ? all : patchesOf(all, prefix, length)
     const k = this.key.forward(x)
     const q = repeatRows(this.query.forward(parameter(this.latent), { dtype: k.dtype as never }), k, { length })
     const mixed = attention(q, k, this.value.forward(x), { heads, queryLength: 1, keyLength: length, dtype: k.dtype })
     const pooled = this.out.forward(mixed, { dtype: 'float32' })
     return this.mlp.forward(this.norm.forward(pooled), pooled)
   }
+}
+
+/** Copies the patches' rows: [B·(prefix + length), C] -> [B·length, C] */
+function patchesOf(all: Value, prefix: number, length: number): Value {
+  const [rows, width] = all.shape as [number, number]
+  const pictures = rows / (prefix + length)
+  const wide = reshape(all, [pictures, (prefix + length) * width])
+  const one = constant(new Tensor('float32', Float32Array.of(1), []))
+  return reshape(mul(columns(wide, prefix * width, (prefix + length) * width), one), [pictures * length, width])
 }
 
 export class TimmViT implements ImageTower {
@@ -224,7 +267,7 @@ export class TimmViT implements ImageTower {
     const ways: Record<Pool, () => Value> = {
       token: () => pickToken(last, { which: 'first', length }),
       avg: () => pool(last, { mode: 'mean', skip: this.prefixRows, length, dtype: 'float32' }),
-      map: () => this.latentPool!.forward(last, length),
+      map: () => this.latentPool!.forward(last, this.prefixRows, this.patches),
     }
     const one = ways[this.config.pool]()
     const pooled = this.pooledNorm?.forward(one, { dtype: 'float32' }) ?? one

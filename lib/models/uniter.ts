@@ -1,6 +1,6 @@
 // UNITER (Chen et al., arXiv:1909.11740): a BERT over words and regions, with the original authors' names of tensors, inputs and outputs.
 // `gather_index` says which of the padded words and regions stands at each place of the sequence. Heads: matching, ranking, questions,
-// and those of pre-training, each there if its tensors are.
+// multiple choice (VCR), NLVR2's triplets, regions by what is said of them, and those of pre-training, each there if its tensors are.
 
 import * as v from 'valibot'
 import { ArgumentError, ShapeError, UnsupportedError } from '../core/errors.js'
@@ -19,12 +19,19 @@ const schema = v.object({ img_dim: v.nullish(width(), 2048) })
 const NAMES = { ids: 'input_ids', mask: '(none)', types: 'txt_type_ids', positions: 'position_ids' }
 /** Numbers that tell where a region is: left, top, right, bottom, width, height, area, as parts of the picture's. */
 const BOX = 7
-const CLASSES = ['UniterModel', 'UniterForImageTextRetrieval', 'UniterForPretraining', 'UniterForVisualQuestionAnswering', 'UniterForVisualEntailment']
+const CLASSES = [
+  ...['UniterModel', 'UniterForPretraining', 'UniterForImageTextRetrieval', 'UniterForVisualQuestionAnswering', 'UniterForVisualEntailment'],
+  ...['UniterForVisualCommonsenseReasoning', 'UniterForNlvr2Triplet', 'UniterForReferringExpressionComprehension'],
+]
 
 /** Sizes of heads, which the authors give to the constructor and not to the configuration. */
 interface HeadSizes {
   answers: number | undefined
   regionLabels: number | undefined
+}
+
+function scores(head: Linear | AnswerHead, x: Value): Value {
+  return head instanceof AnswerHead ? head.forward(x) : head.forward(x, { dtype: 'float32' })
 }
 
 class Uniter implements JointTower {
@@ -44,8 +51,9 @@ class Uniter implements JointTower {
   private readonly layers: TransformerBlock[]
   private readonly pooler: Linear
   private readonly matching?: Linear
-  private readonly ranking?: Linear
-  private readonly answers?: AnswerHead
+  private readonly ranking?: Linear | AnswerHead
+  private readonly answers?: Linear | AnswerHead
+  private readonly referred?: Linear | AnswerHead
   private readonly words?: WordHead
   private readonly regression?: { head: AnswerHead; weight: Parameter; bias: Parameter }
   private readonly classification?: AnswerHead
@@ -80,8 +88,13 @@ class Uniter implements JointTower {
       return root.has(tensor)
     }
     if (there('itm_logits', 'itm_output.weight')) this.matching = new Linear(root.at('itm_output'), width, 2)
-    if (there('rank_scores', 'rank_output.weight')) this.ranking = new Linear(root.at('rank_output'), width, 1)
-    if (there('answer_scores', 'vqa_output.0.weight')) this.answers = new AnswerHead(root.at('vqa_output'), width, 2 * width, sizes.answers!)
+    // Of VCR's two scores, of a wrong and of a right answer, the second ranks.
+    if (root.has('vcr_output.0.weight')) this.ranking = new AnswerHead(root.at('vcr_output'), width, 2 * width, 1, { activation: 'relu', part: { begin: 1, rows: 2 } })
+    else if (there('rank_scores', 'rank_output.weight')) this.ranking = new Linear(root.at('rank_output'), width, 1)
+    if (root.has('nlvr2_output.weight')) this.answers = new Linear(root.at('nlvr2_output'), width, 2)
+    else if (there('answer_scores', 'vqa_output.0.weight')) this.answers = new AnswerHead(root.at('vqa_output'), width, 2 * width, sizes.answers!)
+    if (root.has('re_output.0.weight')) this.referred = new AnswerHead(root.at('re_output'), width, width, 1)
+    else if (there('region_scores', 're_output.weight')) this.referred = new Linear(root.at('re_output'), width, 1)
     if (there('prediction_scores', 'cls.predictions.transform.dense.weight')) {
       this.words = new WordHead(root.at('cls.predictions'), this.text.words.weight, { width, vocabulary: config.vocab_size, activation: config.hidden_act, eps, root })
     }
@@ -179,8 +192,9 @@ class Uniter implements JointTower {
         last_hidden_state: last,
         pooled,
         ...(this.matching && { itm_logits: this.matching.forward(pooled, { dtype: 'float32' }) }),
-        ...(this.ranking && { rank_scores: this.ranking.forward(pooled, { dtype: 'float32' }) }),
-        ...(this.answers && { answer_scores: this.answers.forward(pooled) }),
+        ...(this.ranking && { rank_scores: scores(this.ranking, pooled) }),
+        ...(this.answers && { answer_scores: scores(this.answers, pooled) }),
+        ...(this.referred && { region_scores: scores(this.referred, last) }),
         ...(this.words && { prediction_scores: this.words.forward(last) }),
         ...(regression && { prediction_feat: linear(regression.head.forward(last), parameter(regression.weight), { bias: parameter(regression.bias), dtype: 'float32' }) }),
         ...(this.classification && { prediction_soft_label: this.classification.forward(last) }),
@@ -197,6 +211,11 @@ class Uniter implements JointTower {
     const boxes = this.boxNorm.forward(this.boxLinear.forward(value('boxes'), { dtype: 'float32' }), { dtype: 'float32' })
     return this.regionNorm.forward(add(add(image, boxes), this.text.types.forward(value('types'))), { dtype: 'float32' })
   }
+}
+
+/** The authors' configuration names neither model nor class; these tensors are UNITER's alone. */
+export function hasUniterNames(tensors: ReadonlyMap<string, unknown>): boolean {
+  return ['uniter.', '', 'bert.'].some(path => tensors.has(`${path}img_embeddings.img_linear.weight`) && tensors.has(`${path}img_embeddings.pos_linear.weight`))
 }
 
 /** @param architecture the authors' class */

@@ -159,6 +159,22 @@ function normFactors(directions: Float32Array, lengths: Float32Array): Float32Ar
   return lengths.map((length, k) => length / Math.sqrt(squares[k]!))
 }
 
+/** The softmax of `layer_weights`, a number each. */
+function layerShares(scope: Scope, count: number): Parameter[] {
+  const from = [{ name: scope.nameOf('layer_weights'), shape: [count] }]
+  return Array.from({ length: count }, (_, i) =>
+    scope.parameter(`share of state ${i} by layer_weights`, [], {
+      derived: {
+        from,
+        compute: ([weights]) => {
+          const powers = [...weights!].map(weight => Math.exp(weight - Math.max(...weights!)))
+          return Float32Array.of(powers[i]! / powers.reduce((sum, power) => sum + power, 0))
+        },
+      },
+    }),
+  )
+}
+
 class Wav2Vec2 implements AudioTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
@@ -170,6 +186,8 @@ class Wav2Vec2 implements AudioTower {
   private readonly positions: PositionalConvolution
   private readonly norm: LayerNorm
   private readonly blocks: readonly TransformerBlock[]
+  /** What each of the states counts for the classifier, where it reads them all. */
+  private readonly shares: readonly Parameter[] | undefined
   private readonly head: { forward(last: Value, frames: { cuSeqlens?: Value; length?: number }): Value } | undefined
 
   constructor(
@@ -204,6 +222,7 @@ class Wav2Vec2 implements AudioTower {
         },
       })
     })
+    this.shares = config.use_weighted_layer_sum && scope.has('layer_weights') ? layerShares(scope, config.num_hidden_layers + 1) : undefined
     this.head = this.makeHead(scope, labelCount)
     if (!this.head) this.absent['logits'] = 'lm_head.weight'
   }
@@ -218,6 +237,13 @@ class Wav2Vec2 implements AudioTower {
     const projector = new Linear(scope.at('projector'), width, classifier_proj_size)
     const classifier = new Linear(scope.at('classifier'), classifier_proj_size, labelCount)
     return { forward: (last, frames) => classifier.forward(pool(projector.forward(last, { dtype: 'float32' }), { mode: 'mean', ...frames }), { dtype: 'float32' }) }
+  }
+
+  /** The sum of the states by their shares, or the last. */
+  private read(states: readonly Value[], last: Value): Value {
+    if (!this.shares) return last
+    const weighted = states.map((state, i) => mul(state, parameter(this.shares![i]!), { dtype: 'float32' }))
+    return weighted.reduce((sum, state) => add(sum, state))
   }
 
   framesOf(samples: number): number {
@@ -247,7 +273,7 @@ class Wav2Vec2 implements AudioTower {
     const states = hiddenStates(this.blocks, stable ? placed : this.norm.forward(placed, { dtype: 'float32' }), sequences)
     const last = stable ? this.norm.forward(states.at(-1)!, { dtype: 'float32' }) : states.at(-1)!
     return {
-      outputs: { last_hidden_state: last, extract_features: normed, ...(this.head && { logits: this.head.forward(last, sequences) }) },
+      outputs: { last_hidden_state: last, extract_features: normed, ...(this.head && { logits: this.head.forward(this.read(states, last), sequences) }) },
       hiddenStates: states,
       embedding: pool(last, { mode: 'mean', ...sequences }),
     }
@@ -268,7 +294,8 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
   if (!CLASSES.includes(architecture)) unsupported('architectures', `${architecture}; expected one of ${CLASSES.join(', ')}: it`)
   if (config.add_adapter) unsupported('add_adapter', 'a convolutional adapter (add_adapter)')
   if (config.adapter_attn_dim != null) unsupported('adapter_attn_dim', 'an adapter in each block (adapter_attn_dim)')
-  if (config.use_weighted_layer_sum) unsupported('use_weighted_layer_sum', 'a weighted sum of layers (use_weighted_layer_sum)')
+  // transformers 4 normalises the last of the states before it is summed, transformers 5 does not.
+  if (config.use_weighted_layer_sum && config.do_stable_layer_norm) unsupported('use_weighted_layer_sum', 'a weighted sum of layers (use_weighted_layer_sum) with do_stable_layer_norm')
   const { hidden_size, conv_dim, num_conv_pos_embedding_groups: groups } = config
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, hidden_size)
   for (const field of ['conv_stride', 'conv_kernel'] as const) {

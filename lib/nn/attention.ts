@@ -25,7 +25,9 @@ export interface Sequences {
   readonly cuSeqlens?: Value
   readonly length?: number
   /** Rows that may be attended to, where these are not all: a padded first token that is read itself but is no key of the others. */
-  readonly keys?: { readonly rows: Value; readonly cuSeqlens: Value }
+  readonly keys?: { readonly rows: Value; readonly cuSeqlens: Value } | undefined
+  /** Cumulative lengths of the queries, where those of one sequence see different keys: as many as `keys` has. */
+  readonly queries?: Value | undefined
 }
 
 /** What a layer's attention depends on beside its rows. */
@@ -110,9 +112,10 @@ export class Attention {
       return rotation ? turned(normed, heads, rotation, dtype) : normed
     }
     const q = placed(this.query, x, heads, this.queryNorm)
-    // A key is turned by the place of its row.
-    const keyed = keys && !rotation ? gather(x, keys) : x
-    const ofKeys = (all: Value) => (keys && rotation ? gather(all, keys) : all)
+    // A key is turned by the place of its row, and where rows are keys more than once they are projected once.
+    const later = rotation !== undefined || sequences.queries !== undefined
+    const keyed = keys && !later ? gather(x, keys) : x
+    const ofKeys = (all: Value) => (keys && later ? gather(all, keys) : all)
     const k = ofKeys(placed(this.key, keyed, kvHeads, this.keyNorm))
     const v = ofKeys(this.value.forward(keyed, { dtype }))
     if (scoreBias) return this.out.forward(this.mixApart(q, k, v, scoreBias), { residual, dtype: 'float32' })
@@ -122,7 +125,7 @@ export class Attention {
       scale: this.headSize ** -0.5,
       causal: causal ?? false,
       window,
-      cuSeqlensQ: sequences.cuSeqlens,
+      cuSeqlensQ: sequences.queries ?? sequences.cuSeqlens,
       cuSeqlensK: sequences.keys?.cuSeqlens ?? sequences.cuSeqlens,
       queryLength: sequences.length,
       keyLength: sequences.length,

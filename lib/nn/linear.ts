@@ -28,6 +28,8 @@ export interface LinearParameters {
   dtype?: ProductType | undefined
   /** The layer is rows `begin` … of stored ones with `rows` outputs: queries, keys and values in one tensor. */
   part?: { begin: number; rows: number } | undefined
+  /** The same of the bias alone. */
+  biasPart?: { begin: number; rows: number } | undefined
   /** Checkpoint names below the scope; default 'weight' and 'bias'. */
   names?: { weight: string; bias: string } | undefined
   /** The weight is stored as [in, out]. */
@@ -41,9 +43,9 @@ export class Linear {
   readonly bias?: Parameter
 
   constructor(scope: Scope, inputs: number, outputs: number, options: LinearParameters = {}) {
-    const { part, names = { weight: 'weight', bias: 'bias' }, dtype = scope.computeType, outputScale, transposed } = options
-    const view = (...more: number[]) => part && { view: { shape: [part.rows, ...more], begin: part.begin } }
-    const stored = transposed ? { view: { shape: [inputs, outputs], order: [1, 0] } } : view(inputs)
+    const { part, biasPart = part, names = { weight: 'weight', bias: 'bias' }, dtype = scope.computeType, outputScale, transposed } = options
+    const view = (of: typeof part, ...more: number[]) => of && { view: { shape: [of.rows, ...more], begin: of.begin } }
+    const stored = transposed ? { view: { shape: [inputs, outputs], order: [1, 0] } } : view(part, inputs)
     const factors = outputScale === undefined ? undefined : { name: outputScale, shape: [outputs] }
     this.weight = scope.parameter(names.weight, [outputs, inputs], {
       ...{ role: 'linear', dtype, ...stored },
@@ -51,7 +53,7 @@ export class Linear {
     })
     if (options.bias === false) return
     this.bias = scope.parameter(names.bias, [outputs], {
-      ...view(),
+      ...view(biasPart),
       ...(factors && { rowScale: { from: [factors], compute: ([scale]) => scale! } }),
     })
   }

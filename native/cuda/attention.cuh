@@ -53,7 +53,8 @@ struct Visible {
 __device__ __forceinline__ Visible visible_keys(const Attention& a, const AttentionWork& work, int query) {
   const int64_t place = static_cast<int64_t>(query) + work.keys - work.queries;  // the key that stands where the query does
   const int64_t begin = a.window < 0 || place < a.window ? 0 : place - a.window;
-  const int64_t after = a.causal ? 0 : a.window < 0 || a.window > work.keys ? work.keys + work.queries : a.window;
+  const int64_t all = static_cast<int64_t>(work.keys) + work.queries;
+  const int64_t after = a.causal ? 0 : a.window < 0 || a.window > all ? all : a.window;
   const int64_t end = place + after + 1 < 0 ? 0 : place + after + 1;
   return {static_cast<int>(begin < work.keys ? begin : work.keys), static_cast<int>(end < work.keys ? end : work.keys)};
 }

@@ -1,8 +1,10 @@
-import { cp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
+import { Embedder } from '../../lib/embed/embedder.js'
 import { readEmbeddings } from '../../lib/io/embeddings.js'
 import { cli, startCli } from '../support/cli.js'
+import { fixture } from '../support/models.js'
 import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
 
 const { folder, remove } = await temporaryFolder()
@@ -86,6 +88,50 @@ t.test('an interrupted run goes on to the same file', async (t) => {
   t.equal((await readEmbeddings(resumed)).items.length, many.length)
 })
 
+t.test('sounds: a folder of them, resumed, with a broken one, and a sound as the query', async (t) => {
+  const sounds = join(folder, 'sounds')
+  const source = fixture('wav2vec2-group-mask')
+  const wav = await readFile(new URL('../fixtures/audio/pcm16-16000-stereo.wav', import.meta.url))
+  await mkdir(sounds)
+  for (let i = 0; i < 60; i++) {
+    const one = Buffer.from(wav)
+    one.writeInt16LE(100 * i, 44) // the first sample: no two are the same
+    await writeFile(join(sounds, `${String(i).padStart(2, '0')}.wav`), one)
+  }
+  await writeFile(join(sounds, '07.wav'), 'this is no sound')
+  await writeFile(join(sounds, 'picture.jpg'), 'a model of sounds does not look for it')
+  const whole = join(folder, 'sounds.safetensors')
+  const first = await cli('embed', sounds, '--model', source, '--dtype', 'f32', '--out', whole, '--json')
+  t.equal(first.code, 0, first.stderr)
+  t.match(first.stderr, /07\.wav/)
+  t.match(JSON.parse(first.stdout), { embedded: 59, skipped: 1, dimensions: 32 })
+  const { items, embeddings } = await readEmbeddings(whole)
+  t.equal(items[7], join(sounds, '08.wav'))
+  await using embedder = await Embedder.fromPretrained(source, { dtype: 'f32', device: 'cpu' })
+  t.same((await embedder.embedAudio([items[7]!])).data, embeddings.data.slice(7 * 32, 8 * 32), 'as embedAudio has it')
+
+  const resumed = join(folder, 'sounds-resumed.safetensors')
+  const args = ['embed', sounds, '--model', source, '--dtype', 'f32', '--batch-size', '2', '--out', resumed]
+  const { child, result } = startCli(args)
+  while (child.exitCode === null && (await lines(`${resumed}.part.jsonl`)) < 10) await new Promise((resolve) => setTimeout(resolve, 2))
+  child.kill('SIGKILL')
+  t.equal((await result).signal, 'SIGKILL', 'it was killed in mid-run')
+  const again = await cli(...args)
+  t.match(again.stderr, /going on after \d+ of 60 items/)
+  t.same(await readFile(resumed), await readFile(whole), 'the embeddings are the same')
+
+  const found = await cli('search', '--index', whole, '--audio', items[20]!, '--model', source, '--dtype', 'f32', '--json', '--top-k', '1')
+  t.match(JSON.parse(found.stdout), [{ item: items[20], index: 20 }], found.stderr)
+  const both = await cli('search', '--index', whole, '--audio', items[20]!, '--text', 'a', '--model', source)
+  t.equal(both.code, 2)
+  t.match(both.stderr, /--text, --image or --audio, one of the three/)
+  const classified = await cli('classify', items[20]!, '--model', source, '--labels', 'a bell,a dog')
+  t.equal(classified.code, 1)
+  t.match(classified.stderr, /classifying sounds into labels in words needs a checkpoint with an audio and a text encoder/)
+  const texts = await cli('embed', sounds, '--model', fixture('bert-v5'), '--out', join(folder, 'no.npy'))
+  t.match(texts, { code: 1, stderr: /tokenizer|embeds neither images nor sounds/ })
+})
+
 t.test('one broken file is reported and skipped', async (t) => {
   const broken = join(folder, 'images', '00010b.jpg')
   await writeFile(broken, 'this is no picture')
@@ -112,12 +158,12 @@ t.test('texts', async (t) => {
 t.test('wrong usage and wrong input', async (t) => {
   const out = join(folder, 'never.npy')
   const usage: [string[], RegExp][] = [
-    [['embed', '--model', model, '--out', out], /image paths or --texts/],
+    [['embed', '--model', model, '--out', out], /paths of images or sounds, or --texts/],
     [['embed', 'x', '--out', out], /--model/],
     [['embed', 'x', '--model', model, '--out', out, '--batch-size', '0'], /positive integer/],
     [['embed', 'x', '--model', model, '--out', out, '--nonsense'], /unknown option/],
     [['nonsense'], /unknown command/],
-    [['search', '--index', out, '--model', model], /--text or --image/],
+    [['search', '--index', out, '--model', model], /--text, --image or --audio/],
   ]
   for (const [args, message] of usage) {
     const { code, stderr, stdout } = await cli(...args)

@@ -22,7 +22,7 @@ const texts = ['bert-v5', 'clip-text', 'minilm-st', 'modernbert-classifier-holes
 const images = [
   ...['clip-v5', 'vit-v5', 'dinov3-oblong', 'resnet-tiny-picture', 'wav2vec2-group-mask'],
   ...(all ? ['dinov3', 'clip-vit-tiny', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias', 'siglip', 'dinov2', 'chinese-clip', 'blip-base', 'dual-encoder'] : []),
-  ...(all ? ['open-clip-trunk-siglip', 'open-clip-vit-scaled', 'timm-vit-oblong', 'timm-vit-registers', 'dinov2-classifier', 'dinov2-registers-smaller'] : []),
+  ...(all ? ['open-clip-trunk-siglip', 'open-clip-roberta', 'coca', 'open-clip-vit-scaled', 'timm-vit-oblong', 'timm-vit-registers', 'dinov2-classifier', 'dinov2-registers-smaller'] : []),
   ...(all ? ['resnet', 'resnet-bottleneck-first', 'clip-rn-tiny', 'clip-rn-narrow', 'align', 'align-odd', 'wav2vec2-group', 'wav2vec2-ctc', 'wav2vec2-layer-holes'] : []),
 ]
 /** Text and picture together, and pictures of sizes of their own. */

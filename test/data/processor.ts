@@ -30,6 +30,7 @@ t.test('the files it reads', async t => {
   t.same(await load({ 'open_clip_config.json': openClip }), { width: 22, height: 22 })
   const timm = { architecture: 'vit_base_patch16_224', pretrained_cfg: { input_size: [3, 23, 23], crop_pct: 0.9, interpolation: 'bilinear' } }
   t.same(await load({ 'config.json': timm }), { width: 23, height: 23 })
+  t.same(await load({ 'config.json': { architecture: 'vit_base_patch16_224', ...timm.pretrained_cfg } }), { width: 23, height: 23 }, 'of an older release')
 
   const rejects = async (files: Record<string, unknown>, name: string, message: string, field?: string) => {
     const folder = await folderOf(files)

@@ -50,6 +50,11 @@ for (const [name, processorConfig, kind, output, column] of KINDS) {
         t.ok(Math.abs((outputs[output]!.data[column] as number) - (scores.data[i * 4 + j] as number)) < 1e-5, `${i} ${j}`)
       }
     }
+    // Texts that look at one picture together do not change one another's scores, in whatever order and company.
+    for (const [j, text] of TEXTS.entries()) t.equal((await matcher.scores([images[0]!], [text])).data[0], scores.data[j], 'the same bits alone')
+    const many = Array.from({ length: 40 }, (_, i) => TEXTS[(i * 3 + 1) % 4]!)
+    const more = await matcher.scores([images[1]!], many)
+    t.strictSame([...more.data], many.map(text => scores.data[4 + TEXTS.indexOf(text)]), 'the same bits among others')
     const broken = join(folder, 'config.json')
     const found = []
     for await (const result of matcher.match([images[0]!, broken, images[3]!], TEXTS, { topK: 2 })) found.push(result)

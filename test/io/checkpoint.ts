@@ -32,6 +32,8 @@ t.test('one file', async t => {
   t.equal(checkpoint.find('x.LayerNorm.bias')!.name, 'x.LayerNorm.beta')
   t.notOk(checkpoint.has('b'))
   t.same((await openCheckpoint(join(dir, 'model.safetensors'))).tensors, checkpoint.tensors, 'a file is a source, too')
+  await writeSafetensors(join(dir, 'wrapped.safetensors'), { 'module.a': f32(2), 'module.b.c': f32(1) })
+  t.same([...(await openCheckpoint(join(dir, 'wrapped.safetensors'))).tensors.keys()], ['a', 'b.c'], "without DataParallel's own name")
 })
 
 t.test('which file', async t => {

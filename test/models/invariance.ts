@@ -32,8 +32,8 @@ function changed(all: Float32Array, some: Float32Array, batch: readonly number[]
   }).length
 }
 
-const TEXT_MODELS = ['clip-v5', 'clip-hf-gelu-eosid', 'minilm-st', 'mpnet', 'distilbert', 'modernbert-classifier-holes', 'qwen3-sliding-right']
-const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong']
+const TEXT_MODELS = ['clip-v5', 'clip-hf-gelu-eosid', 'minilm-st', 'mpnet', 'distilbert', 'modernbert-classifier-holes', 'qwen3-sliding-right', 'open-clip-roberta', 'coca']
+const IMAGE_MODELS = ['clip-v5', 'vit-v5', 'dinov3-oblong', 'coca']
 
 const sets = await instructionSets()
 for (const isa of sets) {
@@ -45,7 +45,7 @@ for (const isa of sets) {
         await using model = await AutoModel.fromPretrained(fixture(name), { dtype, isa, device: 'cpu' })
         const encoder = model.textEncoder!
         const texts = Array.from({ length: COUNT }, () =>
-          Int32Array.from({ length: 1 + Math.floor(next() * Math.min(encoder.maxLength, 24)) }, () => 3 + Math.floor(next() * 90)),
+          Int32Array.from({ length: 1 + Math.floor(next() * Math.min(encoder.maxLength, 24)) }, () => 3 + Math.floor(next() * 60)),
         )
         const all = await encoder.encode(texts)
         await using single = await AutoModel.fromPretrained(fixture(name), { dtype, isa, device: 'cpu', threads: 1 })

@@ -209,7 +209,7 @@ blip("blip-itm-first", mask="first", text=dict(hidden_act="relu", num_hidden_lay
 class Uniter(torch.nn.Module):
     """ChenRocks/UNITER's model with its parameters' names."""
 
-    def __init__(self, config, size, answers=None, labels=None):
+    def __init__(self, config, size, answers=None, labels=None, others=False):
         super().__init__()
         from transformers.models.bert.modeling_bert import BertEncoder, BertOnlyMLMHead, BertPooler
 
@@ -220,7 +220,7 @@ class Uniter(torch.nn.Module):
         regions = {"img_linear": torch.nn.Linear(size, width), "img_layer_norm": norm(), "pos_layer_norm": norm(), "pos_linear": torch.nn.Linear(7, width), "mask_embedding": table(2, size), "LayerNorm": norm()}
         base = {"embeddings": torch.nn.ModuleDict(text), "img_embeddings": torch.nn.ModuleDict(regions), "encoder": BertEncoder(config), "pooler": BertPooler(config)}
         self.uniter = torch.nn.ModuleDict(base)
-        hidden = lambda n, out=None: torch.nn.Sequential(torch.nn.Linear(width, n), torch.nn.GELU(), norm(n), *([torch.nn.Linear(n, out)] if out else []))
+        hidden = lambda n, out=None, act=torch.nn.GELU: torch.nn.Sequential(torch.nn.Linear(width, n), act(), norm(n), *([torch.nn.Linear(n, out)] if out else []))
         if answers:
             self.vqa_output = hidden(2 * width, answers)
         if labels:
@@ -232,7 +232,11 @@ class Uniter(torch.nn.Module):
             self.feat_regress.bias = torch.nn.Parameter(torch.zeros(size))
             self.region_classifier = torch.nn.Module()
             self.region_classifier.net = hidden(width, labels)
-        if not answers:
+        if others:  # which the authors have in a class each
+            self.vcr_output = hidden(2 * width, 2, torch.nn.ReLU)
+            self.nlvr2_output = torch.nn.Linear(width, 2)
+            self.re_output = hidden(width, 1)
+        elif not answers:
             self.itm_output = torch.nn.Linear(width, 2)
 
     def forward(self, input_ids, position_ids, img_feat, img_pos_feat, attn_masks, gather_index, img_masks=None):
@@ -251,6 +255,8 @@ class Uniter(torch.nn.Module):
             outputs["itm_logits"] = self.itm_output(pooled)
         if hasattr(self, "vqa_output"):
             outputs["answer_scores"] = self.vqa_output(pooled)
+        if hasattr(self, "vcr_output"):
+            outputs.update(rank_scores=self.vcr_output(pooled)[:, 1:], answer_scores=self.nlvr2_output(pooled), region_scores=self.re_output(last))
         if hasattr(self, "cls"):
             outputs["prediction_scores"] = self.cls(last)
             outputs["prediction_feat"] = torch.nn.functional.linear(self.feat_regress.net(last), regions["img_linear"].weight.t(), self.feat_regress.bias)
@@ -258,7 +264,7 @@ class Uniter(torch.nn.Module):
         return outputs
 
 
-def uniter(name, architecture, rows=3, length=8, regions=5, size=12, first=False, masked=False, answers=None, labels=None, **config):
+def uniter(name, architecture, rows=3, length=8, regions=5, size=12, first=False, masked=False, answers=None, labels=None, others=False, **config):
     if skip(name):
         return
     random = stream(name)
@@ -266,7 +272,7 @@ def uniter(name, architecture, rows=3, length=8, regions=5, size=12, first=False
     fields.update(config)
     bert = transformers.BertConfig(**fields)
     bert._attn_implementation = "eager"
-    model = disturb(Uniter(bert, size, answers, labels), random)
+    model = disturb(Uniter(bert, size, answers, labels, others), random)
     places = torch.zeros(rows, length + regions, dtype=torch.int64)
     masks = torch.zeros_like(places)
     for row in range(rows):
@@ -286,13 +292,15 @@ def uniter(name, architecture, rows=3, length=8, regions=5, size=12, first=False
     if masked:
         inputs["img_masks"] = torch.randint(0, 2, (rows, regions), generator=random)
     expected = model(**inputs)
-    config = {**fields, "img_dim": size, "type_vocab_size": 2, "model_type": "uniter", "architectures": [architecture]}
+    config = {**fields, "img_dim": size, "type_vocab_size": 2, **({"model_type": "uniter", "architectures": [architecture]} if architecture else {})}
     save_plain(name, model, config, inputs, expected, {k: "attn_masks" for k, v in expected.items() if v.dim() == 3})
 
 
 uniter("uniter-first-masked", "UniterForImageTextRetrieval", first=True, masked=True)
 uniter("uniter-vqa", "UniterForVisualQuestionAnswering", answers=9, hidden_size=35, num_attention_heads=7, intermediate_size=41, hidden_act="relu")
 uniter("uniter-pretraining", "UniterForPretraining", labels=6, masked=True, rows=4)
+# With a configuration like the authors', which names no model.
+uniter("uniter-other-heads", None, others=True, hidden_size=20, num_hidden_layers=1, hidden_act="relu")
 
 
 class VlBert(torch.nn.Module):

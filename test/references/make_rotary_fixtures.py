@@ -70,6 +70,14 @@ def older_qwen3(config):
     del config["layer_types"]
 
 
+def older_scaling(config):
+    scaling = config["rope_parameters"]
+    config["rope_theta"] = scaling.pop("rope_theta")
+    scaling["type"] = scaling.pop("rope_type")
+    config["rope_scaling"] = config.pop("rope_parameters")
+    del config["layer_types"]
+
+
 def bf16(tensors):
     return {k: v.to(torch.bfloat16) for k, v in tensors.items()}
 
@@ -99,6 +107,15 @@ text("qwen3-one-kv-head", "Qwen3Model", num_key_value_heads=1, attention_bias=Tr
 text("qwen3-as-many-kv-heads", "Qwen3Model", num_key_value_heads=4, head_dim=10, hidden_size=35, intermediate_size=21, rms_norm_eps=1e-5, change=older_qwen3)
 text("qwen3-long", "Qwen3Model", length=600, rows=2, max_position_embeddings=700, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
 text("qwen3-positions", "Qwen3Model", positions=True, mask="none")
+
+SCALED = dict(num_hidden_layers=1, hidden_size=24, num_attention_heads=2, num_key_value_heads=1, intermediate_size=20, head_dim=16, max_position_embeddings=256, length=50, rows=2, mask="right")
+text("qwen3-linear", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "linear", "factor": 3.7, "rope_theta": 1e4})
+text("qwen3-dynamic", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+text("qwen3-yarn", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4})
+text("qwen3-yarn-scales", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 128, "rope_theta": 1e3, "mscale": 1.2, "mscale_all_dim": 0.7, "beta_fast": 16, "beta_slow": 2, "truncate": False}, change=older_scaling)
+text("qwen3-yarn-attention", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "yarn", "factor": 2.5, "rope_theta": 1e6, "attention_factor": 0.8})
+text("qwen3-llama3", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4})
+text("modernbert-scaled", "ModernBertModel", length=50, rows=2, num_hidden_layers=3, rope_parameters={"full_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}, "sliding_attention": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 50.0, "original_max_position_embeddings": 16}})
 
 
 def dinov3(name, pictures=(32, 48), change=None, tensors=None, **config):

@@ -21,6 +21,7 @@ struct KernelSpec {
   std::vector<TensorView> inputs;
   std::vector<TensorView> outputs;
   Attributes attributes;
+  std::vector<bool> fixed;  // of each input, whether it is a weight: the same values at the same place in every run; empty: none is
   int threads = 1;  // of the device: the worker numbers a kernel meets are below this
   bool f16 = false;  // whether the device's kernels take float16
 };

@@ -44,7 +44,10 @@ void Program::make_kernels() {
   for (const PlanStep& step : plan_.steps) {
     KernelSpec spec;
     spec.op = step.op;
-    for (const int i : step.inputs) spec.inputs.push_back(view_at_capacity(i));
+    for (const int i : step.inputs) {
+      spec.inputs.push_back(view_at_capacity(i));
+      spec.fixed.push_back(i != -1 && plan_.values[static_cast<size_t>(plan_.values[static_cast<size_t>(i)].root)].kind == ValueKind::weight);
+    }
     for (const int i : step.outputs) spec.outputs.push_back(view_at_capacity(i));
     spec.attributes = step.attributes;
     spec.threads = device_->threads();

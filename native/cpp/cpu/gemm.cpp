@@ -12,7 +12,6 @@ namespace {
 
 constexpr int64_t depth_bytes = 3072;    // of a row of x that a block multiplies before it goes on to the next part of the depth
 constexpr int64_t min_block_rows = 64;   // fewer would read the weight too often
-constexpr int64_t row_unit = 32;         // blocks begin at multiples of it: whole tiles for every instruction set
 constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -42,8 +41,8 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
   block_rows_ = std::max(block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
-  packed_bytes_ = static_cast<size_t>((block_rows_ + row_unit) * row_bytes_);
-  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + row_unit, k, weight_type, block_bytes()));
+  packed_bytes_ = static_cast<size_t>((block_rows_ + functions.row_unit) * row_bytes_);
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, block_bytes()));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const {
@@ -58,6 +57,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   // Columns are cut where that gives too few tasks; not if each task had to pack its rows again.
   const bool alone = row_blocks == 1;
   const int64_t column_blocks = pack && !alone && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);
+  const int64_t unit = functions_.row_unit;
   char* const memory = static_cast<char*>(workspace);
   if (pack && alone) {
     const int64_t parts = std::min<int64_t>(rows, wanted);
@@ -71,7 +71,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   stream.parallel_for(row_blocks * column_blocks, [&](int64_t task, int worker) {
     const int64_t row_block = task / column_blocks;
     const int64_t column_block = task % column_blocks;
-    const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / row_unit * row_unit : rows; };
+    const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / unit * unit : rows; };
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
     block.rows = block_begin(row_block + 1) - block.first_row;

@@ -1,6 +1,7 @@
 // cosineTopK: queries are brought to length 1, then tasks of (a batch of queries, a slice of the corpus) walk their rows in tiles that stay
 // in cache, and keep the best k of each query in a heap; the heaps of a query's slices are merged at the end. An entry of a heap is one
-// integer that orders as results do, so that what is found does not depend on how the work was cut.
+// integer that orders as results do, so that what is found does not depend on how the work was cut. Of a corpus that is a weight the lengths
+// of the rows are kept: to measure them takes a single query as long as to compare.
 // Letters: M queries, N rows of the corpus, D features.
 #include "cpu/search.h"
 
@@ -9,6 +10,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "core/op_specs.h"
 #include "cpu/cpu_device.h"
@@ -103,6 +105,7 @@ class SearchKernel final : public core::Kernel {
       });
     }
 
+    const float* const inverse_norms = norms.present() ? norms.as<const float>() : kept_norms(corpus, stream);
     const int64_t batches = ceil_div(m, batch_queries);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
     stream.parallel_for(batches * slices, [&](int64_t task, int worker) {
@@ -110,7 +113,7 @@ class SearchKernel final : public core::Kernel {
       const int64_t first = task / slices * batch_queries;
       const Batch batch{first, std::min(batch_queries, m - first), heaps + (first * slices + slice) * k_, slices * k_};
       float* const own = reinterpret_cast<float*>(scratch + worker * score_bytes_);
-      search_slice(batch, directions, groups, corpus, norms, slice * n / slices, (slice + 1) * n / slices, own);
+      search_slice(batch, directions, groups, corpus, inverse_norms, slice * n / slices, (slice + 1) * n / slices, own);
     });
     stream.parallel_for(m, [&](int64_t query, int) {
       write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[TopKSpec::scores], arguments.outputs[TopKSpec::indices], query);
@@ -127,8 +130,10 @@ class SearchKernel final : public core::Kernel {
     one_group_ = static_cast<int64_t>(simd.group_bytes(corpus_type_, d_));
     group_bytes_ = ceil_div(queries, simd.group_queries) * one_group_;
     heaps_ = most_heaps(queries, rows);
-    score_bytes_ = aligned(std::min(queries, batch_queries) * tile_rows * static_cast<int64_t>(sizeof(float)));
+    score_bytes_ = aligned((std::min(queries, batch_queries) + 1) * tile_rows * static_cast<int64_t>(sizeof(float)));
     heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
+    const bool given = spec.inputs[TopKSpec::norms].present();
+    if (!given && !spec.fixed.empty() && spec.fixed[TopKSpec::corpus]) kept_norms_.resize(static_cast<size_t>(rows));
   }
 
   // Queries [first, first + count), with the heap of one slice each, `step` entries apart.
@@ -160,17 +165,37 @@ class SearchKernel final : public core::Kernel {
     std::fill(direction + d_, direction + query_stride_, 0.0f);
   }
 
-  void search_slice(const Batch& batch, const float* directions, const char* groups, const TensorView& corpus, const TensorView& norms, int64_t begin, int64_t end,
-                    float* scores) const {  // [count, tile_rows] of scratch
+  void measure(const TensorView& corpus, int64_t row, int64_t count, float* inverse_norms) const {
+    const int64_t row_bytes = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
+    simd_.inverse_norms(corpus.as<const char>() + row * row_bytes, corpus_type_, corpus.row_stride, count, d_, inverse_norms);
+  }
+
+  // Of a corpus that is a weight, measured by the first run; else null.
+  const float* kept_norms(const TensorView& corpus, const CpuStream& stream) {
+    if (kept_norms_.empty()) return nullptr;
+    if (!measured_) {
+      const auto rows = static_cast<int64_t>(kept_norms_.size());
+      stream.parallel_for(ceil_div(rows, min_slice_rows), [&](int64_t slice, int) {
+        const int64_t row = slice * min_slice_rows;
+        measure(corpus, row, std::min(min_slice_rows, rows - row), kept_norms_.data() + row);
+      });
+      measured_ = true;
+    }
+    return kept_norms_.data();
+  }
+
+  void search_slice(const Batch& batch, const float* directions, const char* groups, const TensorView& corpus, const float* inverse_norms, int64_t begin, int64_t end,
+                    float* scores) const {  // [count + 1, tile_rows] of scratch
     for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
     const int64_t row_bytes = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
     for (int64_t row = begin; row < end; row += tile_rows) {
       const int64_t count = std::min(tile_rows, end - row);
       const void* rows = corpus.as<const char>() + row * row_bytes;
-      const float* inverse_norms = norms.present() ? norms.as<const float>() + row : nullptr;
+      float* const own_norms = scores + batch.count * tile_rows;
+      if (!inverse_norms) measure(corpus, row, count, own_norms);
       simd_.scores(directions + batch.first * query_stride_, query_stride_, batch.count,
                    groups + batch.first / simd_.group_queries * one_group_, rows, corpus_type_, corpus.row_stride, count, d_,
-                   inverse_norms, scores, tile_rows);
+                   inverse_norms ? inverse_norms + row : own_norms, scores, tile_rows);
       for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.step);
     }
   }
@@ -203,6 +228,8 @@ class SearchKernel final : public core::Kernel {
   int threads_;
   CorpusType corpus_type_ = CorpusType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
+  std::vector<float> kept_norms_;  // 1 / ‖row‖ of a corpus that is a weight
+  bool measured_ = false;
   int64_t query_bytes_ = 0, one_group_ = 0, group_bytes_ = 0, heap_bytes_ = 0, score_bytes_ = 0;  // one_group_: of prepared queries
 };
 

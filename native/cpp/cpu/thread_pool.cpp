@@ -1,6 +1,7 @@
 // Worker threads that share out the tasks of any number of parallel_for calls. The caller always works on its own call, so a call ends even
 // if no worker is free. Workers join the open call with the fewest helpers; while several are open they change after every task.
-// They spin for a moment between the calls of a running program and sleep otherwise.
+// Between the calls of a running program they spin for a moment, then offer the processor to others for as long as waking them would cost more, and
+// sleep otherwise.
 #include "cpu/thread_pool.h"
 
 #include <algorithm>
@@ -21,6 +22,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto spin_time = std::chrono::microseconds(40);
+constexpr auto wait_time = std::chrono::milliseconds(2);  // awake, spinning included: threads are held up that long where others want the cores too
 constexpr int max_participants = 256;
 
 // One parallel_for. Lives on its caller's stack; written under the pool's mutex, except `next`.
@@ -97,10 +99,11 @@ class Pool final : public ThreadPool {
   template <typename Condition>
   static void spin_while(const Condition& condition) {
     if (!condition()) return;
-    const auto until = Clock::now() + spin_time;
-    do {
+    const auto begin = Clock::now();
+    for (Clock::duration waited{}; condition() && waited < wait_time; waited = Clock::now() - begin) {
       for (int i = 0; i < 32 && condition(); ++i) pause_processor();
-    } while (condition() && Clock::now() < until);
+      if (waited > spin_time) std::this_thread::yield();
+    }
   }
 
   // Takes tasks until none is left or, for a helper, until another call wants a turn.

@@ -28,6 +28,21 @@ constexpr bool has_byte_dot = true;
 constexpr bool has_byte_dot = false;
 #endif
 
+// What int8 is multiplied by: four bytes a word, pairs of int16, or single floats where there is neither.
+#if defined(CHIASMA_HAS_BYTE_DOT)
+constexpr int64_t bytes_per_word = 4;
+using ByteStep = ByteDotStep;
+using WideByteStep = ByteDotStep;  // never widened
+#elif defined(CHIASMA_VEC_256)
+constexpr int64_t bytes_per_word = 2;
+using ByteStep = BytePairStep;
+using WideByteStep = PairStep;
+#else
+constexpr int64_t bytes_per_word = 1;
+using ByteStep = WidenedByteStep;
+using WideByteStep = Float32Step;
+#endif
+
 constexpr int64_t stream_ahead = 1024;  // floats from what a lone row panel reads of W to what it fetches
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -44,6 +59,11 @@ constexpr Geometry geometry_of(GemmType weight_type) {
 #endif
   return vector_geometry;
 }
+#if defined(CHIASMA_ISA_amx)
+constexpr int64_t row_unit = amx_rows;
+#else
+constexpr int64_t row_unit = tile_rows;
+#endif
 int64_t panel_columns(GemmType weight_type) { return geometry_of(weight_type).columns; }
 
 // Groups that K takes. With dot products a word is two k.
@@ -54,7 +74,7 @@ int64_t groups_of(int64_t k, GemmType weight_type) {
   if (weight_type == GemmType::bfloat16) return round_up(k, 32) / 32;
 #endif
   if (weight_type == GemmType::float32) return round_up(k, 4) / 4;
-  if (weight_type == GemmType::int8) return has_byte_dot ? round_up(k, 16) / 16 : round_up(k, 16) / 4;
+  if (weight_type == GemmType::int8) return round_up(k, 16) / (4 * bytes_per_word);
   return dot ? round_up(k, 8) / 8 : round_up(k, 8) / 4;
 }
 
@@ -239,14 +259,19 @@ RowBytes measure_row(const T* x, int64_t k) {
 // A vector of a row as what its bytes stand for, before the scale: from −zero to 255 − zero.
 CHIASMA_INLINE Vec byte_steps(Vec value, const RowBytes& row) { return min(round(value * set(row.inverse)), set(255 - row.zero)); }
 
-// The row's words: four bytes each, or with no arithmetic for them a float.
+// The row's words: four bytes each, or two int16 with the second and third of four changed places (PairStep), or a float.
 template <typename T>
 void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, uint32_t* to) {
-  const int64_t elements = has_byte_dot ? 4 * words : words;
+  const int64_t elements = bytes_per_word * words;
   const auto pack = [&](int64_t i, Vec value) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
     const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((byte_steps(value, row) + set(row.zero)).v));
     _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<char*>(to) + i), bytes);
+#elif defined(CHIASMA_VEC_256)
+    const __m256i steps = _mm256_cvtps_epi32(byte_steps(value, row).v);
+    const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(steps), _mm256_extracti128_si256(steps, 1));
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+    _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<int16_t*>(to) + i), _mm_shuffle_epi8(shorts, order));
 #else
     store(reinterpret_cast<float*>(to) + i, byte_steps(value, row));
 #endif
@@ -344,6 +369,8 @@ CHIASMA_INLINE Vec product(const GemmBlock& block, const ByteScales& scales, con
     const __m512i zero = _mm512_set1_epi32(static_cast<int>(row[1]));
     const __m512i excess = _mm512_mullo_epi32(zero, _mm512_loadu_si512(scales.column_sums + column));
     return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums), excess))} * scale;
+#elif defined(CHIASMA_VEC_256)
+    return Vec{_mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)))} * scale;
 #else
     return load_packed(sums) * scale;
 #endif
@@ -429,11 +456,7 @@ Tile tile_of(GemmType weight_type, int64_t rows) {
   if (weight_type == GemmType::int8) return rows > amx_side ? multiply_amx<true, true> : multiply_amx<true, false>;
   return rows > amx_side ? multiply_amx<false, true> : multiply_amx<false, false>;
 #endif
-#if defined(CHIASMA_HAS_BYTE_DOT)
-  if (weight_type == GemmType::int8) return find_tile<ByteDotStep>(rows);
-#else
-  if (weight_type == GemmType::int8) return find_tile<WidenedByteStep>(rows);
-#endif
+  if (weight_type == GemmType::int8) return find_tile<ByteStep>(rows);
 #if defined(CHIASMA_ISA_avx512_bf16)
   if (dot) return find_tile<DotStep>(rows);
 #endif
@@ -442,7 +465,11 @@ Tile tile_of(GemmType weight_type, int64_t rows) {
 
 // A panel of W is taken in pieces of so many bytes: one stays in the first-level cache while the row panels pass by it. The sums of their tiles wait
 // in scratch for the next piece.
+#if defined(CHIASMA_VEC_256)
+constexpr int64_t piece_bytes = 48 << 10;  // a narrow panel is read fast enough from the second-level cache, and a tile's ends cost more than that
+#else
 constexpr int64_t piece_bytes = 36 << 10;
+#endif
 constexpr int64_t wide_size = piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
@@ -461,7 +488,8 @@ Cuts cuts_of(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
   cuts.row_panels = (rows + geometry.rows - 1) / geometry.rows;
   cuts.pieces = cuts.blocks = cuts.run = 1;
   if (cuts.row_panels <= 1 || cuts.groups == 0) return cuts;  // a single row panel reads W as it lies
-  const int64_t panel_bytes = panel_depth(k, type) * geometry.columns * 4;
+  int64_t panel_bytes = panel_depth(k, type) * geometry.columns * 4;
+  if (bytes_per_word == 2 && type == GemmType::int8) panel_bytes *= 2;  // as pairs
   cuts.pieces = smaller((panel_bytes + piece_bytes - 1) / piece_bytes, cuts.groups);
   cuts.blocks = smaller((rows * cuts.groups * geometry.group * 4 + block_bytes - 1) / block_bytes, cuts.pieces);
   cuts.pieces = round_up(cuts.pieces, cuts.blocks);
@@ -504,14 +532,17 @@ void multiply(const GemmBlock& block) {
     return static_cast<const float*>(block.weight) + p * depth * geometry.columns + piece_begin(piece) * words * geometry.columns;
   };
 
+  // Panels of two sizes at most, first the greater: a change of tile is a branch that the processor does not foresee.
+  const int64_t panel_rows = cuts.row_panels > 0 ? block.rows / cuts.row_panels : 0, more = block.rows - cuts.row_panels * panel_rows;
+  const auto even_begin = [&](int64_t i) { return i * panel_rows + smaller(i, more); };
 #if defined(CHIASMA_ISA_amx)
   // Tiles are the cheaper the fewer rows they have.
   const bool amx = block.weight_type != GemmType::float32;
-  const auto row_begin = [&](int64_t i) { return amx ? smaller(i * amx_rows, block.rows) : i * block.rows / cuts.row_panels; };
+  const auto row_begin = [&](int64_t i) { return amx ? smaller(i * amx_rows, block.rows) : even_begin(i); };
   int64_t configured = 0;  // rows
   const bool later = amx;
 #else
-  const auto row_begin = [&](int64_t i) { return i * block.rows / cuts.row_panels; };
+  const auto& row_begin = even_begin;
   constexpr bool later = false;
 #endif
   Unfinished unfinished{block, finish, scales, nullptr, 0, 0, 0, 0};
@@ -526,9 +557,9 @@ void multiply(const GemmBlock& block) {
     work.groups = piece_begin(piece + 1) - piece_begin(piece);
     work.fresh = piece == 0;
     work.x_pitch = block.x_pitch / static_cast<int64_t>(sizeof(float));
-    work.ahead_lines = next ? (group_lines + cuts.row_panels - 1) / cuts.row_panels : 0;
+    const int64_t lines = (group_lines + cuts.row_panels - 1) / cuts.row_panels;
     if (widen) {
-      bytes ? widen_panel<WidenedByteStep>(work.w, work.groups, wide) : widen_panel<WidenedStep>(work.w, work.groups, wide);
+      bytes ? widen_panel<ByteStep>(work.w, work.groups, wide) : widen_panel<WidenedStep>(work.w, work.groups, wide);
       work.w = wide;
     }
     for (int64_t i = 0; i < cuts.row_panels; ++i, sums += sums_step) {
@@ -536,11 +567,13 @@ void multiply(const GemmBlock& block) {
       const char* const x = static_cast<const char*>(block.x) + row * block.x_pitch;
       work.x = reinterpret_cast<const float*>(x) + piece_begin(piece) * geometry.group;
       work.sums = sums;
-      work.ahead = next + i * work.groups * work.ahead_lines * line_floats;
+      const bool fetch = next && i * lines < group_lines;
+      work.ahead = fetch ? next + i * work.groups * lines * line_floats : work.x;
+      work.ahead_lines = fetch ? lines : 0;
 #if defined(CHIASMA_ISA_amx)
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
-      const Tile tile = widen ? find_tile<Float32Step>(rows) : tile_of<dot>(block.weight_type, rows);
+      const Tile tile = !widen ? tile_of<dot>(block.weight_type, rows) : bytes ? find_tile<WideByteStep>(rows) : find_tile<Float32Step>(rows);
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
@@ -582,7 +615,7 @@ void multiply(const GemmBlock& block) {
 
 template <bool dot>
 constexpr GemmFunctions functions(const GemmFunctions* widened) {
-  return {panel_columns, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, as_is<dot>, pack_rows<dot>, scratch_bytes<dot>, multiply<dot>};
+  return {panel_columns, row_unit, dot, widened, weight_bytes, pack_weight, row_bytes<dot>, as_is<dot>, pack_rows<dot>, scratch_bytes<dot>, multiply<dot>};
 }
 
 #if defined(CHIASMA_ISA_avx512_bf16)

@@ -45,6 +45,7 @@ struct GemmBlock {
 
 struct GemmFunctions {
   int64_t (*panel_columns)(GemmType weight_type);
+  int64_t row_unit;  // blocks of rows begin at multiples of it: whole tiles
   bool dot;  // bf16 products by the processor's dot-product instruction, two k a step
   // Where `dot` is set: the same with bf16 widened to float, over the same packed weights. Quicker on processors that start few dot products.
   const GemmFunctions* widened;

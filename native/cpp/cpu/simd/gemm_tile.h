@@ -1,8 +1,8 @@
 // Register tiles: `rows` x `tile_columns` elements of C, held in registers over the whole of K.
 // x: rows of words, of which a group of 4 steps is read at a time; packed W, per step: [tile_columns] words. A word is a float, or a pair of bf16 of
-// consecutive k for the dot-product instruction, or four int8. Elsewhere bf16 and int8 have no arithmetic: x is held as floats and a word
-// of W, with its pair of bf16 or its four int8, serves two or four steps, widened each time. Sums of int8 dot products are integers, kept
-// in the same registers and memory as floats.
+// consecutive k for the dot-product instruction, or four int8. AVX2 multiplies pairs of int16: x is held as these and a word of W, with its
+// four int8, serves two steps. Elsewhere bf16 and int8 have no arithmetic: x is held as floats and a word of W, with its pair of bf16 or its four
+// int8, serves two or four steps, widened each time. Sums of products of integers are integers, kept in the same registers and memory as floats.
 #pragma once
 
 #include "cpu/simd/vec.h"
@@ -66,12 +66,7 @@ CHIASMA_INLINE Vec load_byte(const float* words, int step) {
   const __m512i all = _mm512_load_si512(words);
   return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sll_epi32(all, _mm_cvtsi32_si128(24 - 8 * step)), 24))};
 }
-#elif defined(CHIASMA_VEC_256)
-CHIASMA_INLINE Vec load_byte(const float* words, int step) {
-  const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(words));
-  return {_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(all, _mm_cvtsi32_si128(24 - 8 * step)), 24))};
-}
-#else
+#elif !defined(CHIASMA_VEC_256)
 CHIASMA_INLINE Vec load_byte(const float* words, int step) {
   Words all;
   memcpy(&all, words, sizeof all);
@@ -79,11 +74,22 @@ CHIASMA_INLINE Vec load_byte(const float* words, int step) {
 }
 #endif
 
+// sum + x·w. For AVX2 the instruction itself, which leaves the sum in its register: of twelve sums in sixteen registers GCC's own choice lets
+// two wait in memory.
+#if defined(CHIASMA_VEC_256)
+CHIASMA_INLINE Vec accumulate(Vec x, Vec w, Vec sum) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(w.v));
+  return sum;
+}
+#else
+CHIASMA_INLINE Vec accumulate(Vec x, Vec w, Vec sum) { return fma(x, w, sum); }
+#endif
+
 // How a step reads W's panel `w`, which stands at the current group, and multiplies. `words`: of W's rows of the panel in a group.
 struct Float32Step {
   static constexpr int words = group_steps;
   static CHIASMA_INLINE Vec load(const float* w, int step, int v) { return load_packed(w + step * tile_columns + v * Vec::lanes); }
-  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return fma(set(*x), w, sum); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return accumulate(set(*x), w, sum); }
 };
 
 struct WidenedStep {
@@ -92,14 +98,38 @@ struct WidenedStep {
     const float* pairs = w + step / 2 * tile_columns + v * Vec::lanes;
     return step % 2 == 0 ? load_even(pairs) : load_odd(pairs);
   }
-  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return fma(set(*x), w, sum); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return accumulate(set(*x), w, sum); }
 };
 
+#if defined(CHIASMA_VEC_256)
+// Pairs of int16. The even two of a word's four bytes meet the even two of x's four, the odd ones the odd: x's words hold them in that order.
+struct PairStep {
+  static constexpr int words = group_steps;
+  static CHIASMA_INLINE Vec load(const float* w, int step, int v) { return Float32Step::load(w, step, v); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) {
+    int pair;
+    memcpy(&pair, x, sizeof pair);
+    const __m256i products = _mm256_madd_epi16(_mm256_castps_si256(w.v), _mm256_set1_epi32(pair));
+    asm("vpaddd %1, %0, %0" : "+x"(sum.v) : "x"(products));  // as in `accumulate`
+    return sum;
+  }
+};
+
+struct BytePairStep : PairStep {
+  static constexpr int words = group_steps / 2;
+  static CHIASMA_INLINE Vec load(const float* w, int step, int v) {
+    __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + step / 2 * tile_columns + v * Vec::lanes));
+    if (step % 2 == 0) bytes = _mm256_slli_epi16(bytes, 8);
+    return {_mm256_castsi256_ps(_mm256_srai_epi16(bytes, 8))};
+  }
+};
+#else
 struct WidenedByteStep {
   static constexpr int words = group_steps / 4;
   static CHIASMA_INLINE Vec load(const float* w, int step, int v) { return load_byte(w + v * Vec::lanes, step); }
-  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return fma(set(*x), w, sum); }
+  static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) { return accumulate(set(*x), w, sum); }
 };
+#endif
 
 #if defined(CHIASMA_HAS_BYTE_DOT)
 struct ByteDotStep {
@@ -125,7 +155,7 @@ struct DotStep {
 };
 #endif
 
-// `groups` groups of a panel as floats.
+// `groups` groups of a panel as floats or, from bytes for AVX2, pairs of int16.
 template <class Step>
 CHIASMA_INLINE void widen_panel(const float* w, int64_t groups, float* out) {
   for (int64_t g = 0; g < groups; ++g, w += Step::words * tile_columns) {
@@ -151,8 +181,8 @@ struct TileWork {
   int64_t groups;
   float* sums;  // [rows, tile_columns], in and out; only out if `fresh`
   bool fresh;
-  const float* ahead;   // what comes next of W:
-  int64_t ahead_lines;  // so many cache lines of it are fetched in each group
+  const float* ahead;   // what comes next of W, or any place:
+  int64_t ahead_lines;  // so many cache lines of it are fetched in each group, or always the first
   Aside aside;          // for tiles of AMX alone
 };
 
@@ -163,6 +193,7 @@ void multiply_tile(const TileWork& work) {
   for (int r = 0; r < rows; ++r) x[r] = work.x + r * work.x_pitch;
   const float* w = work.w;
   const float* ahead = work.ahead;
+  const int64_t ahead_step = work.ahead_lines * line_floats;
   Vec sum[rows][tile_vectors];
   if (work.fresh) {
     CHIASMA_UNROLL
@@ -187,7 +218,9 @@ void multiply_tile(const TileWork& work) {
         for (int v = 0; v < tile_vectors; ++v) sum[r][v] = Step::multiply(x[r] + g * group_steps + step, column[v], sum[r][v]);
       }
     }
-    for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
+    prefetch(ahead);
+    for (int64_t i = 1; i < work.ahead_lines; ++i) prefetch(ahead + i * line_floats);
+    ahead += ahead_step;
     w += Step::words * tile_columns;
   }
   CHIASMA_UNROLL

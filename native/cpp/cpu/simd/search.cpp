@@ -11,12 +11,14 @@ namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
 constexpr int lanes = Vec::lanes;
+// As many sums as there are registers beside a query and the rows.
 #if defined(CHIASMA_VEC_512)
 constexpr int tile_queries = 4, tile_rows = 6;
 #else
-constexpr int tile_queries = 2, tile_rows = 4;
+constexpr int tile_queries = 4, tile_rows = 3;
 #endif
-constexpr int stream_rows = 8;  // of few queries: enough sums to cover the latency of an addition
+constexpr int stream_rows = 8;  // of one query: enough sums to cover the latency of an addition
+constexpr int64_t query_bytes = 16 << 10;  // of queries that stay in the first cache while the rows pass
 
 CHIASMA_INLINE float widen(float value) { return value; }
 CHIASMA_INLINE float widen(Bf16 value) { return to_float(value); }
@@ -54,6 +56,26 @@ void invert_norms(const T* rows, int64_t stride, int64_t d, float* inverse) {
   }
 }
 
+CHIASMA_INLINE float factor_of(float inverse_norm) { return inverse_norm == INFINITY ? 0.0f : inverse_norm; }  // 1 / 0: a row of zeros scores 0
+
+#if defined(CHIASMA_VEC_256)
+// Three of reduce_sum at once, in the same order of additions, times `factors`.
+CHIASMA_INLINE void store_sums(const Vec (&sum)[3], const float (&factors)[3], float* scores) {
+  __m128 four[3];
+  for (int r = 0; r < 3; ++r) four[r] = _mm_add_ps(_mm256_castps256_ps128(sum[r].v), _mm256_extractf128_ps(sum[r].v, 1));
+  const __m128 first = _mm_add_ps(_mm_movelh_ps(four[0], four[1]), _mm_movehl_ps(four[1], four[0]));
+  const __m128 last = _mm_add_ps(four[2], _mm_movehl_ps(four[2], four[2]));
+  const __m128 sums = _mm_add_ps(_mm_shuffle_ps(first, last, 0x88), _mm_shuffle_ps(first, last, 0xdd));
+  const __m128 scaled = _mm_mul_ps(sums, _mm_setr_ps(factors[0], factors[1], factors[2], 0));
+  _mm_storel_pi(reinterpret_cast<__m64*>(scores), scaled);
+  _mm_store_ss(scores + 2, _mm_movehl_ps(scaled, scaled));
+}
+#endif
+template <int R>
+CHIASMA_INLINE void store_sums(const Vec (&sum)[R], const float (&factors)[R], float* scores) {
+  for (int r = 0; r < R; ++r) scores[r] = reduce_sum(sum[r]) * factors[r];
+}
+
 template <int Q, int R, typename T>
 void score_tile(const float* queries, int64_t query_stride, const T* rows, int64_t stride, int64_t d, const float* inverse_norms, float* scores,
                 int64_t scores_stride) {
@@ -77,10 +99,9 @@ void score_tile(const float* queries, int64_t query_stride, const T* rows, int64
     for (int r = 0; r < R; ++r) row[r] = load_part(rows + r * stride + i, static_cast<int>(d - i));
     add(i, row);
   }
-  for (int r = 0; r < R; ++r) {
-    const float inverse = inverse_norms[r] == INFINITY ? 0.0f : inverse_norms[r];  // 1 / 0: a row of zeros scores 0
-    for (int q = 0; q < Q; ++q) scores[q * scores_stride + r] = reduce_sum(sum[q][r]) * inverse;
-  }
+  float factors[R];
+  for (int r = 0; r < R; ++r) factors[r] = factor_of(inverse_norms[r]);
+  for (int q = 0; q < Q; ++q) store_sums(sum[q], factors, scores + q * scores_stride);
 }
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -93,31 +114,27 @@ struct Block {
   int64_t scores_stride;
 };
 
-// R rows, in the first cache, against all queries.
-template <int R, typename T>
-void score_rows(const Block& block, const T* rows, const float* norms, float* scores) {
-  float computed[R];
-  if (!norms) invert_norms<R>(rows, block.stride, block.d, computed);
-  const float* const inverse = norms ? norms : computed;
-  int64_t q = 0;
-  if constexpr (R <= tile_rows) {
-    for (; q + tile_queries <= block.query_count; q += tile_queries) {
-      score_tile<tile_queries, R>(block.queries + q * block.query_stride, block.query_stride, rows, block.stride, block.d, inverse,
-                                  scores + q * block.scores_stride, block.scores_stride);
+// Rows in groups of R, then one by one, against queries [begin, end): Q at a time, all of them for a group of rows before the next.
+template <int Q, int R, typename T>
+void score_rows(const Block& block, const T* rows, int64_t count, const float* norms, int64_t begin, int64_t end) {
+  const auto score = [&]<int group>(int64_t r) {
+    for (int64_t q = begin; q < end; q += Q) {
+      score_tile<Q, group>(block.queries + q * block.query_stride, block.query_stride, rows + r * block.stride, block.stride, block.d, norms + r,
+                           block.scores + q * block.scores_stride + r, block.scores_stride);
     }
-  }
-  for (; q < block.query_count; ++q) {
-    score_tile<1, R>(block.queries + q * block.query_stride, block.query_stride, rows, block.stride, block.d, inverse,
-                     scores + q * block.scores_stride, block.scores_stride);
-  }
+  };
+  int64_t r = 0;
+  for (; r + R <= count; r += R) score.template operator()<R>(r);
+  for (; r < count; ++r) score.template operator()<1>(r);
 }
 
-// Rows in groups of R, then one by one.
-template <int R, typename T>
-void score_all_rows(const Block& block, const T* rows, int64_t count, const float* norms) {
-  int64_t r = 0;
-  for (; r + R <= count; r += R) score_rows<R>(block, rows + r * block.stride, norms ? norms + r : nullptr, block.scores + r);
-  for (; r < count; ++r) score_rows<1>(block, rows + r * block.stride, norms ? norms + r : nullptr, block.scores + r);
+template <typename T>
+void score_all(const Block& block, const T* rows, int64_t count, const float* norms) {
+  const int64_t tiled = block.query_count / tile_queries * tile_queries;
+  const int64_t fitting = query_bytes / (block.query_stride * static_cast<int64_t>(sizeof(float))) / tile_queries * tile_queries;
+  const int64_t step = fitting > tile_queries ? fitting : tile_queries;
+  for (int64_t q = 0; q < tiled; q += step) score_rows<tile_queries, tile_rows>(block, rows, count, norms, q, smaller(q + step, tiled));
+  score_rows<1, stream_rows>(block, rows, count, norms, tiled, block.query_count);
 }
 
 template <typename F>
@@ -148,14 +165,7 @@ void score_by_tiles(const Block& block, const char* group, const T* rows, int64_
   const auto size = static_cast<int64_t>(sizeof(T));
   alignas(64) float sums[2 * amx_parts * amx_tile_words];
   float inverse[amx_group_rows] = {};
-  if (norms) {
-    memcpy(inverse, norms, static_cast<size_t>(count) * sizeof(float));
-  } else {
-    int64_t r = 0;
-    for (; r + stream_rows <= count; r += stream_rows) invert_norms<stream_rows>(rows + r * block.stride, block.stride, block.d, inverse + r);
-    for (; r < count; ++r) invert_norms<1>(rows + r * block.stride, block.stride, block.d, inverse + r);
-  }
-  for (float& one : inverse) one = one == INFINITY ? 0 : one;  // 1 / 0: a row of zeros scores 0
+  for (int64_t r = 0; r < count; ++r) inverse[r] = factor_of(norms[r]);
   for (int64_t q = 0; q < block.query_count; q += amx_side, group += group_bytes) {
     amx_multiply<bytes>(reinterpret_cast<const char*>(rows), block.stride * size, count, block.d * size, group, q == 0, sums);
     const int64_t queries = block.query_count - q < amx_side ? block.query_count - q : amx_side;
@@ -187,8 +197,7 @@ template <typename T>
 void score_all_by_tiles(const Block& block, const void* groups, const T* rows, int64_t count, const float* norms) {
   amx_load(AmxShape());
   for (int64_t r = 0; r < count; r += amx_group_rows) {
-    score_by_tiles(block, static_cast<const char*>(groups), rows + r * block.stride, smaller(amx_group_rows, count - r), norms ? norms + r : nullptr,
-                   block.scores + r);
+    score_by_tiles(block, static_cast<const char*>(groups), rows + r * block.stride, smaller(amx_group_rows, count - r), norms + r, block.scores + r);
   }
   _tile_release();
 }
@@ -198,20 +207,22 @@ void no_prepare(const float*, int64_t, int64_t, CorpusType, int64_t, void*) {}
 #endif
 
 void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride, int64_t count,
-            int64_t d, const float* inverse_norms, float* out, int64_t out_stride) {
+            int64_t d, const float* norms, float* out, int64_t out_stride) {
   const Block block{queries, query_stride, query_count, stride, d, out, out_stride};
 #if defined(CHIASMA_ISA_amx)
   if (amx_group_bytes(type, d) > 0) {
-    if (type == CorpusType::int8) return score_all_by_tiles(block, groups, static_cast<const int8_t*>(rows), count, inverse_norms);
-    return score_all_by_tiles(block, groups, static_cast<const Bf16*>(rows), count, inverse_norms);
+    if (type == CorpusType::int8) return score_all_by_tiles(block, groups, static_cast<const int8_t*>(rows), count, norms);
+    return score_all_by_tiles(block, groups, static_cast<const Bf16*>(rows), count, norms);
   }
 #endif
+  with_type(rows, type, [&](const auto* row) { score_all(block, row, count, norms); });
+}
+
+void inverse_norms(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out) {
   with_type(rows, type, [&](const auto* row) {
-    if (query_count < tile_queries) {
-      score_all_rows<stream_rows>(block, row, count, inverse_norms);
-    } else {
-      score_all_rows<tile_rows>(block, row, count, inverse_norms);
-    }
+    int64_t r = 0;
+    for (; r + stream_rows <= count; r += stream_rows) invert_norms<stream_rows>(row + r * stride, stride, d, out + r);
+    for (; r < count; ++r) invert_norms<1>(row + r * stride, stride, d, out + r);
   });
 }
 
@@ -220,6 +231,8 @@ int64_t next_above(const float* scores, int64_t begin, int64_t end, float thresh
   for (; i + lanes <= end; i += lanes) {
 #if defined(CHIASMA_VEC_512)
     if (_mm512_cmp_ps_mask(load(scores + i).v, set(threshold).v, _CMP_NLE_UQ) != 0) break;
+#elif defined(CHIASMA_VEC_256)
+    if (_mm256_movemask_ps(_mm256_cmp_ps(load(scores + i).v, set(threshold).v, _CMP_NLE_UQ)) != 0) break;
 #else
     bool found = false;
     for (int lane = 0; lane < lanes; ++lane) found |= !(scores[i + lane] <= threshold);
@@ -243,6 +256,7 @@ const SearchFunctions search_functions = {
     .group_bytes = no_group_bytes,
     .prepare = no_prepare,
 #endif
+    .inverse_norms = inverse_norms,
     .scores = scores,
     .next_above = next_above,
 };

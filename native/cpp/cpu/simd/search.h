@@ -20,11 +20,12 @@ struct SearchFunctions {
   // Prepares at most group_queries queries. group: 64-byte aligned.
   void (*prepare)(const float* queries, int64_t query_stride, int64_t query_count, CorpusType type, int64_t d, void* group);
 
-  // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j of `count` rows [count, d] with `stride`
-  // elements from one to the next. inverse_norms: 1 / ‖row‖, or null to compute them. A row of zeros scores 0.
+  // out[j] = 1 / ‖row j‖ of `count` rows [count, d] with `stride` elements from one to the next; 0 for a row of zeros.
+  void (*inverse_norms)(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out);
+  // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j. A row whose inverse norm is infinite scores 0.
   // groups: the queries, prepared. scores has room for `count` rounded up to a multiple of 32.
   void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride,
-                 int64_t count, int64_t d, const float* inverse_norms, float* scores, int64_t scores_stride);
+                 int64_t count, int64_t d, const float* norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.
   int64_t (*next_above)(const float* scores, int64_t begin, int64_t end, float threshold);
 };

@@ -29,9 +29,7 @@ CHIASMA_INLINE Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), 
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {_mm256_xor_ps(a.v, _mm256_and_ps(b.v, _mm256_set1_ps(-0.0f)))}; }
 // To the nearest integer, ties to even.
 CHIASMA_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-CHIASMA_INLINE Vec fraction(Vec a) { return a - round(a); }
-constexpr bool scales_by_any_power = false;
-CHIASMA_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
+CHIASMA_INLINE Vec over(Vec a, Vec b) { return a / b; }
 // a·2^n for integral n in [−160, 160]: in two halves, each a normal number, so that only the second product rounds.
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
   const __m256i whole = _mm256_cvtps_epi32(n.v);
@@ -41,6 +39,15 @@ CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
   const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23));
   return {_mm256_mul_ps(_mm256_mul_ps(a.v, first), second)};
 }
+// For exp2: takes the integer n nearest to t off it and gives 2^n, from 2^-126 up, from 2^128 on infinity. Adding 1.5·2²³ rounds to an integer, and
+// 127 more makes of it the exponent's bits.
+CHIASMA_INLINE Vec take_power(Vec& t) {
+  t = min(set(128.0f), max(set(-126.0f), t));  // NaN passes, for it is the second operand
+  const Vec exponent = t + set(0x1.8p23f + 127);
+  t = t - (exponent - set(0x1.8p23f + 127));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(exponent.v), 23))};
+}
+CHIASMA_INLINE Vec times_power(Vec a, Vec power) { return a * power; }
 
 CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 CHIASMA_INLINE Mask is_nan(Vec a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }

@@ -29,16 +29,20 @@ CHIASMA_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), 
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {_mm512_xor_ps(a.v, _mm512_and_ps(b.v, _mm512_set1_ps(-0.0f)))}; }
 // To the nearest integer, ties to even.
 CHIASMA_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// a − round(a); 0 for infinity.
-CHIASMA_INLINE Vec fraction(Vec a) { return {_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // a·2^n for integral n or infinity, rounded once.
-constexpr bool scales_by_any_power = true;
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-// 1 / a to 1.5e-7 for a >= 1: an estimate and a step of Newton's, in a quarter of a division's time. At infinity the step's error is NaN and
+// For exp2: takes the integer n nearest to t off it, leaving 0 of infinity, and gives n; a·2^n.
+CHIASMA_INLINE Vec take_power(Vec& t) {
+  const Vec whole = t;
+  t = {_mm512_reduce_ps(t.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  return whole - t;
+}
+CHIASMA_INLINE Vec times_power(Vec a, Vec n) { return scale_by_power(a, n); }
+// a / b to 1.5e-7 for b >= 1: 1 / b by an estimate and a step of Newton's, in a quarter of a division's time. At infinity the step's error is NaN and
 // max makes it −1.
-CHIASMA_INLINE Vec reciprocal(Vec a) {
-  const Vec estimate = {_mm512_rcp14_ps(a.v)};
-  return fma(estimate, max(fnma(a, estimate, set(1.0f)), set(-1.0f)), estimate);
+CHIASMA_INLINE Vec over(Vec a, Vec b) {
+  const Vec estimate = {_mm512_rcp14_ps(b.v)};
+  return a * fma(estimate, max(fnma(b, estimate, set(1.0f)), set(-1.0f)), estimate);
 }
 
 CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }

@@ -35,26 +35,26 @@ CHIASMA_INLINE Vec tanh(Vec x) {
   return select(set(9.1f) < abs(x), flip_sign(set(1.0f), x), x * p / q);
 }
 
-// 2^t with a relative error of 2e-7.
+// 2^t with a relative error of 2e-7, to be added to 1: some sets end at 2^-126 below, and at 2^127.5 above.
 CHIASMA_INLINE Vec exp2(Vec t) {
-  if constexpr (!scales_by_any_power) t = min(set(129.0f), max(set(-150.0f), t));  // NaN passes, for it is the second operand
-  const Vec r = fraction(t);
-  Vec q = fma(set(1.3264727e-3f), r, set(9.671513e-3f));
-  q = fma(q, r, set(5.5507336e-2f));
-  q = fma(q, r, set(0.24022242f));
-  q = fma(q, r, set(0.693147f));
-  return scale_by_power(fma(q, r, set(1.0f)), t - r);
+  const Vec power = take_power(t);
+  Vec q = fma(set(1.3264727e-3f), t, set(9.671513e-3f));
+  q = fma(q, t, set(5.5507336e-2f));
+  q = fma(q, t, set(0.24022242f));
+  q = fma(q, t, set(0.693147f));
+  return times_power(fma(q, t, set(1.0f)), power);
 }
 
-// sigmoid(x) from t = −x / ln 2. The factor's rounding costs least where the result is near 0 or 1, so that t needs no second part.
-CHIASMA_INLINE Vec sigmoid_of(Vec t) { return reciprocal(set(1.0f) + exp2(t)); }
+// sigmoid(x) and x·sigmoid(…) from t = −x / ln 2. The factor's rounding costs least where the result is near 0 or 1, so that t needs no second part.
+CHIASMA_INLINE Vec sigmoid_of(Vec t) { return over(set(1.0f), set(1.0f) + exp2(t)); }
+CHIASMA_INLINE Vec times_sigmoid_of(Vec x, Vec t) { return over(x, set(1.0f) + exp2(t)); }
 constexpr float by_ln2 = -1.44269504f;
 
 CHIASMA_INLINE Vec sigmoid(Vec x) { return sigmoid_of(set(by_ln2) * x); }
-CHIASMA_INLINE Vec silu(Vec x) { return x * sigmoid(x); }
-CHIASMA_INLINE Vec quick_gelu(Vec x) { return x * sigmoid_of(set(1.702f * by_ln2) * x); }
+CHIASMA_INLINE Vec silu(Vec x) { return times_sigmoid_of(x, set(by_ln2) * x); }
+CHIASMA_INLINE Vec quick_gelu(Vec x) { return times_sigmoid_of(x, set(1.702f * by_ln2) * x); }
 // x · (1 + tanh(u)) / 2 with u = √(2/π) · (x + 0.044715 x³), for (1 + tanh(u)) / 2 = sigmoid(2u).
-CHIASMA_INLINE Vec gelu_tanh(Vec x) { return x * sigmoid_of(x * fma(set(0.0713548163f * by_ln2), x * x, set(1.59576912f * by_ln2))); }
+CHIASMA_INLINE Vec gelu_tanh(Vec x) { return times_sigmoid_of(x, x * fma(set(0.0713548163f * by_ln2), x * x, set(1.59576912f * by_ln2))); }
 // x · Φ(x), where Φ, the normal distribution, is sigmoid(x · W(x²)); W is fitted on |x| <= 6 and grows beyond, where Φ is 0 or 1 enough.
 CHIASMA_INLINE Vec gelu(Vec x) {
   const Vec z = x * x;
@@ -64,7 +64,7 @@ CHIASMA_INLINE Vec gelu(Vec x) {
   w = fma(w, z, set(9.55929932e-5f));
   w = fma(w, z, set(-0.104838581f));
   w = fma(w, z, set(-2.3022072f));
-  return x * sigmoid_of(x * w);
+  return times_sigmoid_of(x, x * w);
 }
 // NaN stays NaN.
 CHIASMA_INLINE Vec relu(Vec x) { return max(zero(), x); }

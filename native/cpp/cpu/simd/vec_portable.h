@@ -53,9 +53,7 @@ CHIASMA_INLINE Vec abs(Vec a) { return {(Floats)((Words)a.v & 0x7fffffffu)}; }
 CHIASMA_INLINE Vec flip_sign(Vec a, Vec b) { return {(Floats)((Words)a.v ^ ((Words)b.v & 0x80000000u))}; }
 // To the nearest integer, ties to even, for |a| < 2²².
 CHIASMA_INLINE Vec round(Vec a) { return {(a.v + 0x1.8p23f) - 0x1.8p23f}; }
-CHIASMA_INLINE Vec fraction(Vec a) { return a - round(a); }
-constexpr bool scales_by_any_power = false;
-CHIASMA_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
+CHIASMA_INLINE Vec over(Vec a, Vec b) { return a / b; }
 // a·2^n for integral n in [−160, 160]: in two halves, each a normal number, so that only the second product rounds.
 // n's bits are read from the sum with 1.5·2²³, whose low bits are n's: a NaN is no undefined conversion.
 CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
@@ -63,6 +61,15 @@ CHIASMA_INLINE Vec scale_by_power(Vec a, Vec n) {
   const Words first = biased >> 1;
   return {a.v * (Floats)(first << 23) * (Floats)((biased - first) << 23)};
 }
+// For exp2: takes the integer n nearest to t off it and gives 2^n, from 2^-126 up, from 2^128 on infinity. Adding 1.5·2²³ rounds to an integer, and
+// 127 more makes of it the exponent's bits.
+CHIASMA_INLINE Vec take_power(Vec& t) {
+  t = min(set(128.0f), max(set(-126.0f), t));  // NaN passes, for it is the second operand
+  const Vec exponent = t + set(0x1.8p23f + 127);
+  t = t - (exponent - set(0x1.8p23f + 127));
+  return {(Floats)((Words)exponent.v << 23)};
+}
+CHIASMA_INLINE Vec times_power(Vec a, Vec power) { return a * power; }
 
 CHIASMA_INLINE Mask operator<(Vec a, Vec b) { return {a.v < b.v}; }
 CHIASMA_INLINE Mask is_nan(Vec a) { return {a.v != a.v}; }
