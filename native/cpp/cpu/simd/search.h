@@ -20,7 +20,7 @@ struct SearchFunctions {
   // Prepares at most group_queries queries. group: 64-byte aligned.
   void (*prepare)(const float* queries, int64_t query_stride, int64_t query_count, CorpusType type, int64_t d, void* group);
 
-  // out[j] = 1 / ‖row j‖ of `count` rows [count, d] with `stride` elements from one to the next; 0 for a row of zeros.
+  // out[j] = 1 / ‖row j‖ of `count` rows [count, d] with `stride` elements from one to the next; infinite for a row of zeros.
   void (*inverse_norms)(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out);
   // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j. A row whose inverse norm is infinite scores 0.
   // groups: the queries, prepared. scores has room for `count` rounded up to a multiple of 32.
