@@ -58,7 +58,7 @@ const textSchema = v.object({
 const tokenizerSchema = v.object({
   hf_tokenizer_name: v.nullish(v.string('a name')),
   context_length: v.nullish(tableRows(), 77),
-  tokenizer_kwargs: v.nullish(v.object({ clean: v.nullish(v.picklist(TEXT_CLEANINGS, `one of ${TEXT_CLEANINGS.join(', ')}`)) }, 'an object')),
+  tokenizer_kwargs: v.nullish(v.object({ clean: v.nullish(v.picklist(TEXT_CLEANINGS, `one of ${TEXT_CLEANINGS.join(', ')}`)), strip_sep_token: flag(false) }, 'an object')),
 })
 const jointSchema = v.object({ embed_dim: width(), quick_gelu: flag(false), custom_text: flag(false) })
 
@@ -361,6 +361,10 @@ export function buildOpenClip(file: ConfigFile, scope: Scope): Architecture {
   const { embed_dim, quick_gelu } = readConfig(jointSchema, file)
   const text = file.json['text_encoder'] !== undefined ? scope.at('text') : scope.firstWith('token_embedding.weight', ['text', ''])
   const { hf_tokenizer_name, context_length, tokenizer_kwargs } = readConfig(tokenizerSchema, file, 'text_cfg')
+  if (tokenizer_kwargs?.strip_sep_token) {
+    const field = 'text_cfg.tokenizer_kwargs.strip_sep_token'
+    throw new UnsupportedError(`${file.file}: ${field} is true: texts without their separator (CLIPA) are not supported`, { file: file.file, field })
+  }
   return {
     // Its wrapper of Hugging Face's tokenizers cleans what they are given.
     ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace' } }),

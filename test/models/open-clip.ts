@@ -34,6 +34,7 @@ t.test('open_clip_config.json', async t => {
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_proj_type'] = null), 'CheckpointError', 'text_cfg.hf_proj_type', /the encoder's width 32 is not embed_dim 24/],
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { clean: 'all' }), 'CheckpointError', 'text_cfg.tokenizer_kwargs.clean', /clean is "all"; expected one of whitespace/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['no_causal_mask'] = true), 'UnsupportedError', 'text_cfg.pool_type', /'argmax' without a causal mask/],
+    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { strip_sep_token: true }), 'UnsupportedError', 'text_cfg.tokenizer_kwargs.strip_sep_token', /CLIPA/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['timm_model_name'] = 'convnext_base'), 'UnsupportedError', 'vision_cfg.timm_model_name', /'convnext_base', which is no vision transformer/],
   ]
   for (const [name, change, kind, field, message] of cases) await refused(t, name, 'open_clip_config.json', change, { name: kind, field, message })
