@@ -41,6 +41,7 @@ t.test('files on a full disk', { skip: 'reason' in disk && disk.reason }, async 
   const whole = join(folder, 'whole.safetensors')
   t.equal((await cli(...args(whole))).code, 0)
   const expected = await readEmbeddings(whole)
+  const beside: Readonly<Record<string, readonly string[]>> = { safetensors: ['.items.jsonl'], npy: ['.items.jsonl', '.metadata.json'], jsonl: ['.metadata.json'] }
   // Full from the beginning, in the journal, and when the file itself is written.
   const stages = { safetensors: [0, 8, 24], npy: [24], jsonl: [24], arrow: [24], parquet: [24] }
   for (const [extension, kilobytes] of Object.entries(stages)) {
@@ -55,7 +56,7 @@ t.test('files on a full disk', { skip: 'reason' in disk && disk.reason }, async 
         t.equal(stdout, '')
         const there = await others()
         if (left === 0) t.same(there, [], 'nothing is left')
-        else t.same(there.filter((name) => !/^rows\.\w+(\.items\.jsonl|\.part|\.part\.jsonl)$/.test(name)), [], 'the journal alone is left')
+        else t.same(there.filter((name) => !/^rows\.\w+(\.items\.jsonl|\.metadata\.json|\.part|\.part\.jsonl)$/.test(name)), [], 'the journal is left, and what stands beside the file')
         if (left === 24) t.match(stderr, /60 of 60 items are kept .* the same command goes on from there/)
       }
       await rm(filler)
@@ -64,7 +65,7 @@ t.test('files on a full disk', { skip: 'reason' in disk && disk.reason }, async 
       t.match(stderr, /going on after 60 of 60 items/)
       t.same(await readEmbeddings(out), expected, 'what it would be with room enough')
       if (extension === 'safetensors') t.same(await readFile(out), await readFile(whole))
-      t.same(await others(), extension === 'safetensors' || extension === 'npy' ? [`rows.${extension}`, `rows.${extension}.items.jsonl`] : [`rows.${extension}`])
+      t.same(await others(), ['', ...(beside[extension] ?? [])].map(end => `rows.${extension}${end}`))
       for (const name of await others()) await rm(join(small, name))
     })
   }
