@@ -1,17 +1,18 @@
 // VL-BERT (Su et al., arXiv:1908.08530): words, each with a visual part, objects and an end mark in one BERT, with the original authors' names of
 // tensors, inputs and outputs. What masks leave out is closed up: the packed sequence of an example has its words, its objects, and END.
+// Heads: those of pre-training, and `final_mlp` of the authors' ResNetVLBERT for questions, multiple choice and referring expressions.
 
 import * as v from 'valibot'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { type Parameter, parameter, type Value } from '../core/value.js'
-import { Embedding, hiddenStates, LayerNorm, Linear, type Scope, type TransformerBlock } from '../nn/index.js'
+import { type Activation, Embedding, hiddenStates, LayerNorm, Linear, type Scope, type TransformerBlock } from '../nn/index.js'
 import { add, columns, gather, mul, pickToken } from '../ops/index.js'
 import { type BertConfig, readBertConfig } from './bert.js'
 import { type ConfigFile, flag, integer, readConfig, width } from './config.js'
 import type { Architecture, Traced } from './encoder.js'
 import type { Examples, JointTower, PackedRows, SequenceRows, Streams } from './joint.js'
-import { bertBlocks, WordHead } from './joint-bert.js'
+import { bertBlocks, flattened, WordHead } from './joint-bert.js'
 import { chosen, counting, Given, joined, pickRows } from './joint-inputs.js'
 
 const maybe = () => v.nullish(v.boolean('true or false'))
@@ -34,7 +35,12 @@ type VlConfig = BertConfig & v.InferOutput<typeof schema>
 const OBJECT_TYPE = 2
 /** Ids below have a table of their own where the others are frozen. */
 const SPECIAL_WORDS = 1000
-const CLASSES = ['VisualLinguisticBert', 'VisualLinguisticBertForPretraining']
+const CLASSES = { VisualLinguisticBert: 'none', VisualLinguisticBertForPretraining: 'pretraining', ResNetVLBERT: 'task' } as const
+type Heads = (typeof CLASSES)[keyof typeof CLASSES]
+/** Where a checkpoint has the encoder. */
+const PLACES = ['', 'vlbert', 'module.vlbert', 'module', 'vlbert._module', 'module.vlbert._module']
+/** The score of an object that does not count, as the authors give it to those they pad with. */
+const NO_OBJECT = -10_000
 
 /** The visual part of a word or object: projected where sizes differ, then normalised or scaled. */
 class VisualPart {
@@ -52,6 +58,41 @@ class VisualPart {
   forward(x: Value): Value {
     const projected = this.projection?.forward(x, { dtype: 'float32' }) ?? x
     return this.norm?.forward(projected, { dtype: 'float32' }) ?? mul(projected, parameter(this.scale!), { dtype: 'float32' })
+  }
+}
+
+/**
+ * `final_mlp` of the authors' three classes named ResNetVLBERT. The tensors tell them apart: for multiple choice (VCR) the encoder is wrapped to run on
+ * each choice, and only the head for referring expressions has a transform without a norm.
+ */
+class TaskHead {
+  readonly task: 'question' | 'choice' | 'reference'
+  /** Scores of one row. */
+  readonly width: number
+  private readonly hidden?: { linear: Linear; activation: Activation }
+  private readonly norm?: LayerNorm
+  private readonly out: Linear
+
+  /** @param encoder where the encoder is */
+  constructor(root: Scope, encoder: Scope, { hidden_size: width, hidden_act, layer_norm_eps: eps }: VlConfig) {
+    const scope = root.at(encoder.path.startsWith('module') ? 'module' : '', 'final_mlp')
+    const transform = scope.has('0.dense.weight')
+    const normed = scope.has('0.LayerNorm.weight')
+    const two = scope.has('4.weight')
+    this.task = encoder.path.endsWith('_module') ? 'choice' : transform && !normed ? 'reference' : 'question'
+    const last = transform ? 2 : two ? 4 : 1
+    this.width = this.task === 'question' ? (scope.rowsOf(`${last}.weight`) ?? 1) : 1
+    const inner = (two && scope.rowsOf('1.weight')) || width
+    if (transform) this.hidden = { linear: new Linear(scope.at('0.dense'), width, width), activation: hidden_act }
+    else if (two) this.hidden = { linear: new Linear(scope.at(1), width, inner), activation: 'relu' }
+    if (normed) this.norm = new LayerNorm(scope.at('0.LayerNorm'), width, eps)
+    this.out = new Linear(scope.at(last), inner, this.width)
+  }
+
+  /** x: float32 [T, C] -> float32 [T, width] */
+  forward(x: Value): Value {
+    const hidden = this.hidden?.linear.forward(x, { activation: this.hidden.activation, dtype: 'float32' }) ?? x
+    return this.out.forward(this.norm?.forward(hidden, { dtype: 'float32' }) ?? hidden, { dtype: 'float32' })
   }
 }
 
@@ -75,13 +116,14 @@ class VlBert implements JointTower {
   private readonly relationship?: Linear
   private readonly wordHead?: WordHead
   private readonly objectHead?: { dense: Linear; classes: Linear }
+  private readonly head?: TaskHead
 
   constructor(
     root: Scope,
     private readonly config: VlConfig,
-    pretraining: boolean,
+    heads: Heads,
   ) {
-    const scope = root.firstWith('word_embeddings.weight', ['', 'vlbert', 'module.vlbert', 'module'])
+    const scope = root.firstWith('word_embeddings.weight', PLACES)
     const { hidden_size: width, layer_norm_eps: eps, hidden_act: activation, vocab_size: vocabulary } = config
     this.words = new Embedding(scope.at('word_embeddings'), vocabulary, width)
     if (config.word_embedding_frozen) this.specialWords = new Embedding(scope.at('special_word_embeddings'), SPECIAL_WORDS, width)
@@ -98,7 +140,9 @@ class VlBert implements JointTower {
       if (!has) this.absent[output] = scope.nameOf(tensor)
       return has
     }
-    if (there(config.with_pooler, 'pooled_output', 'pooler.dense.weight')) this.pooler = new Linear(scope.at('pooler.dense'), width, width)
+    const pretraining = heads === 'pretraining'
+    if (heads === 'task') this.head = new TaskHead(root, scope, config)
+    if (this.head?.task === 'choice' || there(config.with_pooler, 'pooled_output', 'pooler.dense.weight')) this.pooler = new Linear(scope.at('pooler.dense'), width, width)
     if (pretraining && there(config.with_rel_head, 'relationship_logits', 'relationsip_head.caption_image_relationship.weight')) {
       this.relationship = new Linear(scope.at('relationsip_head.caption_image_relationship'), width, 2)
     }
@@ -119,13 +163,15 @@ class VlBert implements JointTower {
       objects: { embeddings: { dtype: 'float32', shape: [config.visual_size + width] }, types: index, ...placed },
       end: { zero: index, types: index, ...placed },
       ...(this.specialWords && { special: someWords, usual: someWords }),
+      ...(this.head?.task === 'question' && { answer: { row: { ...index, rowsOf: 'joint' } } }),
       joint: {},
     }
   }
 
   read(tensors: Readonly<Record<string, Tensor>>): Examples {
-    const { config } = this
-    const given = new Given(tensors)
+    const { config, head } = this
+    const choices = head?.task === 'choice' ? tensors['text_input_ids']!.dims : undefined
+    const given = new Given(choices ? flattened(tensors, (tensor, dims) => new Tensor(tensor.type, tensor.data, dims)) : tensors)
     const ids = given.integers('text_input_ids', ['examples', 'tokens'], 0, config.vocab_size)!
     const [count, tokens] = ids.dims as [number, number]
     const types = given.integers('text_token_type_ids', [count, tokens], 0, config.type_vocab_size)
@@ -139,9 +185,12 @@ class VlBert implements JointTower {
     const packed = Math.max(...lengths, 0)
     const mask = new BigInt64Array(count * packed)
     lengths.forEach((length, i) => mask.fill(1n, i * packed, i * packed + length))
+    const scores = { question: [count, head?.width ?? 0], choice: choices?.slice(0, 2) ?? [], reference: [count, boxes] }
     return {
       count,
-      lengths: { text: Math.min(tokens, packed), objects: boxes, end: 1, joint: packed },
+      lengths: { text: Math.min(tokens, packed), objects: boxes, end: 1, joint: packed, answer: 1 },
+      ...(head && { dims: { label_logits: scores[head.task] } }),
+      fill: { label_logits: NO_OBJECT },
       told: { packed_mask: new Tensor('int64', mask, [count, packed]) },
       read: index => {
         const { columns: words } = chosen(textMask?.of(index), tokens)
@@ -175,7 +224,8 @@ class VlBert implements JointTower {
         }
         const joint = joined([text, { ...objectRows, columns: undefined }, end].map(rows => ({ rows, length: rows.count })))
         const frozen = this.specialWords && { special: wordsWhere(wordIds, id => id < SPECIAL_WORDS), usual: wordsWhere(wordIds, id => id >= SPECIAL_WORDS) }
-        return [{ text, objects: objectRows, end, joint, ...frozen }]
+        const answer = head?.task === 'question' && { answer: { count: 1, values: { row: Int32Array.of(answerRow(words.length, index)) } } }
+        return [{ text, objects: objectRows, end, joint, ...frozen, ...answer }]
       },
     }
   }
@@ -213,10 +263,17 @@ class VlBert implements JointTower {
         ...(this.relationship && { relationship_logits: this.relationship.forward(pooled!, { dtype: 'float32' }) }),
         ...(this.wordHead && { mlm_logits: this.wordHead.forward(textStates) }),
         ...(activated && { mvrc_logits: this.objectHead!.classes.forward(activated, { dtype: 'float32' }) }),
+        ...(this.head && { label_logits: this.head.forward(this.readBy(this.head, rows, { last, pooled, objects: objectStates })) }),
       },
       hiddenStates: states,
       embedding: pooled ?? first,
     }
+  }
+
+  /** The states that a head looks at: the answer's word, the pooled first one, or each object. */
+  private readBy({ task }: TaskHead, rows: PackedRows, { last, pooled, objects }: { last: Value; pooled: Value | undefined; objects: Value }): Value {
+    if (task === 'question') return gather(last, rows.value('answer', 'row'), { dtype: 'float32' })
+    return task === 'choice' ? pooled! : objects
   }
 
   private wordsOf(rows: PackedRows): Value {
@@ -232,15 +289,21 @@ function wordsWhere(ids: Int32Array, fits: (id: number) => boolean): SequenceRow
   return { count: rows.length, values: { ids: pickRows(ids, rows), row: rows } }
 }
 
+/** Where the authors' module puts the answer, a [MASK]: before the text's last word, a [SEP]. */
+function answerRow(words: number, index: number): number {
+  if (words >= 2) return words - 2
+  throw new ArgumentError(`[forward] text_mask of example ${index} counts ${words} tokens; expected at least 2, of which the last but one is the answer's [MASK]`, { field: 'text_mask', index })
+}
+
 /** @param architecture the authors' class */
 export function buildVlBert(file: ConfigFile, scope: Scope, architecture: string): Architecture {
-  if (!CLASSES.includes(architecture)) {
-    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of VL-BERT there are ${CLASSES.join(', ')}`, { file: file.file, field: 'architectures' })
+  if (!Object.hasOwn(CLASSES, architecture)) {
+    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of VL-BERT there are ${Object.keys(CLASSES).join(', ')}`, { file: file.file, field: 'architectures' })
   }
   const config = { ...readBertConfig(file), ...readConfig(schema, file) }
   if (!config.obj_pos_id_relative) throw new UnsupportedError(`${file.file}: obj_pos_id_relative is false; only true is supported`, { file: file.file, field: 'obj_pos_id_relative' })
   if (config.with_rel_head && config.with_pooler === false) {
     throw new CheckpointError(`${file.file}: with_pooler is false; expected true, since with_rel_head is`, { file: file.file, field: 'with_pooler' })
   }
-  return { joint: new VlBert(scope, config, architecture === 'VisualLinguisticBertForPretraining') }
+  return { joint: new VlBert(scope, config, CLASSES[architecture as keyof typeof CLASSES]) }
 }

@@ -26,7 +26,7 @@ function pickExamples(inputs: Inputs, rows: readonly number[]): Inputs {
   )
 }
 
-const PACKED = ['visual-bert-random', 'vilt-sizes', 'uniter-first-masked', 'vl-bert-scaled', 'lxmert-odd', 'blip-itm-odd', 'siglip2-odd']
+const PACKED = ['visual-bert-random', 'vilt-sizes', 'uniter-first-masked', 'vl-bert-scaled', 'vl-bert-vqa', 'vl-bert-vcr', 'vl-bert-refcoco', 'lxmert-odd', 'blip-itm-odd', 'siglip2-odd']
 
 for (const name of PACKED) {
   for (const dtype of ['f32', 'bf16', 'int8']) {
@@ -43,6 +43,7 @@ for (const name of PACKED) {
       const all = await model.forward(pickExamples(inputs, many))
       const together = await model.forward(inputs)
       for (const [output, tensor] of Object.entries(all)) {
+        if (tensor.dims[0] !== many.length) continue // a row for each choice
         if (tensor.type !== 'float32' || /^itc_similarity$|^logits_per_|^probs_sigmoid$/.test(output)) continue // of all pairs
         // Alone an example may have fewer columns: none for the patches of others.
         const same = (of: Tensor, i: number, { data }: Tensor) => {
@@ -153,6 +154,15 @@ const families: Record<string, Refusal[]> = {
     [{ object_vl_embeddings: zeros('float32', [4, 5, 43]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[4, objects, 44\]/ }],
     [{ object_vl_embeddings: undefined }, { code: 'ERR_ARGUMENT', field: 'object_vl_embeddings' }],
   ],
+  'vl-bert-vqa': [
+    [{ text_mask: new Tensor('int64', BigInt64Array.from({ length: 28 }, (_, i) => (i < 7 || i % 7 === 3 ? 1n : 0n)), [4, 7]) }, { code: 'ERR_ARGUMENT', field: 'text_mask', index: 1, message: /counts 1 tokens; expected at least 2/ }],
+    [{ object_mask: zeros('int64', [4, 4]) }, { code: 'ERR_SHAPE', field: 'object_mask' }],
+  ],
+  'vl-bert-vcr': [
+    [{ text_input_ids: zeros('int64', [3, 7]) }, { code: 'ERR_SHAPE', field: 'text_input_ids' }],
+    [{ object_vl_embeddings: zeros('float32', [3, 3, 5, 26]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[3, 2, …\]/ }],
+  ],
+  'vl-bert-refcoco': [[{ object_vl_embeddings: zeros('float32', [4, 5, 25]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[4, objects, 26\]/ }]],
   'lxmert-odd': [
     [{ visual_pos: zeros('float32', [3, 4, 6]) }, { code: 'ERR_SHAPE', field: 'visual_pos', message: /expected \[3, 5, 6\]/ }],
     [{ visual_pos: undefined }, { code: 'ERR_ARGUMENT', field: 'visual_pos' }],
@@ -182,7 +192,24 @@ t.test('missing heads', async t => {
   await using uniter = await load(fixture('uniter-first-masked'))
   await t.rejects(uniter.forward(await inputsOf('uniter-first-masked'), { outputs: ['rank_scores'] }), { code: 'ERR_CHECKPOINT', field: 'rank_scores', missing: ['rank_output.weight'] })
   await t.rejects(load(variant(t, 'lxmert-odd', c => (c['architectures'] = ['LxmertForQuestionAnswering']))), { code: 'ERR_CHECKPOINT', message: /answer_head\.logit_fc\.0\.weight/ })
+  await t.rejects(load(variant(t, 'vl-bert-scaled', c => (c['architectures'] = ['ResNetVLBERT']))), { code: 'ERR_CHECKPOINT', message: /final_mlp\.1\.weight/ })
+  await using vqa = await load(variant(t, 'vl-bert-vqa', c => (c['with_pooler'] = false)))
+  await t.rejects(vqa.forward(await inputsOf('vl-bert-vqa'), { outputs: ['pooled_output'] }), { code: 'ERR_CHECKPOINT', field: 'pooled_output', missing: ['vlbert.pooler.dense.weight'] })
   await t.rejects(load(variant(t, 'vl-bert-scaled', c => Object.assign(c, { architectures: ['VisualLinguisticBertForPretraining'], with_mlm_head: true }))), { code: 'ERR_CHECKPOINT', message: /mlm_head/ })
+})
+
+t.test("VL-BERT's objects that do not count have no influence, and a score below all others", async t => {
+  await using model = await load(fixture('vl-bert-refcoco'))
+  const inputs = await inputsOf('vl-bert-refcoco')
+  const { object_mask: mask, object_vl_embeddings: objects } = inputs as { object_mask: Tensor; object_vl_embeddings: Tensor }
+  const holes = new Tensor('int64', BigInt64Array.from(mask.data as BigInt64Array, (_, i) => (i % 3 === 1 ? 0n : 1n)), mask.dims)
+  const width = objects.dims[2]!
+  const other = Float32Array.from(objects.data as Float32Array, (value, i) => (holes.data[Math.floor(i / width)] === 0n ? 1e30 : value))
+  const { label_logits: scores } = await model.forward({ ...inputs, object_mask: holes, object_vl_embeddings: new Tensor('float32', other, objects.dims) })
+  const { label_logits: same } = await model.forward({ ...inputs, object_mask: holes })
+  t.ok(sameBits(scores!, same!))
+  t.strictSame(scores!.dims, mask.dims)
+  t.ok([...(scores!.data as Float32Array)].every((score, i) => (score === -10000) === (holes.data[i] === 0n)))
 })
 
 t.test("BLIP's towers alone, and cosines of any number of each", async t => {

@@ -27,7 +27,7 @@ const names = [
   ...['visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm'],
   ...['visual-bert-random', 'visual-bert-vqa-holes', 'visual-bert-choice', 'visual-bert-pretraining', 'visual-bert-phrases'],
   ...['vilt-odd', 'vilt-sizes', 'vilt-vqa', 'vilt-retrieval', 'vilt-pictures', 'vilt-words'],
-  ...['uniter-first-masked', 'uniter-vqa', 'uniter-pretraining', 'uniter-other-heads', 'vl-bert-scaled', 'vl-bert-frozen', 'lxmert-odd', 'lxmert-question', 'lxmert-pretraining', 'blip-itm-odd', 'siglip2', 'siglip2-shapes', 'siglip2-odd', 'siglip2-classifier'],
+  ...['uniter-first-masked', 'uniter-vqa', 'uniter-pretraining', 'uniter-other-heads', 'vl-bert-scaled', 'vl-bert-frozen', 'vl-bert-vqa', 'vl-bert-vcr', 'vl-bert-refcoco', 'lxmert-odd', 'lxmert-question', 'lxmert-pretraining', 'blip-itm-odd', 'siglip2', 'siglip2-shapes', 'siglip2-odd', 'siglip2-classifier'],
 ]
 const folders = new Map(names.map(name => [name, parityFolder(name) ?? '']))
 const more = process.env['CHIASMA_PARITY']

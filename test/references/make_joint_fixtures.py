@@ -360,7 +360,54 @@ class VlBert(torch.nn.Module):
         return {"last_hidden_state": packed, "packed_mask": mask, "object_hidden_state": objects, "pooled_output": self.pooler(packed)}
 
 
-def vl_bert(name, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, frozen=False, padding=-1, **config):
+class Transform(torch.nn.Module):
+    """Dense, activation and, for words, a norm: what some of VL-BERT's heads begin with."""
+
+    def __init__(self, width, activation, norm):
+        super().__init__()
+        self.dense = torch.nn.Linear(width, width)
+        self.act = activation
+        self.LayerNorm = torch.nn.LayerNorm(width, eps=1e-12) if norm else torch.nn.Identity()
+
+    def forward(self, x):
+        return self.LayerNorm(self.act(self.dense(x)))
+
+
+class VlBertTask(torch.nn.Module):
+    """VL-BERT with `final_mlp`, for a task: "question", "choice" or "reference"; kind: "1fc", "2fc", "mlm", "mvrc"."""
+
+    def __init__(self, bert, options, task, kind, outputs, activation):
+        super().__init__()
+        from torch.nn import Dropout, Linear, ReLU, Sequential
+
+        width = bert.hidden_size
+        self.task = task
+        encoder = VlBert(bert, options)
+        self.vlbert = torch.nn.ModuleDict({"_module": encoder}) if task == "choice" else encoder
+        self.object_linguistic_embeddings = torch.nn.Embedding(1, width)  # the caller's, within object_vl_embeddings
+        if kind == "1fc":
+            self.final_mlp = Sequential(Dropout(0.1), Linear(width, outputs))
+        elif kind == "2fc":
+            self.final_mlp = Sequential(Dropout(0.1), Linear(width, width + 9), ReLU(), Dropout(0.1), Linear(width + 9, outputs))
+        else:
+            self.final_mlp = Sequential(Transform(width, activation, kind == "mlm"), Dropout(0.1), Linear(width, outputs))
+        self.eval()
+
+    def forward(self, **inputs):
+        if self.task == "choice":
+            flat = {k: v.flatten(0, 1) for k, v in inputs.items()}
+            pooled = self.vlbert["_module"](**flat)["pooled_output"]
+            return {"pooled_output": pooled, "label_logits": self.final_mlp(pooled).view(inputs["text_mask"].shape[:2])}
+        result = self.vlbert(**inputs)
+        if self.task == "reference":
+            scores = self.final_mlp(result["object_hidden_state"])[..., 0]
+            return {"label_logits": torch.where(inputs["object_mask"] == 1, scores, -10000.0)}
+        answer = inputs["text_mask"].sum(1) - 2
+        state = result["last_hidden_state"][torch.arange(len(answer)), answer]
+        return {"last_hidden_state": result["last_hidden_state"], "packed_mask": result["packed_mask"], "label_logits": self.final_mlp(state)}
+
+
+def vl_bert(name, task=None, kind="1fc", outputs=1, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, frozen=False, padding=-1, **config):
     if skip(name):
         return
     random = stream(name)
@@ -369,13 +416,18 @@ def vl_bert(name, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, fro
     bert = transformers.BertConfig(**fields)
     bert._attn_implementation = "eager"
     options = {"visual_size": visual_size, "visual_ln": visual_ln, "word_embedding_frozen": frozen, "position_padding_idx": padding}
-    model = disturb(VlBert(bert, options), random)
+    activation = torch.relu if bert.hidden_act == "relu" else torch.nn.functional.gelu
+    model = disturb(VlBertTask(bert, options, task, kind, outputs, activation) if task else VlBert(bert, options), random)
     ids = torch.randint(3, fields["vocab_size"], (rows, length), generator=random)
     if frozen:
         ids[:, ::2] = ids[:, ::2] % 1000
         ids[:, 1::2] = 1000 + ids[:, 1::2] % 100
     masks = {"text_mask": mask_of("random", rows, length, random), "object_mask": mask_of("random", rows, boxes, random)}
     masks["text_mask"][:, 1] = 1
+    if task:
+        masks["text_mask"][:, 0] = 1
+    if task == "reference":
+        masks["object_mask"][:] = 1  # beside the score of one that does not count, -10000, others' errors would be little
     inputs = {
         "text_input_ids": ids,
         "text_token_type_ids": torch.randint(0, 2, (rows, length), generator=random),
@@ -383,13 +435,24 @@ def vl_bert(name, rows=4, length=7, boxes=5, visual_size=12, visual_ln=True, fro
         "object_vl_embeddings": torch.randn(rows, boxes, visual_size + fields["hidden_size"], generator=random),
         **masks,
     }
-    config = {**fields, **options, "model_type": "vl-bert", "architectures": ["VisualLinguisticBert"]}
-    save_plain(name, model, config, inputs, model(**inputs), {"last_hidden_state": "packed_mask", "object_hidden_state": "object_mask"})
+    if task == "choice":
+        inputs = {k: v.view(rows // 2, 2, *v.shape[1:]) for k, v in inputs.items()}
+    config = {**fields, **options, "model_type": "vl-bert", "architectures": ["ResNetVLBERT" if task else "VisualLinguisticBert"]}
+    expected = model(**inputs)
+    masks = {"last_hidden_state": "packed_mask", "object_hidden_state": "object_mask"}
+    save_plain(name, model, config, inputs, expected, {k: v for k, v in masks.items() if k in expected})
 
 
 vl_bert("vl-bert-scaled", visual_ln=False, hidden_act="relu")
 vl_bert("vl-bert-same-size", visual_size=32, padding=1)
 vl_bert("vl-bert-frozen", frozen=True, hidden_size=16, num_attention_heads=2, visual_size=16, visual_ln=False)
+SMALL = dict(hidden_size=20, num_hidden_layers=1, intermediate_size=30, visual_size=6)
+vl_bert("vl-bert-vqa", "question", "mlm", 9, **SMALL)
+vl_bert("vl-bert-vqa-1fc", "question", "1fc", 9, **SMALL)
+vl_bert("vl-bert-vqa-2fc", "question", "2fc", 9, **SMALL)
+vl_bert("vl-bert-vcr", "choice", "2fc", rows=6, **SMALL)
+vl_bert("vl-bert-vcr-1fc", "choice", "1fc", rows=6, **SMALL)
+vl_bert("vl-bert-refcoco", "reference", "mvrc", hidden_act="relu", **SMALL)
 
 
 # --- pictures of any aspect ratio ---
