@@ -18,15 +18,15 @@ import { noSimulator } from '../support/simulator.js'
 const deviceName = process.env['CHIASMA_TEST_DEVICE'] ?? 'cuda-sim'
 const all = process.env['CHIASMA_CUDA_MODELS'] === 'all'
 const dtypes = ['f32', 'bf16', 'f16']
-const texts = ['bert-v5', 'clip-text', 'minilm-st', 'modernbert-classifier-holes', 'qwen3-sliding-right', ...(all ? ['modernbert', 'qwen3', 'bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-odd-widths', 'distilbert', 'mpnet', 'mpnet-holes', 'xlm-roberta'] : [])]
+const texts = ['bert-v5', 'clip-text', 'minilm-st', 'modernbert-classifier-holes', 'qwen3-sliding-right', ...(all ? ['modernbert', 'qwen3', 'qwen3-llama3', 'qwen3-yarn-scales', 'bert', 'bert-f16', 'bert-bf16', 'bert-sharded', 'bert-odd-widths', 'distilbert', 'mpnet', 'mpnet-holes', 'xlm-roberta'] : [])]
 const images = [
   ...['clip-v5', 'vit-v5', 'dinov3-oblong', 'resnet-tiny-picture', 'wav2vec2-group-mask'],
   ...(all ? ['dinov3', 'clip-vit-tiny', 'clip-hf-gelu-eosid', 'vit-pooler', 'vit-nopooler', 'vit-oblong-odd', 'vit-no-qkv-bias', 'siglip', 'dinov2', 'chinese-clip', 'blip-base', 'dual-encoder'] : []),
-  ...(all ? ['open-clip-trunk-siglip', 'open-clip-roberta', 'coca', 'open-clip-vit-scaled', 'timm-vit-oblong', 'timm-vit-registers', 'dinov2-classifier', 'dinov2-registers-smaller'] : []),
-  ...(all ? ['resnet', 'resnet-bottleneck-first', 'clip-rn-tiny', 'clip-rn-narrow', 'align', 'align-odd', 'wav2vec2-group', 'wav2vec2-ctc', 'wav2vec2-layer-holes'] : []),
+  ...(all ? ['open-clip-trunk-siglip', 'open-clip-roberta', 'coca', 'open-clip-vit-scaled', 'timm-vit-oblong', 'timm-vit-registers', 'timm-vit-map-registers', 'dinov2-classifier', 'dinov2-registers-smaller'] : []),
+  ...(all ? ['resnet', 'resnet-bottleneck-first', 'clip-rn-tiny', 'clip-rn-narrow', 'align', 'align-odd', 'wav2vec2-group', 'wav2vec2-ctc', 'wav2vec2-layer-holes', 'wav2vec2-weighted'] : []),
 ]
 /** Text and picture together, and pictures of sizes of their own. */
-const together = ['visual-bert-vqa-holes', ...(all ? ['uniter-first-masked', 'vilt-sizes', 'vl-bert-scaled', 'lxmert-odd', 'blip-itm-odd', 'siglip2-odd', 'visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm', 'siglip2'] : [])]
+const together = ['visual-bert-vqa-holes', ...(all ? ['uniter-first-masked', 'vilt-sizes', 'uniter-other-heads', 'vl-bert-scaled', 'vl-bert-vqa', 'vl-bert-vcr', 'vl-bert-refcoco', 'lxmert-odd', 'blip-itm-odd', 'siglip2-odd', 'visual-bert', 'uniter', 'vilt', 'vl-bert', 'lxmert', 'blip-itm', 'siglip2'] : [])]
 
 const load = (folder: string, dtype: string) => AutoModel.fromPretrained(folder, { device: deviceName, dtype })
 
