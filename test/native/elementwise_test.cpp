@@ -1,5 +1,6 @@
 // unary, cast and arithmetic against float64 references, to the bit where the result is exact: all types, widths, strides and broadcasts, samples
 // of all of float32, NaN and infinity.
+#include <numbers>
 #include <random>
 
 #include "rows.h"
@@ -19,7 +20,7 @@ struct UnaryCase {
 const std::vector<UnaryCase> unary_cases = {
     {"gelu", [](double x) { return x * 0.5 * (1 + std::erf(x * std::sqrt(0.5))); }, 3e-7},
     {"quick_gelu", [](double x) { return x * sigmoid(1.702 * x); }, 3e-7},
-    {"gelu_tanh", [](double x) { return x * 0.5 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }, 3e-7},
+    {"gelu_tanh", [](double x) { return x * 0.5 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x))); }, 3e-7},
     {"relu", [](double x) { return x < 0 ? 0 : x; }, 0},
     {"silu", [](double x) { return x * sigmoid(x); }, 3e-7},
     {"tanh", [](double x) { return std::tanh(x); }, 4e-7},

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numbers>
 #include <numeric>
 #include <random>
 #include <string>
@@ -199,7 +200,7 @@ void linear(core::Device& device, core::Stream& stream, const TensorView& x, con
 double activate(const std::string& name, double x) {
   if (name == "gelu") return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
   if (name == "quick_gelu") return x / (1 + std::exp(-1.702 * x));
-  if (name == "gelu_tanh") return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  if (name == "gelu_tanh") return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
   if (name == "relu") return x > 0 ? x : 0;
   if (name == "silu") return x / (1 + std::exp(-x));
   if (name == "tanh") return std::tanh(x);
