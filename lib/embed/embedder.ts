@@ -1,5 +1,5 @@
 // Embedder: from files, strings and sounds to vectors. Decoding and tokenising run ahead of the model by a bounded number of items, so that both
-// overlap and memory does not grow with the input; results come in the order of the input.
+// overlap and memory does not grow with the input; results come in the order of the input. Long because one pipeline serves images, texts and sounds.
 
 import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
