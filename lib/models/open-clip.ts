@@ -329,13 +329,9 @@ export function buildOpenClip(file: ConfigFile, scope: Scope): Architecture {
   const { embed_dim, quick_gelu } = readConfig(jointSchema, file)
   const text = file.json['text_encoder'] !== undefined ? scope.at('text') : scope.firstWith('token_embedding.weight', ['text', ''])
   const { hf_tokenizer_name, context_length, tokenizer_kwargs } = readConfig(tokenizerSchema, file, 'text_cfg')
-  if (tokenizer_kwargs?.strip_sep_token) {
-    const field = 'text_cfg.tokenizer_kwargs.strip_sep_token'
-    throw new UnsupportedError(`${file.file}: ${field} is true: texts without their separator (CLIPA) are not supported`, { file: file.file, field })
-  }
   return {
     // Its wrapper of Hugging Face's tokenizers cleans what they are given.
-    ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace' } }),
+    ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace', withoutSeparator: tokenizer_kwargs?.strip_sep_token ?? false } }),
     images: buildImages(file, scope.at('visual'), embed_dim, quick_gelu),
     texts: buildTexts(file, text, embed_dim, quick_gelu),
     logitScale: scope.parameter('logit_scale', []),
