@@ -9,7 +9,7 @@ import { constant, type Parameter, parameter, type Value } from '../core/value.j
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, attention, columns, mul, pickToken, pool, prependRows, repeatRows, reshape } from '../ops/index.js'
-import { type Config, type ConfigFile, headCount, integer, layerCount, readConfig, width } from './config.js'
+import { type Config, type ConfigFile, headCount, integer, layerCount, placesBelow, readConfig, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 
 const POOLINGS = ['token', 'avg', 'max', 'avgmax', 'map'] as const
@@ -90,8 +90,7 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
     throw new UnsupportedError(`${checkpoint.folder}: ${path}patch_embed.proj.weight reads ${channels} channels; only pictures of 3 are supported`, { file: checkpoint.folder, mismatched: [`${path}patch_embed.proj.weight`] })
   }
   if (patch !== across) throw new UnsupportedError(`${file}: patches are ${patch} x ${across}; only square ones are supported`, { file, field: 'patch_size' })
-  let layers = 0
-  while (has(`blocks.${layers}.norm1.weight`)) layers++
+  const layers = placesBelow(`${path}blocks.`, checkpoint.tensors)
   const classToken = has('cls_token')
   const registers = has('reg_token') ? (shape('reg_token').at(-2) ?? 0) : 0
   const distilled = has('dist_token')
