@@ -130,8 +130,9 @@ t.test('package', async (t) => {
     const sources = (await readdir(join(root, 'native/cpp'), { recursive: true })).filter((name) => name.includes('.')).map((name) => `native/cpp/${name}`)
     const wanted = ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'scripts/build-addon.mjs', 'dist/index.js', 'dist/cli/main.js', 'typings/index.d.ts', 'typings/nn.d.ts', 'typings/shared.d.ts', 'prebuilds/linux-x64/chiasma.glibc.node']
     t.same([...wanted, ...sources].filter((name) => !files.includes(name)), [], 'nothing is lacking')
-    const { scripts = {} } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
+    const { scripts = {}, binary, gypfile } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
     for (const name of ['preinstall', 'install', 'postinstall']) t.notOk(scripts[name], `there is no ${name} script`)
+    t.same([binary.napi_versions, gypfile], [[9], false], 'npm adds no install script for binding.gyp')
   })
 
   await t.test('metadata', async (t) => {
