@@ -1,4 +1,5 @@
 // Generated from lib by `npm run build:typings`.
+/// <reference types="node" />
 
 import { FloatType, Parameter, TensorLike, ValueType, Tensor, Value } from './shared.js';
 export { DataType, TensorData } from './shared.js';
