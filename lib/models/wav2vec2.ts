@@ -6,7 +6,7 @@ import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { constant, type Parameter, parameter, type Value } from '../core/value.js'
-import { activated, type Activation, type ComputeType, Convolution, type FeatureMap, hiddenStates, LayerNorm, Linear, type Scope, sideBySide, TransformerBlock } from '../nn/index.js'
+import { activated, type Activation, type BlockOptions, type ComputeType, Convolution, type FeatureMap, hiddenStates, LayerNorm, Linear, Mlp, type Scope, type Sequences, sideBySide, TransformerBlock } from '../nn/index.js'
 import { add, cast, columns, convolution, div, gather, mul, pool, repeatRows, reshape, scaleSequences, scatter, unary } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
 import type { Architecture, AudioTower, Traced, ValidFrames } from './encoder.js'
@@ -176,6 +176,24 @@ function layerShares(scope: Scope, count: number): Parameter[] {
   )
 }
 
+/** A block with an adapter behind it: a small MLP for one language of many (MMS: arXiv:2305.13516). */
+class AdaptedBlock extends TransformerBlock {
+  private readonly adapterNorm: LayerNorm
+  private readonly adapter: Mlp
+
+  constructor(scope: Scope, options: BlockOptions, hidden: number) {
+    super(scope, options)
+    const { width } = options
+    this.adapterNorm = new LayerNorm(scope.at('adapter_layer.norm'), width, EPS)
+    this.adapter = new Mlp(scope.at('adapter_layer'), { width, hidden, activation: 'relu', names: { in: 'linear_1', out: 'linear_2' } })
+  }
+
+  override forward(x: Value, sequences: Sequences): Value {
+    const before = super.forward(x, sequences)
+    return this.adapter.forward(this.adapterNorm.forward(before, { dtype: this.attention.dtype }), before)
+  }
+}
+
 class Wav2Vec2 implements AudioTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
@@ -212,7 +230,7 @@ class Wav2Vec2 implements AudioTower {
     this.positions = new PositionalConvolution(encoder.at('pos_conv_embed.conv'), { width, kernel: config.num_conv_pos_embeddings, groups, activation })
     this.norm = new LayerNorm(encoder.at('layer_norm'), width, eps)
     this.blocks = Array.from({ length: config.num_hidden_layers }, (_, i) => {
-      return new TransformerBlock(encoder.at('layers', i), {
+      const options: BlockOptions = {
         ...{ order: config.do_stable_layer_norm ? 'pre' : 'post', width, heads: config.num_attention_heads, hidden: config.intermediate_size },
         ...{ activation: config.hidden_act, eps },
         names: {
@@ -221,7 +239,10 @@ class Wav2Vec2 implements AudioTower {
           mlp: { in: 'feed_forward.intermediate_dense', out: 'feed_forward.output_dense' },
           norm2: 'final_layer_norm',
         },
-      })
+      }
+      // The other order has none, in the reference.
+      const adapted = config.do_stable_layer_norm ? config.adapter_attn_dim : undefined
+      return adapted == null ? new TransformerBlock(encoder.at('layers', i), options) : new AdaptedBlock(encoder.at('layers', i), options, adapted)
     })
     this.shares = config.use_weighted_layer_sum && scope.has('layer_weights') ? layerShares(scope, config.num_hidden_layers + 1) : undefined
     this.head = this.makeHead(scope, labelCount)
@@ -294,7 +315,6 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
   }
   if (!CLASSES.includes(architecture)) unsupported('architectures', `${architecture}; expected one of ${CLASSES.join(', ')}: it`)
   if (config.add_adapter) unsupported('add_adapter', 'a convolutional adapter (add_adapter)')
-  if (config.adapter_attn_dim != null) unsupported('adapter_attn_dim', 'an adapter in each block (adapter_attn_dim)')
   // transformers 4 normalises the last of the states before it is summed, transformers 5 does not.
   if (config.use_weighted_layer_sum && config.do_stable_layer_norm) unsupported('use_weighted_layer_sum', 'a weighted sum of layers (use_weighted_layer_sum) with do_stable_layer_norm')
   const { hidden_size, conv_dim, num_conv_pos_embedding_groups: groups } = config

@@ -166,7 +166,6 @@ t.test('architectures that are not there', t => {
     ['bert-v5', c => (c['is_decoder'] = true), /is_decoder is true/],
     ['wav2vec2-layer-holes', c => (c['add_adapter'] = true), /add_adapter/],
     ['wav2vec2-layer-holes', c => (c['use_weighted_layer_sum'] = true), /use_weighted_layer_sum.*do_stable_layer_norm/],
-    ['wav2vec2-layer-holes', c => (c['adapter_attn_dim'] = 16), /adapter_attn_dim/],
     ['wav2vec2-layer-holes', c => (c['architectures'] = ['Wav2Vec2ForXVector']), /Wav2Vec2ForXVector; expected one of Wav2Vec2Model/],
     ['align-odd', c => (c['architectures'] = ['AlignForSomething']), /AlignForSomething is not supported; of ALIGN there are AlignModel/],
     ['qwen3-sliding-right', c => (c['rope_parameters'] = { rope_type: 'longrope', factor: 4, rope_theta: 1e6 }), /rope_parameters has the rope_type 'longrope'; 'default', 'linear', 'dynamic', 'yarn' and 'llama3' are supported/],

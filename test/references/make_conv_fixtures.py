@@ -142,6 +142,7 @@ wav2vec2("wav2vec2-layer-left", cls="Wav2Vec2ForCTC", mask="left", feat_extract_
 wav2vec2("wav2vec2-stable-group", rows=2, do_stable_layer_norm=True, num_conv_pos_embedding_groups=1, conv_dim=[8], conv_stride=[7], conv_kernel=[9])
 wav2vec2("wav2vec2-classes", cls="Wav2Vec2ForSequenceClassification", mask="right", num_labels=5, classifier_proj_size=24)
 wav2vec2("wav2vec2-weighted", cls="Wav2Vec2ForSequenceClassification", mask="right", num_labels=3, classifier_proj_size=8, use_weighted_layer_sum=True, feat_extract_norm="layer", hidden_size=16, num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, conv_dim=[8, 8], conv_stride=[7, 3], conv_kernel=[9, 4])
+wav2vec2("wav2vec2-adapted", rows=2, length=300, cls="Wav2Vec2ForCTC", mask="right", feat_extract_norm="layer", do_stable_layer_norm=True, adapter_attn_dim=6, hidden_size=16, num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, conv_dim=[8, 8], conv_stride=[7, 3], conv_kernel=[9, 4])
 wav2vec2("wav2vec2-short", rows=1, length=95, feat_extract_norm="layer", num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=16)
 
 
