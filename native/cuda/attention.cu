@@ -403,18 +403,16 @@ __global__ void __launch_bounds__(threads, 1) attention_float_kernel(Attention a
 
 // --- Launchers ---
 
+constexpr int64_t longest_sequence = 1 << 30;  // kernels count in a sequence with int
+
 template <int TileQueries>
-bool grid_of(const Attention& a, dim3* grid) {
-  const int64_t blocks = (a.queries.rows / TileQueries + a.queries.count + 1) * a.heads;
-  *grid = dim3(static_cast<unsigned>(blocks));
-  return blocks <= 0x7fffffff;
+dim3 grid_of_tiles(const Attention& a) {
+  return grid_of((a.queries.rows / TileQueries + a.queries.count + 1) * a.heads);
 }
 
 template <class T, int HeadSize>
 cudaError_t launch_mma(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
-  dim3 grid;
-  if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
+  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid_of_tiles<tile_queries>(a), threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
 }
 
 template <class T>
@@ -428,9 +426,7 @@ cudaError_t launch_mma_padded(const Attention& a, const Access& access, const Re
 
 template <int Parts>
 cudaError_t launch_float(const Attention& a, cudaStream_t stream) {
-  dim3 grid;
-  if (!grid_of<float_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_float_kernel<Parts>), grid, threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
+  return LAUNCH((attention_float_kernel<Parts>), grid_of_tiles<float_queries>(a), threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
 }
 
 cudaError_t launch_ring(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
@@ -458,7 +454,7 @@ cudaError_t launch_attention_ring(const Attention& a, cudaStream_t stream) {
 
 cudaError_t launch_attention(const Attention& a, cudaStream_t stream) {
   if (a.queries.rows == 0 || a.head_size < 1) return cudaSuccess;
-  if (a.head_size > max_head_size) return cudaErrorInvalidValue;
+  if (a.head_size > max_head_size || a.queries.length > longest_sequence || a.keys.length > longest_sequence) return cudaErrorInvalidValue;
   if (on_tensor_cores(a)) {
     const Access access = access_of(a);
     const Resident residents = residents_of(a, access);

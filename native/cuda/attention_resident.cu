@@ -307,8 +307,7 @@ cudaError_t launch_keys(const Attention& a, const Resident& takes, cudaStream_t 
     if (parts < 1) parts = 1;
   }
   const int64_t blocks = a.queries.count * a.heads * parts, rows = packed ? short_keys : key_rows * (together < a.heads ? together : a.heads);
-  if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_resident_kernel<T, HeadSize, Keys, Warps, Once>), dim3(static_cast<unsigned>(blocks)), Warps * warp_size,
+  return LAUNCH((attention_resident_kernel<T, HeadSize, Keys, Warps, Once>), grid_of(blocks), Warps * warp_size,
                 static_cast<size_t>(shared_bytes(Warps, rows, HeadSize)), stream, a, takes, static_cast<int>(parts));
 }
 
