@@ -126,12 +126,12 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
 template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
-// Blocks at once: one at least; for heads of 64 the compiler finds more registers than it needs with that bound, and spills some on sm_100 and sm_120: no bound.
+// Blocks at once: one at least; for heads of 64 to 96 the compiler takes all registers under that bound, and spills some on sm_100 and sm_120: no bound.
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads, HeadSize == 64 ? 0 : 1) attention_mma_kernel(Attention a, Access access, Resident others) {
+__global__ void __launch_bounds__(threads, HeadSize >= 64 && HeadSize <= 96 ? 0 : 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
-  constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
+  constexpr int chunk = HeadSize == 32 || HeadSize == 128 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64 and 96
   constexpr bool keeps_queries = HeadSize <= 64;  // in registers; else they are loaded for each tile of keys
   constexpr int tile_bytes = 64 * HeadSize * 2;
   constexpr ptx::Product product = product_of<T>;
@@ -196,7 +196,8 @@ __global__ void __launch_bounds__(threads, HeadSize == 64 ? 0 : 1) attention_mma
 #pragma unroll
       for (int e = 0; e < 4; ++e) scores[0][j][e] = 0;
     }
-#pragma unroll
+    // 8 are all: without the number the compiler takes every register for heads of 96 on sm_120, and spills some.
+#pragma unroll 8
     for (int step = 0; step < steps; ++step) {
       uint32_t k_part[key_blocks][2];
 #pragma unroll

@@ -46,9 +46,12 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4], int t) {
 
 // --- The kernel ---
 
+// Blocks at once. Two of short sequences fill the shared memory of sm_120, where registers for three do not suffice.
+constexpr int blocks_at_once(int head_size, int keys, bool once) { return !once ? 1 : keys <= short_keys && head_size <= 64 && architecture != 1200 ? 3 : 2; }
+
 // Once: at most Keys keys, whose scores are in registers together. Block: `parts` parts of a sequence's tiles of queries, head, sequence.
 template <class T, int HeadSize, int Keys, int Warps, bool Once>
-__global__ void __launch_bounds__(Warps * warp_size, Once && Keys <= 128 && HeadSize <= 64 ? 3 : Once ? 2 : 1)
+__global__ void __launch_bounds__(Warps * warp_size, blocks_at_once(HeadSize, Keys, Once))
     attention_resident_kernel(Attention a, Resident takes, int parts) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int threads = Warps * warp_size;

@@ -88,8 +88,9 @@ __global__ void __launch_bounds__(piece_threads) depthwise_kernel(Depthwise a, b
   store_piece(static_cast<Out*>(a.out.data) + place.row * a.out.stride + place.column, sum, place.count, out_vectors);
 }
 
+// sm_120: without the bound the compiler spills registers where there are enough.
 template <class In, class Out>
-__global__ void __launch_bounds__(piece_threads) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads, architecture == 1200 ? 1 : 0) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float all[piece_size];

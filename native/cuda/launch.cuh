@@ -85,6 +85,13 @@ cudaError_t launch([[maybe_unused]] const char* name, void (*kernel)(Parameters.
 // A grid of so many blocks. No device takes more than 2^31 - 1, and none is launched in place of more.
 inline dim3 grid_of(int64_t blocks) { return dim3(blocks > 0x7fffffff ? ~0u : static_cast<unsigned>(blocks)); }
 
+// What is compiled for, 900 for compute capability 9.0; 0 for the host. For launch bounds alone: of results every architecture gives the same bits.
+#ifdef __CUDA_ARCH__
+constexpr int architecture = __CUDA_ARCH__;
+#else
+constexpr int architecture = 0;
+#endif
+
 constexpr int warp_size = 32;
 constexpr unsigned full_warp = 0xffffffffu;
 
