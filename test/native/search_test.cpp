@@ -294,6 +294,60 @@ TEST("cosineTopK: the same bits in any company") {
   });
 }
 
+// Queries that are multiplied together, on rows that products may get wrong: copies of one row past any list of candidates, near copies, zeros,
+// numbers that are not finite, tiny or huge.
+TEST("cosineTopK: many queries find to the bit what each finds alone") {
+  on_every_isa([](core::Device& device) {
+    struct Size { int64_t m, n, d, k; };
+    for (const auto& [m, n, d, k] : {Size{25, 900, 1, 3}, Size{30, 1500, 45, 10}, Size{64, 1000, 512, 1}, Size{560, 700, 33, 40}, Size{20, 16, 70000, 1}}) {
+      for (const DType type : {DType::float32, DType::bfloat16, DType::int8}) {
+        NOTE(device.isa() + ", " + core::name_of(type) + ": " + std::to_string(m) + " by " + std::to_string(n) + ", d " + std::to_string(d));
+        std::mt19937 random(11);
+        Table queries(m, d, DType::float32, 1), corpus(n, d, type, d % 2);
+        queries.fill(random);
+        corpus.fill(random);
+        for (int64_t r = 10; r < n; r += 2) {
+          if (r % 8 == 0) corpus.copy_row(r, corpus, 3);
+          if (r % 8 == 2) {
+            corpus.copy_row(r, corpus, 3);
+            corpus.set(r, r % d, type == DType::int8 ? static_cast<float>(r % 100) : corpus.at(r, r % d) * 1.001f);
+          }
+        }
+        for (int64_t c = 0; c < d; ++c) {
+          corpus.set(1, c, 0.0f);
+          queries.set(4, c, 0.0f);
+          queries.set(5, c, corpus.at(3, c));
+          queries.set(6, c, queries.at(6, c) * 1e-30f);
+          queries.set(7, c, queries.at(7, c) * 1e30f);
+          if (type == DType::int8) continue;
+          corpus.set(2, c, queries.at(5, c) * 1e-39f);
+          corpus.set(4, c, queries.at(5, c) * 1e37f);
+          corpus.set(6, c, queries.at(8, c) * 1e-20f);
+        }
+        if (type != DType::int8) {
+          corpus.set(5, 0, nan_value);
+          corpus.set(7, 0, infinity);
+          corpus.set(8, 0, -infinity);
+        }
+        queries.set(9, 0, nan_value);
+        queries.set(10, 0, infinity);
+        const Found all = search(device, queries, corpus, k), one_thread = search(device, queries, corpus, k, nullptr, 1);
+        CHECK(all.guards_hold());
+        for (const int64_t q : {0, 3, 4, 5, 6, 7, 8, 9, 10, static_cast<int>(m) - 1}) {
+          Table one(1, d, DType::float32);
+          one.copy_row(0, queries, q);
+          const Found alone = search(device, one, corpus, k);
+          for (int64_t i = 0; i < k; ++i) {
+            const float a = all.score(q, i), b = alone.score(0, i), c = one_thread.score(q, i);
+            CHECK(std::memcmp(&a, &b, 4) == 0 && std::memcmp(&a, &c, 4) == 0);
+            CHECK(all.index(q, i) == alone.index(0, i) && all.index(q, i) == one_thread.index(q, i));
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST("cosineTopK: refuses what it cannot take") {
   using core::ErrorCode;
   const auto device = cpu::open_device("", 0);

@@ -20,13 +20,13 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
 bool quick_dot() { return processor_vendor() == "AuthenticAMD"; }
 
-// Of x, and of sums: a third of the second-level cache each, beside panels of the weight.
-int64_t block_bytes() {
+}  // namespace
+
+// A third of the cache for each, beside panels of the weight.
+int64_t gemm_block_bytes() {
   static const int64_t bytes = std::max<int64_t>(second_cache_bytes() / 3, 64 << 10);
   return bytes;
 }
-
-}  // namespace
 
 const GemmFunctions& choose_gemm(const SimdKernels& simd) {
   static const bool dot = quick_dot();
@@ -40,9 +40,9 @@ GemmType gemm_type(core::DType dtype) noexcept {
 Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
     : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
-  block_rows_ = std::max(block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
+  block_rows_ = std::max(gemm_block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
   packed_bytes_ = static_cast<size_t>((block_rows_ + functions.row_unit) * row_bytes_);
-  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, block_bytes()));
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, gemm_block_bytes()));
 }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const {
@@ -75,7 +75,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
     block.rows = block_begin(row_block + 1) - block.first_row;
-    block.block_bytes = block_bytes();
+    block.block_bytes = gemm_block_bytes();
     char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
     block.scratch = own + packed_bytes_;
     if (pack) {

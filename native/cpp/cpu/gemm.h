@@ -15,6 +15,9 @@ namespace chiasma::cpu {
 // The matrix multiply for this processor: with the widened products where they are the quicker ones.
 const GemmFunctions& choose_gemm(const SimdKernels& simd);
 
+// Of x, and of sums, that are to stay in the second-level cache: GemmBlock::block_bytes.
+int64_t gemm_block_bytes();
+
 // float32, bfloat16 or int8.
 GemmType gemm_type(core::DType dtype) noexcept;
 

@@ -2,18 +2,24 @@
 // in cache, and keep the best k of each query in a heap; the heaps of a query's slices are merged at the end. An entry of a heap is one
 // integer that orders as results do, so that what is found does not depend on how the work was cut. Of a corpus that is a weight the lengths
 // of the rows are kept: to measure them takes a single query as long as to compare.
+// Many queries are multiplied with the rows by the matrix multiply in the corpus's own type, to which they are rounded. Those products only choose:
+// with a bound on their errors, `margin`, rows whose products may be of the best k are candidates, which are scored anew as for a single query.
 // Letters: M queries, N rows of the corpus, D features.
 #include "cpu/search.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/op_specs.h"
 #include "cpu/cpu_device.h"
+#include "cpu/gemm.h"
 #include "cpu/simd/search.h"
 
 namespace chiasma::cpu {
@@ -31,9 +37,18 @@ CorpusType corpus_type(DType dtype) {
 }
 
 constexpr int64_t alignment = 64;
-constexpr int64_t batch_queries = 64;        // of one task; whole groups of prepared queries
+constexpr int64_t batch_queries = 64;        // of one task
 constexpr int64_t tile_rows = 96;            // of the corpus, whose scores are held at once
 constexpr int64_t min_slice_rows = 2048;
+
+// Where queries are multiplied: from so many on, if there are enough rows to a place in the heap that few of them are scored anew.
+constexpr int64_t min_product_queries = 20;
+constexpr int64_t min_product_rows = 16;     // times k
+constexpr int64_t max_product_k = 1024;      // for every query of a task has its candidates in memory
+constexpr int64_t product_queries = 528;     // of one task, at most
+constexpr int64_t product_rows = 96;         // of the corpus, multiplied at once
+
+constexpr int64_t float_bytes = sizeof(float);
 
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -44,6 +59,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // lower rows. No entry equals `no_entry`.
 using Entry = int64_t;
 constexpr Entry no_entry = std::numeric_limits<Entry>::min();
+constexpr float lowest = -std::numeric_limits<float>::infinity();
 constexpr int32_t nan_key = std::numeric_limits<int32_t>::min();
 
 Entry entry_of(float score, int64_t row) {
@@ -61,7 +77,8 @@ float score_of(Entry entry) {
 int32_t row_of(Entry entry) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(entry)); }
 
 // Replaces the least entry of a heap whose least is first.
-void replace_least(Entry* heap, int64_t size, Entry entry) {
+template <typename T>
+void replace_least(T* heap, int64_t size, T entry) {
   int64_t place = 0;
   for (;;) {
     int64_t child = 2 * place + 1;
@@ -76,10 +93,10 @@ void replace_least(Entry* heap, int64_t size, Entry entry) {
 
 class SearchKernel final : public core::Kernel {
  public:
-  SearchKernel(const core::KernelSpec& spec, const SearchFunctions& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
+  SearchKernel(const core::KernelSpec& spec, const SimdKernels& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
 
   size_t workspace_bytes() const override {
-    return static_cast<size_t>(query_bytes_ + group_bytes_ + heap_bytes_ + threads_ * score_bytes_);
+    return static_cast<size_t>(query_bytes_ + 2 * margin_bytes_ + packed_bytes_ + heap_bytes_ + threads_ * thread_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -93,27 +110,35 @@ class SearchKernel final : public core::Kernel {
 
     char* const memory = static_cast<char*>(arguments.workspace);
     float* const directions = reinterpret_cast<float*>(memory);
-    char* const groups = memory + query_bytes_;
-    Entry* const heaps = reinterpret_cast<Entry*>(groups + group_bytes_);
-    char* const scratch = groups + group_bytes_ + heap_bytes_;
-    stream.parallel_for(m, [&](int64_t query, int) { normalize(queries, query, directions + query * query_stride_); });
-    if (one_group_ > 0) {
-      stream.parallel_for(ceil_div(m, simd_.group_queries), [&](int64_t group, int) {
-        const int64_t query = group * simd_.group_queries;
-        simd_.prepare(directions + query * query_stride_, query_stride_, std::min(simd_.group_queries, m - query), corpus_type_, d_,
-                      groups + group * one_group_);
-      });
-    }
+    float* const margins = reinterpret_cast<float*>(memory + query_bytes_);
+    auto* const thresholds = reinterpret_cast<std::atomic<float>*>(memory + query_bytes_ + margin_bytes_);
+    char* const packed = memory + query_bytes_ + 2 * margin_bytes_;
+    Entry* const heaps = reinterpret_cast<Entry*>(packed + packed_bytes_);
+    char* const scratch = packed + packed_bytes_ + heap_bytes_;
+    const bool multiplied = multiplies(m, n);
+    stream.parallel_for(m, [&](int64_t query, int) {
+      float* const direction = directions + query * query_stride_;
+      normalize(queries, query, direction);
+      if (!multiplied) return;
+      margins[query] = margin_of(direction);
+      new (thresholds + query) std::atomic<float>(lowest);
+    });
+    const int64_t batch_size = multiplied ? product_columns_ : batch_queries;
+    const int64_t batches = ceil_div(m, batch_size);
+    if (multiplied) pack_queries(stream, directions, m, packed);
 
     const float* const inverse_norms = norms.present() ? norms.as<const float>() : kept_norms(corpus, stream);
-    const int64_t batches = ceil_div(m, batch_queries);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
     stream.parallel_for(batches * slices, [&](int64_t task, int worker) {
-      const int64_t slice = task % slices;
-      const int64_t first = task / slices * batch_queries;
-      const Batch batch{first, std::min(batch_queries, m - first), heaps + (first * slices + slice) * k_, slices * k_};
-      float* const own = reinterpret_cast<float*>(scratch + worker * score_bytes_);
-      search_slice(batch, directions, groups, corpus, inverse_norms, slice * n / slices, (slice + 1) * n / slices, own);
+      const int64_t slice = task % slices, number = task / slices;
+      const int64_t first = number * batch_size;
+      const Batch batch{std::min(batch_size, m - first), directions + first * query_stride_, margins + first, thresholds + first, packed + number * one_packed_,
+                  heaps + (first * slices + slice) * k_, slices * k_};
+      for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
+      const int64_t begin = slice * n / slices, end = (slice + 1) * n / slices;
+      char* const own = scratch + worker * thread_bytes_;
+      multiplied ? multiply_slice(batch, corpus, inverse_norms, begin, end, own)
+                 : search_slice(batch, corpus, inverse_norms, begin, end, reinterpret_cast<float*>(own));
     });
     stream.parallel_for(m, [&](int64_t query, int) {
       write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[TopKSpec::scores], arguments.outputs[TopKSpec::indices], query);
@@ -121,27 +146,75 @@ class SearchKernel final : public core::Kernel {
   }
 
  private:
-  SearchKernel(const TopKSpec& checked, const core::KernelSpec& spec, const SearchFunctions& simd)
-      : simd_(simd), threads_(spec.threads), corpus_type_(corpus_type(spec.inputs[TopKSpec::corpus].dtype)), k_(checked.k), d_(checked.columns) {
+  SearchKernel(const TopKSpec& checked, const core::KernelSpec& spec, const SimdKernels& simd)
+      : simd_(*simd.search), gemm_(choose_gemm(simd)), threads_(spec.threads), corpus_type_(corpus_type(spec.inputs[TopKSpec::corpus].dtype)),
+        k_(checked.k), d_(checked.columns) {
     const int64_t queries = spec.inputs[TopKSpec::queries].rows();
     const int64_t rows = spec.inputs[TopKSpec::corpus].rows();
-    query_stride_ = ceil_div(d_, simd.lanes) * simd.lanes;
-    query_bytes_ = aligned(queries * query_stride_ * static_cast<int64_t>(sizeof(float)));
-    one_group_ = static_cast<int64_t>(simd.group_bytes(corpus_type_, d_));
-    group_bytes_ = ceil_div(queries, simd.group_queries) * one_group_;
+    x_type_ = gemm_type(spec.inputs[TopKSpec::corpus].dtype);
+    // Without dot products bfloat16 is as quick when nothing is rounded.
+    product_type_ = x_type_ == GemmType::bfloat16 && !gemm_.dot ? GemmType::float32 : x_type_;
+    product_columns_ = product_queries / gemm_.panel_columns(product_type_) * gemm_.panel_columns(product_type_);
+    query_stride_ = ceil_div(d_, simd_.lanes) * simd_.lanes;
+    query_bytes_ = aligned(queries * query_stride_ * float_bytes);
     heaps_ = most_heaps(queries, rows);
-    score_bytes_ = aligned((std::min(queries, batch_queries) + 1) * tile_rows * static_cast<int64_t>(sizeof(float)));
     heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
+    thread_bytes_ = aligned((std::min(queries, batch_queries) + 1) * tile_rows * float_bytes);
+    if (multiplies(queries, rows)) {
+      margin_bytes_ = aligned(queries * float_bytes);
+      one_packed_ = aligned(static_cast<int64_t>(gemm_.weight_bytes(std::min(queries, product_columns_), d_, product_type_)));
+      packed_bytes_ = ceil_div(queries, product_columns_) * one_packed_;
+      row_bytes_ = static_cast<int64_t>(gemm_.row_bytes(d_, product_type_));
+      rows_at_once_ = std::clamp(gemm_block_bytes() / row_bytes_ / gemm_.row_unit, int64_t{1}, product_rows / gemm_.row_unit) * gemm_.row_unit;
+      batch_columns_ = std::min(queries, product_columns_);
+      most_candidates_ = 4 * k_ + 32;
+      thread_bytes_ = std::max(thread_bytes_, Scratch(*this, nullptr).bytes);
+    }
     const bool given = spec.inputs[TopKSpec::norms].present();
     if (!given && !spec.fixed.empty() && spec.fixed[TopKSpec::corpus]) kept_norms_.resize(static_cast<size_t>(rows));
   }
 
-  // Queries [first, first + count), with the heap of one slice each, `step` entries apart.
+  // `count` queries, with the heap of one slice each, `step` entries apart.
   struct Batch {
-    int64_t first, count;
+    int64_t count;
+    const float *directions, *margins;
+    std::atomic<float>* thresholds;  // shared by the slices
+    const char* packed;
     Entry* heaps;
     int64_t step;
   };
+
+  // A row and its product, at length 1.
+  struct Candidate {
+    float product;
+    int32_t row;
+  };
+
+  // What a thread multiplies with.
+  struct Scratch {
+    Scratch(const SearchKernel& kernel, char* memory) {
+      const auto take = [&](int64_t size) { return memory + std::exchange(bytes, bytes + aligned(size)); };
+      rows = take(kernel.rows_at_once_ * kernel.row_bytes_);
+      gemm = take(static_cast<int64_t>(kernel.gemm_.scratch_bytes(kernel.rows_at_once_, kernel.d_, kernel.product_type_, gemm_block_bytes())));
+      inverse_norms = reinterpret_cast<float*>(take(kernel.rows_at_once_ * float_bytes));
+      products = reinterpret_cast<float*>(take(kernel.rows_at_once_ * kernel.batch_columns_ * float_bytes));
+      thresholds = reinterpret_cast<float*>(take(kernel.batch_columns_ * float_bytes));
+      best = reinterpret_cast<float*>(take(kernel.batch_columns_ * kernel.k_ * float_bytes));
+      counts = reinterpret_cast<int64_t*>(take(kernel.batch_columns_ * static_cast<int64_t>(sizeof(int64_t))));
+      candidates = reinterpret_cast<Candidate*>(take(kernel.batch_columns_ * kernel.most_candidates_ * static_cast<int64_t>(sizeof(Candidate))));
+    }
+    int64_t bytes = 0;
+    char *rows, *gemm;
+    float *inverse_norms, *products;
+    // Of each query: what a product must exceed; the k greatest products, a heap; candidates.
+    float *thresholds, *best;
+    int64_t* counts;
+    Candidate* candidates;
+  };
+
+  bool multiplies(int64_t queries, int64_t rows) const {
+    return queries >= min_product_queries && k_ <= max_product_k && rows >= min_product_rows * k_ && (product_type_ != GemmType::int8 || d_ <= max_int8_depth);
+  }
 
   // Enough tasks for all threads, while a slice stays much longer than its heap.
   int64_t slices_for(int64_t batches, int64_t rows) const {
@@ -150,8 +223,8 @@ class SearchKernel final : public core::Kernel {
 
   // The most that any number of queries up to the capacity wants.
   int64_t most_heaps(int64_t queries, int64_t rows) const {
-    const int64_t batches = ceil_div(queries, batch_queries);
-    return std::min(queries * slices_for(1, rows), batch_queries * (4 * threads_ + batches));
+    const int64_t size = multiplies(queries, rows) ? product_columns_ : batch_queries;
+    return std::min(queries * slices_for(1, rows), size * (4 * threads_ + ceil_div(queries, size)));
   }
 
   void normalize(const TensorView& queries, int64_t query, float* direction) const {
@@ -184,20 +257,126 @@ class SearchKernel final : public core::Kernel {
     return kept_norms_.data();
   }
 
-  void search_slice(const Batch& batch, const float* directions, const char* groups, const TensorView& corpus, const float* inverse_norms, int64_t begin, int64_t end,
+  void search_slice(const Batch& batch, const TensorView& corpus, const float* inverse_norms, int64_t begin, int64_t end,
                     float* scores) const {  // [count + 1, tile_rows] of scratch
-    for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
     const int64_t row_bytes = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
     for (int64_t row = begin; row < end; row += tile_rows) {
       const int64_t count = std::min(tile_rows, end - row);
       const void* rows = corpus.as<const char>() + row * row_bytes;
       float* const own_norms = scores + batch.count * tile_rows;
       if (!inverse_norms) measure(corpus, row, count, own_norms);
-      simd_.scores(directions + batch.first * query_stride_, query_stride_, batch.count,
-                   groups + batch.first / simd_.group_queries * one_group_, rows, corpus_type_, corpus.row_stride, count, d_,
-                   inverse_norms ? inverse_norms + row : own_norms, scores, tile_rows);
+      simd_.scores(batch.directions, query_stride_, batch.count, rows, corpus_type_, corpus.row_stride, count, d_, inverse_norms ? inverse_norms + row : own_norms,
+                   scores, tile_rows);
       for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.step);
     }
+  }
+
+  // A bound on the difference between a score and the product of the rounded query with the row, brought to length 1: what rounding does to the
+  // query, by Cauchy and Schwarz, and what the additions of both may lose.
+  float margin_of(const float* direction) const {
+    float largest = 0;
+    for (int64_t i = 0; i < d_; ++i) largest = std::max(largest, std::abs(direction[i]));
+    if (largest == 0) return 0.0f;
+    const double step = largest / 127.0;
+    const auto rounded = [&](float value) -> double {
+      if (product_type_ == GemmType::float32) return value;
+      return product_type_ == GemmType::int8 ? std::rint(value / step) * step : core::bf16_to_f32(core::f32_to_bf16(value));
+    };
+    double squares = 0;
+    for (int64_t i = 0; i < d_; ++i) squares += std::pow(direction[i] - rounded(direction[i]), 2);
+    constexpr double rounding = std::numeric_limits<float>::epsilon();
+    return static_cast<float>(std::sqrt(squares) * 1.001 + rounding * (1.5 * static_cast<double>(d_) + 16));
+  }
+
+  void pack_queries(const CpuStream& stream, const float* directions, int64_t m, char* packed) const {
+    const int64_t panel = gemm_.panel_columns(product_type_);
+    stream.parallel_for(ceil_div(m, panel), [&](int64_t task, int) {
+      const int64_t first = task * panel / product_columns_ * product_columns_, begin = task * panel - first;  // of a batch
+      const int64_t size = std::min(product_columns_, m - first);
+      gemm_.pack_weight(directions + task * panel * query_stride_, GemmType::float32, query_stride_, begin, std::min(panel, size - begin), size, d_, product_type_,
+                        packed + first / product_columns_ * one_packed_);
+    });
+  }
+
+  void multiply_slice(const Batch& batch, const TensorView& corpus, const float* given_norms, int64_t begin, int64_t end, char* memory) const {
+    const Scratch scratch(*this, memory);
+    std::fill_n(scratch.thresholds, batch.count, lowest);
+    std::fill_n(scratch.best, batch.count * k_, lowest);
+    std::fill_n(scratch.counts, batch.count, 0);
+    const int64_t pitch = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
+    const bool as_is = gemm_.as_is(x_type_, pitch, d_, product_type_);
+    GemmBlock block{};
+    block.weight = batch.packed;
+    block.weight_type = product_type_;
+    block.n = block.out_stride = batch.count;
+    block.k = d_;
+    block.panel_end = ceil_div(batch.count, gemm_.panel_columns(product_type_));
+    block.block_bytes = gemm_block_bytes();
+    block.scratch = scratch.gemm;
+    block.scale = 1;
+    block.out = scratch.products;
+    block.out_type = GemmType::float32;
+    for (int64_t first = begin; first < end; first += rows_at_once_) {
+      const char* const rows = corpus.as<const char>() + first * pitch;
+      block.rows = std::min(rows_at_once_, end - first);
+      block.x = as_is ? rows : scratch.rows;
+      block.x_pitch = as_is ? pitch : row_bytes_;
+      if (!as_is) gemm_.pack_rows(rows, x_type_, corpus.row_stride, block.rows, d_, product_type_, scratch.rows);
+      const int64_t left = end - first - block.rows;
+      block.upcoming = rows + block.rows * pitch;
+      block.upcoming_bytes = std::min(left, rows_at_once_) * pitch;
+      gemm_.multiply(block);
+      if (!given_norms) measure(corpus, first, block.rows, scratch.inverse_norms);
+      const float* const inverse_norms = given_norms ? given_norms + first : scratch.inverse_norms;
+      for (int64_t q = 0; q < batch.count; ++q) share(batch.thresholds[q], scratch.thresholds[q]);
+      for (int64_t r = 0; r < block.rows; ++r) {
+        const float* const products = scratch.products + r * batch.count;
+        const float factor = product_factor(inverse_norms[r]);
+        for (int64_t q = 0; (q = simd_.next_product_above(products, factor, q, batch.count, scratch.thresholds)) < batch.count; ++q) {
+          if (scratch.counts[q] == most_candidates_) score_candidates(batch, scratch, q, corpus, given_norms);
+          const float product = products[q] * factor;
+          scratch.candidates[q * most_candidates_ + scratch.counts[q]++] = {product, static_cast<int32_t>(first + r)};
+          float* const best = scratch.best + q * k_;
+          if (!(product > best[0])) continue;
+          replace_least(best, k_, product);
+          // k rows have products of best[0] at least, so scores of no less than a margin below; and a product may be a margin less than its score.
+          scratch.thresholds[q] = std::max(scratch.thresholds[q], std::nextafter(best[0] - 2 * batch.margins[q], lowest));
+        }
+      }
+    }
+    for (int64_t q = 0; q < batch.count; ++q) score_candidates(batch, scratch, q, corpus, given_norms);
+  }
+
+  // Slices learn of each other what a product must exceed. What is found does not depend on when they do.
+  static void share(std::atomic<float>& all, float& own) {
+    const float others = all.load(std::memory_order_relaxed);
+    if (others > own) own = others;
+    else if (own > others) all.store(own, std::memory_order_relaxed);
+  }
+
+  // Scores what is still a candidate, and empties the list.
+  void score_candidates(const Batch& batch, const Scratch& scratch, int64_t q, const TensorView& corpus, const float* given_norms) const {
+    const int64_t pitch = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
+    Entry* const heap = batch.heaps + q * batch.step;
+    const Candidate* const candidates = scratch.candidates + q * most_candidates_;
+    const int64_t count = std::exchange(scratch.counts[q], 0);
+    for (int64_t i = 0; i < count; ++i) {
+      if (candidates[i].product <= scratch.thresholds[q]) continue;
+      const int64_t row = candidates[i].row;
+      float inverse_norm, score;
+      if (given_norms) inverse_norm = given_norms[row];
+      else measure(corpus, row, 1, &inverse_norm);
+      simd_.scores(batch.directions + q * query_stride_, query_stride_, 1, corpus.as<const char>() + row * pitch, corpus_type_, corpus.row_stride, 1, d_,
+                   &inverse_norm, &score, 1);
+      const Entry entry = entry_of(score, row);
+      if (entry > heap[0]) replace_least(heap, k_, entry);
+    }
+  }
+
+  // NaN, which lets every query score the row, where its numbers are so large or small that products overflow or are flushed to zero.
+  static float product_factor(float inverse_norm) {
+    if (std::isinf(inverse_norm)) return 0.0f;  // zeros
+    return inverse_norm > 1e-18f && inverse_norm < 1e15f ? inverse_norm : std::numeric_limits<float>::quiet_NaN();
   }
 
   // Later rows lose ties, so only scores above the heap's least can enter; those of NaN decide themselves as entries.
@@ -225,18 +404,25 @@ class SearchKernel final : public core::Kernel {
   }
 
   const SearchFunctions& simd_;
+  const GemmFunctions& gemm_;
   int threads_;
   CorpusType corpus_type_ = CorpusType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
   std::vector<float> kept_norms_;  // 1 / ‖row‖ of a corpus that is a weight
   bool measured_ = false;
-  int64_t query_bytes_ = 0, one_group_ = 0, group_bytes_ = 0, heap_bytes_ = 0, score_bytes_ = 0;  // one_group_: of prepared queries
+  int64_t query_bytes_ = 0, heap_bytes_ = 0, thread_bytes_ = 0;
+  // For products with many queries:
+  GemmType x_type_ = GemmType::float32, product_type_ = GemmType::float32;  // of the corpus; of what is multiplied
+  int64_t product_columns_ = 0, batch_columns_ = 0;  // queries of a batch: whole panels; at most as many as there are
+  int64_t most_candidates_ = 0;
+  int64_t one_packed_ = 0, packed_bytes_ = 0;  // one batch, packed; all of them
+  int64_t margin_bytes_ = 0, row_bytes_ = 0, rows_at_once_ = 0;  // row_bytes_: of a packed row of the corpus
 };
 
 }  // namespace
 
 std::unique_ptr<core::Kernel> make_cosine_top_k(const core::KernelSpec& spec, const SimdKernels& simd) {
-  return std::make_unique<SearchKernel>(spec, *simd.search);
+  return std::make_unique<SearchKernel>(spec, simd);
 }
 
 }  // namespace chiasma::cpu

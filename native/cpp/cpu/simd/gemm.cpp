@@ -240,6 +240,8 @@ struct RowBytes {
   float scale, inverse, zero;
 };
 
+RowBytes measure_row(const int8_t*, int64_t) { return {1, 1, 128}; }
+
 template <typename T>
 RowBytes measure_row(const T* x, int64_t k) {
   Vec low = zero(), high = zero(), poison = zero();
@@ -263,6 +265,14 @@ CHIASMA_INLINE Vec byte_steps(Vec value, const RowBytes& row) { return min(round
 template <typename T>
 void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, uint32_t* to) {
   const int64_t elements = bytes_per_word * words;
+  int64_t i = 0;
+#if defined(CHIASMA_HAS_BYTE_DOT)
+  if constexpr (sizeof(T) == 1) {  // 128 more is the highest bit turned
+    for (; i + 64 <= k; i += 64) {
+      _mm512_storeu_si512(reinterpret_cast<char*>(to) + i, _mm512_xor_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi8(-128)));
+    }
+  }
+#endif
   const auto pack = [&](int64_t i, Vec value) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
     const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((byte_steps(value, row) + set(row.zero)).v));
@@ -276,7 +286,6 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
     store(reinterpret_cast<float*>(to) + i, byte_steps(value, row));
 #endif
   };
-  int64_t i = 0;
   for (; i + Vec::lanes <= k; i += Vec::lanes) pack(i, load(x + i));
   if (i < k) pack(i, load_part(x + i, static_cast<int>(k - i)));
   for (i = round_up(k, Vec::lanes); i < elements; i += Vec::lanes) pack(i, zero());  // any number: W has zeros there
@@ -298,7 +307,7 @@ size_t row_bytes(int64_t k, GemmType weight_type) {
 // Distances that are multiples of half a page put too many rows on the same sets of the first cache.
 template <bool dot>
 bool as_is(GemmType x_type, int64_t pitch, int64_t k, GemmType weight_type) {
-  if (x_type != weight_type || pitch % 2048 == 0 || pitch % 4 != 0) return false;
+  if (x_type != weight_type || weight_type == GemmType::int8 || pitch % 2048 == 0 || pitch % 4 != 0) return false;
   const int64_t element = weight_type == GemmType::float32 ? 4 : 2;
   return (weight_type == GemmType::float32 || dot) && row_words<dot>(k, weight_type) * 4 == k * element;
 }
@@ -309,9 +318,11 @@ void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType 
   const int64_t pitch = static_cast<int64_t>(row_bytes<dot>(k, weight_type));
   for (int64_t r = 0; r < rows; ++r, x += stride, packed += pitch) {
     uint32_t* const to = reinterpret_cast<uint32_t*>(packed);
-    if (weight_type != GemmType::int8) {
-      pack_row<dot>(x, k, words, weight_type, to);
-      continue;
+    if constexpr (sizeof(T) > 1) {
+      if (weight_type != GemmType::int8) {
+        pack_row<dot>(x, k, words, weight_type, to);
+        continue;
+      }
     }
     const RowBytes row = measure_row(x, k);
     pack_byte_row(x, k, row, words, to);
@@ -324,6 +335,8 @@ template <bool dot>
 void pack_rows(const void* x, GemmType x_type, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, void* packed) {
   if (x_type == GemmType::float32) {
     pack_rows_of<dot>(static_cast<const float*>(x), stride, rows, k, weight_type, static_cast<char*>(packed));
+  } else if (x_type == GemmType::int8) {
+    pack_rows_of<dot>(static_cast<const int8_t*>(x), stride, rows, k, weight_type, static_cast<char*>(packed));
   } else {
     pack_rows_of<dot>(static_cast<const Bf16*>(x), stride, rows, k, weight_type, static_cast<char*>(packed));
   }
@@ -450,17 +463,17 @@ struct Unfinished {
 };
 
 template <bool dot>
-Tile tile_of(GemmType weight_type, int64_t rows) {
-  if (weight_type == GemmType::float32) return find_tile<Float32Step>(rows);
+Tile tile_of(GemmType weight_type, int64_t rows, int64_t vectors) {
+  if (weight_type == GemmType::float32) return find_tile<Float32Step>(rows, vectors);
 #if defined(CHIASMA_ISA_amx)
   if (weight_type == GemmType::int8) return rows > amx_side ? multiply_amx<true, true> : multiply_amx<true, false>;
   return rows > amx_side ? multiply_amx<false, true> : multiply_amx<false, false>;
 #endif
-  if (weight_type == GemmType::int8) return find_tile<ByteStep>(rows);
+  if (weight_type == GemmType::int8) return find_tile<ByteStep>(rows, vectors);
 #if defined(CHIASMA_ISA_avx512_bf16)
-  if (dot) return find_tile<DotStep>(rows);
+  if (dot) return find_tile<DotStep>(rows, vectors);
 #endif
-  return find_tile<WidenedStep>(rows);
+  return find_tile<WidenedStep>(rows, vectors);
 }
 
 // A panel of W is taken in pieces of so many bytes: one stays in the first-level cache while the row panels pass by it. The sums of their tiles wait
@@ -549,9 +562,14 @@ void multiply(const GemmBlock& block) {
   // Where sums wait for no other piece, one tile's place is enough: it is read by the time that the next tile's sums come.
   const int64_t sums_step = cuts.pieces > 1 ? geometry.rows * geometry.columns : 0;
 
+  const char* upcoming = static_cast<const char*>(block.upcoming);
+  const char* const upcoming_end = upcoming + block.upcoming_bytes;
+
   // The tiles of one piece.
   const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
     const bool last = piece + 1 == cuts.pieces;
+    const int64_t column = p * geometry.columns, columns = smaller(geometry.columns, block.n - column);
+    const int64_t vectors = (columns + Vec::lanes - 1) / Vec::lanes;
     TileWork work;
     work.w = w_at(p, piece);
     work.groups = piece_begin(piece + 1) - piece_begin(piece);
@@ -570,18 +588,24 @@ void multiply(const GemmBlock& block) {
       const bool fetch = next && i * lines < group_lines;
       work.ahead = fetch ? next + i * work.groups * lines * line_floats : work.x;
       work.ahead_lines = fetch ? lines : 0;
+      if (upcoming < upcoming_end) {
+        work.ahead = reinterpret_cast<const float*>(upcoming);
+        work.ahead_lines = 1;
+        upcoming += work.groups * line_floats * 4;
+      }
 #if defined(CHIASMA_ISA_amx)
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
-      const Tile tile = !widen ? tile_of<dot>(block.weight_type, rows) : bytes ? find_tile<WideByteStep>(rows) : find_tile<Float32Step>(rows);
+      const Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
+                        : bytes ? find_tile<WideByteStep>(rows, vectors)
+                                : find_tile<Float32Step>(rows, vectors);
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
       if (!last) continue;
       scales.rows = x + cuts.groups * geometry.group * 4;
-      const int64_t column = p * geometry.columns;
-      unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows, unfinished.column = column;
-      unfinished.columns = smaller(geometry.columns, block.n - column);
+      unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows;
+      unfinished.column = column, unfinished.columns = columns;
       if (later && cuts.groups > 0) continue;
       unfinished.run(0, rows);
       unfinished.rows = 0;

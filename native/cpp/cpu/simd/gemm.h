@@ -5,7 +5,8 @@
 // Products are in the weight's type: x is rounded to it when packed.
 //
 // int8: a row of W is q·s with q in [-127, 127] and one scale s; a row of x, measured when it is packed, is (p − zero)·t with p in [0, 255]
-// and t its range, zero included, over 255. A row of x with a number that is not finite makes a row of NaN.
+// and t its range, zero included, over 255. A row of x with a number that is not finite makes a row of NaN. Where x is int8, its numbers are taken
+// as they are: t is 1.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@
 
 namespace chiasma::cpu {
 
-enum class GemmType : uint8_t { float32, bfloat16, int8 };  // int8: of W alone
+enum class GemmType : uint8_t { float32, bfloat16, int8 };
 constexpr int64_t max_int8_depth = 1 << 16;  // K up to which the sums of products fit their 32 bits
 enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh };
 
@@ -39,6 +40,9 @@ struct GemmBlock {
   void* out;  // [C's rows, n]
   GemmType out_type;
   int64_t out_stride;
+  // What is wanted next, to be fetched into the second-level cache meanwhile, in place of the weight; null if nothing.
+  const void* upcoming;
+  int64_t upcoming_bytes;
   // If not 0: rows come in groups of so many, whose outputs begin out_group elements apart and which have one residual [group_rows, n].
   int64_t group_rows, out_group;
 };

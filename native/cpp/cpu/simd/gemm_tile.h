@@ -186,7 +186,8 @@ struct TileWork {
   Aside aside;          // for tiles of AMX alone
 };
 
-template <class Step, int rows>
+// `vectors` of a panel's: the rest of its columns are padding.
+template <class Step, int rows, int vectors>
 void multiply_tile(const TileWork& work) {
   const float* x[rows];
   CHIASMA_UNROLL
@@ -194,28 +195,28 @@ void multiply_tile(const TileWork& work) {
   const float* w = work.w;
   const float* ahead = work.ahead;
   const int64_t ahead_step = work.ahead_lines * line_floats;
-  Vec sum[rows][tile_vectors];
+  Vec sum[rows][vectors];
   if (work.fresh) {
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < tile_vectors; ++v) sum[r][v] = zero();
+      for (int v = 0; v < vectors; ++v) sum[r][v] = zero();
     }
   } else {
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < tile_vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
+      for (int v = 0; v < vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
     }
   }
   for (int64_t g = 0; g < work.groups; ++g) {
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
-      Vec column[tile_vectors];
+      Vec column[vectors];
       CHIASMA_UNROLL
-      for (int v = 0; v < tile_vectors; ++v) column[v] = Step::load(w, step, v);
+      for (int v = 0; v < vectors; ++v) column[v] = Step::load(w, step, v);
       CHIASMA_UNROLL
       for (int r = 0; r < rows; ++r) {
         CHIASMA_UNROLL
-        for (int v = 0; v < tile_vectors; ++v) sum[r][v] = Step::multiply(x[r] + g * group_steps + step, column[v], sum[r][v]);
+        for (int v = 0; v < vectors; ++v) sum[r][v] = Step::multiply(x[r] + g * group_steps + step, column[v], sum[r][v]);
       }
     }
     prefetch(ahead);
@@ -226,19 +227,21 @@ void multiply_tile(const TileWork& work) {
   CHIASMA_UNROLL
   for (int r = 0; r < rows; ++r) {
     CHIASMA_UNROLL
-    for (int v = 0; v < tile_vectors; ++v) store(work.sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
+    for (int v = 0; v < vectors; ++v) store(work.sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
   }
 }
 
 using Tile = void (*)(const TileWork& work);
 
-template <class Step, int rows = tile_rows>
-Tile find_tile(int64_t wanted) {
-  if constexpr (rows == 1) {
-    return multiply_tile<Step, 1>;
-  } else {
-    return wanted == rows ? multiply_tile<Step, rows> : find_tile<Step, rows - 1>(wanted);
+template <class Step, int rows = tile_rows, int vectors = tile_vectors>
+Tile find_tile(int64_t wanted, int64_t wanted_vectors = tile_vectors) {
+  if constexpr (vectors > 1) {
+    if (wanted_vectors < vectors) return find_tile<Step, rows, vectors - 1>(wanted, wanted_vectors);
   }
+  if constexpr (rows > 1) {
+    if (wanted < rows) return find_tile<Step, rows - 1, vectors>(wanted, wanted_vectors);
+  }
+  return multiply_tile<Step, rows, vectors>;
 }
 
 }  // namespace

@@ -3,9 +3,6 @@
 #include "cpu/simd/search.h"
 
 #include "cpu/simd/vec.h"
-#if defined(CHIASMA_ISA_amx)
-#include "cpu/simd/search_amx.h"
-#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
@@ -92,6 +89,9 @@ void score_tile(const float* queries, int64_t query_stride, const T* rows, int64
   Vec row[R];
   int64_t i = 0;
   for (; i + lanes <= d; i += lanes) {
+    if (R > 1 && i * static_cast<int64_t>(sizeof(T)) % 64 == 0) {  // a line of each of the next rows
+      for (int r = 0; r < R; ++r) __builtin_prefetch(rows + (R + r) * stride + i);
+    }
     for (int r = 0; r < R; ++r) row[r] = load(rows + r * stride + i);
     add(i, row);
   }
@@ -149,72 +149,9 @@ void with_type(const void* rows, CorpusType type, F&& f) {
   }
 }
 
-#if defined(CHIASMA_ISA_amx)
-// Of the rows' products with a query those that tiles may have got wrong: tiny or not finite. An exact zero is tiny too.
-CHIASMA_INLINE uint32_t doubtful(Vec products) {
-  const Vec size = abs(products);
-  return ~static_cast<uint32_t>((set(1e-25f) < size).m & (size < set(INFINITY)).m);
-}
-
-// `count` rows, at most amx_group_rows, and their scores with all queries.
-template <typename T>
-void score_by_tiles(const Block& block, const char* group, const T* rows, int64_t count, const float* norms, float* scores) {
-  constexpr bool bytes = sizeof(T) == 1;
-  constexpr CorpusType type = bytes ? CorpusType::int8 : CorpusType::bfloat16;
-  const auto group_bytes = static_cast<int64_t>(amx_group_bytes(type, block.d));
-  const auto size = static_cast<int64_t>(sizeof(T));
-  alignas(64) float sums[2 * amx_parts * amx_tile_words];
-  float inverse[amx_group_rows] = {};
-  for (int64_t r = 0; r < count; ++r) inverse[r] = factor_of(norms[r]);
-  for (int64_t q = 0; q < block.query_count; q += amx_side, group += group_bytes) {
-    amx_multiply<bytes>(reinterpret_cast<const char*>(rows), block.stride * size, count, block.d * size, group, q == 0, sums);
-    const int64_t queries = block.query_count - q < amx_side ? block.query_count - q : amx_side;
-    const float* const scales = reinterpret_cast<const float*>(group + group_bytes) - amx_side;
-    for (int64_t first = 0; first < count; first += amx_side) {
-      Vec square[amx_side];
-      uint32_t again[amx_side], any = 0;
-      for (int r = 0; r < amx_side; ++r) {
-        const Vec products = amx_product<bytes>(sums + first * amx_parts * amx_side + r * amx_side, scales);
-        again[r] = bytes || first + r >= count ? 0 : doubtful(products) & ((1u << queries) - 1);
-        any |= again[r];
-        square[r] = products * set(inverse[first + r]);
-      }
-      transpose(square);
-      for (int64_t i = 0; i < queries; ++i) store(scores + (q + i) * block.scores_stride + first, square[i]);
-      if (any == 0) continue;
-      for (int64_t r = first; r < smaller(first + amx_side, count); ++r) {
-        for (int64_t i = 0; i < queries; ++i) {
-          if ((again[r - first] >> i & 1) == 0) continue;
-          score_tile<1, 1>(block.queries + (q + i) * block.query_stride, block.query_stride, rows + r * block.stride, block.stride, block.d,
-                           inverse + r, scores + (q + i) * block.scores_stride + r, block.scores_stride);
-        }
-      }
-    }
-  }
-}
-
-template <typename T>
-void score_all_by_tiles(const Block& block, const void* groups, const T* rows, int64_t count, const float* norms) {
-  amx_load(AmxShape());
-  for (int64_t r = 0; r < count; r += amx_group_rows) {
-    score_by_tiles(block, static_cast<const char*>(groups), rows + r * block.stride, smaller(amx_group_rows, count - r), norms + r, block.scores + r);
-  }
-  _tile_release();
-}
-#else
-size_t no_group_bytes(CorpusType, int64_t) { return 0; }
-void no_prepare(const float*, int64_t, int64_t, CorpusType, int64_t, void*) {}
-#endif
-
-void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride, int64_t count,
-            int64_t d, const float* norms, float* out, int64_t out_stride) {
+void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d,
+            const float* norms, float* out, int64_t out_stride) {
   const Block block{queries, query_stride, query_count, stride, d, out, out_stride};
-#if defined(CHIASMA_ISA_amx)
-  if (amx_group_bytes(type, d) > 0) {
-    if (type == CorpusType::int8) return score_all_by_tiles(block, groups, static_cast<const int8_t*>(rows), count, norms);
-    return score_all_by_tiles(block, groups, static_cast<const Bf16*>(rows), count, norms);
-  }
-#endif
   with_type(rows, type, [&](const auto* row) { score_all(block, row, count, norms); });
 }
 
@@ -226,20 +163,38 @@ void inverse_norms(const void* rows, CorpusType type, int64_t stride, int64_t co
   });
 }
 
+// Whether a lane of `values` is not below or equal to its lane of `limits`.
+CHIASMA_INLINE bool any_above(Vec values, Vec limits) {
+#if defined(CHIASMA_VEC_512)
+  return _mm512_cmp_ps_mask(values.v, limits.v, _CMP_NLE_UQ) != 0;
+#elif defined(CHIASMA_VEC_256)
+  return _mm256_movemask_ps(_mm256_cmp_ps(values.v, limits.v, _CMP_NLE_UQ)) != 0;
+#else
+  float value[lanes], limit[lanes];
+  store(value, values);
+  store(limit, limits);
+  bool found = false;
+  for (int lane = 0; lane < lanes; ++lane) found |= !(value[lane] <= limit[lane]);
+  return found;
+#endif
+}
+
 int64_t next_above(const float* scores, int64_t begin, int64_t end, float threshold) {
   int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) {
-#if defined(CHIASMA_VEC_512)
-    if (_mm512_cmp_ps_mask(load(scores + i).v, set(threshold).v, _CMP_NLE_UQ) != 0) break;
-#elif defined(CHIASMA_VEC_256)
-    if (_mm256_movemask_ps(_mm256_cmp_ps(load(scores + i).v, set(threshold).v, _CMP_NLE_UQ)) != 0) break;
-#else
-    bool found = false;
-    for (int lane = 0; lane < lanes; ++lane) found |= !(scores[i + lane] <= threshold);
-    if (found) break;
-#endif
+  for (; i + lanes <= end && !any_above(load(scores + i), set(threshold)); i += lanes) {
   }
   while (i < end && scores[i] <= threshold) ++i;
+  return i;
+}
+
+int64_t next_product_above(const float* products, float factor, int64_t begin, int64_t end, const float* thresholds) {
+  const auto above = [&](int64_t i) { return any_above(load(products + i) * set(factor), load(thresholds + i)); };
+  int64_t i = begin;
+  for (; i + 4 * lanes <= end && !(above(i) | above(i + lanes) | above(i + 2 * lanes) | above(i + 3 * lanes)); i += 4 * lanes) {
+  }
+  for (; i + lanes <= end && !above(i); i += lanes) {
+  }
+  while (i < end && products[i] * factor <= thresholds[i]) ++i;
   return i;
 }
 
@@ -247,18 +202,10 @@ int64_t next_above(const float* scores, int64_t begin, int64_t end, float thresh
 
 const SearchFunctions search_functions = {
     .lanes = lanes,
-#if defined(CHIASMA_ISA_amx)
-    .group_queries = amx_side,
-    .group_bytes = amx_group_bytes,
-    .prepare = amx_prepare,
-#else
-    .group_queries = 1,
-    .group_bytes = no_group_bytes,
-    .prepare = no_prepare,
-#endif
     .inverse_norms = inverse_norms,
     .scores = scores,
     .next_above = next_above,
+    .next_product_above = next_product_above,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA

@@ -1,7 +1,6 @@
 // Cosine scores of queries against corpus rows: the seam between `cosineTopK` and the kernels. A score is (q · row) · inverse norm with q
 // of length 1: `lanes` chains of fused multiply-adds over every lanes-th feature, added up as a tree. It is the same sequence of
 // operations whatever the tile, so scores do not depend on how many queries there are.
-// With AMX, rows of bfloat16 and int8 meet queries that are sums of three bfloat16 or int8 (see search_amx.h), prepared in groups.
 #pragma once
 
 #include <cstddef>
@@ -14,20 +13,15 @@ enum class CorpusType : uint8_t { float32, bfloat16, int8 };
 struct SearchFunctions {
   int64_t lanes;  // queries are padded with zeros to a multiple of it
 
-  // Queries of a prepared group, and its bytes, a multiple of 64; 0 bytes where scores wants none.
-  int64_t group_queries;
-  size_t (*group_bytes)(CorpusType type, int64_t d);
-  // Prepares at most group_queries queries. group: 64-byte aligned.
-  void (*prepare)(const float* queries, int64_t query_stride, int64_t query_count, CorpusType type, int64_t d, void* group);
-
   // out[j] = 1 / ‖row j‖ of `count` rows [count, d] with `stride` elements from one to the next; infinite for a row of zeros.
   void (*inverse_norms)(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out);
   // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j. A row whose inverse norm is infinite scores 0.
-  // groups: the queries, prepared. scores has room for `count` rounded up to a multiple of 32.
-  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* groups, const void* rows, CorpusType type, int64_t stride,
-                 int64_t count, int64_t d, const float* norms, float* scores, int64_t scores_stride);
+  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d,
+                 const float* norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.
   int64_t (*next_above)(const float* scores, int64_t begin, int64_t end, float threshold);
+  // The same of products[begin, end) · factor, with a threshold for each.
+  int64_t (*next_product_above)(const float* products, float factor, int64_t begin, int64_t end, const float* thresholds);
 };
 
 #ifdef CHIASMA_ISA

@@ -3,7 +3,7 @@
 //   namespace chiasma::cpu::CHIASMA_ISA { extern const GemmFunctions gemm_functions; const GemmFunctions gemm_functions = {...}; }
 // CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512, CHIASMA_ISA_avx512_vnni, CHIASMA_ISA_avx512_bf16 or CHIASMA_ISA_amx is defined as 1
 // for #if.
-// A set that adds to another for the matrix multiply alone, or with CHIASMA_OWN_SEARCH for the search too, takes all else from it: CHIASMA_BASE_ISA.
+// A set that adds to another for the matrix multiply alone takes all else from it: CHIASMA_BASE_ISA.
 #include "cpu/simd_kernels.h"
 
 #include "cpu/simd/attention.h"
@@ -21,11 +21,6 @@ namespace base = chiasma::cpu::CHIASMA_BASE_ISA;
 #else
 namespace base = chiasma::cpu::CHIASMA_ISA;
 #endif
-#ifdef CHIASMA_OWN_SEARCH
-namespace search_base = chiasma::cpu::CHIASMA_ISA;
-#else
-namespace search_base = base;
-#endif
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
@@ -34,7 +29,7 @@ const SimdKernels kernels = {
     .gemm = &gemm_functions,
     .attention = &base::attention_functions,
     .rows = &base::row_functions,
-    .search = &search_base::search_functions,
+    .search = &base::search_functions,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA
