@@ -206,10 +206,13 @@ async function compileOne(toolkit, source, architecture) {
     const old = JSON.parse(readFileSync(file, 'utf8'))
     if (old.key === key) return old.kernels
   }
+  const began = performance.now()
   mkdirSync(dirname(file), { recursive: true })
   const cubin = file.replace(/json$/, 'cubin')
   const { errors } = await output(toolkit.nvcc, [...flags, `-arch=${architecture}`, '-cubin', '-Xptxas=-v', '-o', cubin, join('native/cuda', source)])
-  return keepKernels(toolkit, source, architecture, cubin, errors)
+  const kernels = await keepKernels(toolkit, source, architecture, cubin, errors)
+  console.error(`${architecture}: ${source}, ${((performance.now() - began) / 1000).toFixed(0)} s`)
+  return kernels
 }
 
 /**
@@ -242,7 +245,8 @@ export function hashOf(pattern) {
 }
 
 /**
- * Compiles every .cu of native/cuda for the architectures; what has not changed since the last time, here or in `build:cuda`, is not compiled again.
+ * Compiles every .cu of native/cuda for the architectures, with a line on stderr for each; what has not changed since the last time, here or in
+ * `build:cuda`, is not compiled again.
  * @returns {Promise<Kernel[]>} Throws with the compiler's words if one does not compile.
  */
 export async function compileKernels(toolkit, wanted) {

@@ -565,6 +565,8 @@ interface SentenceSettings {
     readonly lowercase: boolean;
     /** What else is done to them before. */
     readonly cleaning?: TextCleaning | undefined;
+    /** Separators among the tokens are 0 (CLIPA). */
+    readonly withoutSeparator?: boolean;
     /** Whether a prompt's tokens are pooled with the others. */
     readonly poolsPrompt: boolean;
 }
