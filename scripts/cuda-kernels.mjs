@@ -194,14 +194,15 @@ function textsOf(file, seen = new Map()) {
   return seen
 }
 
-/** Where what is known of a source's kernels is kept, and what it is valid for. */
-function keptOf(toolkit, source, architecture) {
+/** A source as it is now, for one architecture: `file` keeps what is known of its kernels, valid for `key`. */
+export function compilationOf(toolkit, source, architecture) {
   const what = JSON.stringify([format, toolkit.version, flags, architecture, [...textsOf(join(sources, source)).values()]])
-  return { file: join(kept, architecture, `${source}.json`), key: createHash('sha256').update(what).digest('hex') }
+  return { source, architecture, file: join(kept, architecture, `${source}.json`), key: createHash('sha256').update(what).digest('hex') }
 }
 
 async function compileOne(toolkit, source, architecture) {
-  const { file, key } = keptOf(toolkit, source, architecture)
+  const compilation = compilationOf(toolkit, source, architecture)
+  const { file, key } = compilation
   if (existsSync(file)) {
     const old = JSON.parse(readFileSync(file, 'utf8'))
     if (old.key === key) return old.kernels
@@ -210,19 +211,19 @@ async function compileOne(toolkit, source, architecture) {
   mkdirSync(dirname(file), { recursive: true })
   const cubin = file.replace(/json$/, 'cubin')
   const { errors } = await output(toolkit.nvcc, [...flags, `-arch=${architecture}`, '-cubin', '-Xptxas=-v', '-o', cubin, join('native/cuda', source)])
-  const kernels = await keepKernels(toolkit, source, architecture, cubin, errors)
+  const kernels = await keepKernels(toolkit, compilation, cubin, errors)
   console.error(`${architecture}: ${source}, ${((performance.now() - began) / 1000).toFixed(0)} s`)
   return kernels
 }
 
 /**
  * Reads the kernels of one architecture out of what nvcc made of a source, with these flags, and keeps them for `compileKernels`.
+ * @param compilation what was compiled, as it was before
  * @param binary a cubin or an object
  * @param words what ptxas said with -v
  * @returns {Promise<Kernel[]>}
  */
-export async function keepKernels(toolkit, source, architecture, binary, words) {
-  const { file, key } = keptOf(toolkit, source, architecture)
+export async function keepKernels(toolkit, { source, architecture, file, key }, binary, words) {
   mkdirSync(dirname(file), { recursive: true })
   const resources = parseResources(words, architecture)
   const cuobjdump = join(toolkit.bin, 'cuobjdump')

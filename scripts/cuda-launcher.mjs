@@ -3,13 +3,16 @@
 //   node scripts/cuda-launcher.mjs NVCC ARGUMENTS…     CUDACXX names the same nvcc
 import { spawn } from 'node:child_process'
 import { basename, resolve } from 'node:path'
-import { keepKernels } from './cuda-kernels.mjs'
+import { compilationOf, keepKernels } from './cuda-kernels.mjs'
 import { findToolkit } from './cuda-toolkit.mjs'
 
 const [command, ...args] = process.argv.slice(2)
 const after = (option) => args[args.indexOf(option) + 1]
 const source = after('-c')
 const isOurs = args.includes('-c') && /native\/cuda\/\w+\.cu$/.test(source)
+const toolkit = isOurs && findToolkit()
+const architectures = args.flatMap((argument) => /code=\[([^\]]+)\]/.exec(argument)?.[1].split(',') ?? []).filter((name) => name.startsWith('sm_'))
+const compilations = isOurs ? architectures.map((architecture) => compilationOf(toolkit, basename(source), architecture)) : []
 
 const child = spawn(command, isOurs ? [...args, '-Xptxas=-v'] : args, { stdio: ['inherit', 'inherit', isOurs ? 'pipe' : 'inherit'] })
 let words = ''
@@ -19,12 +22,8 @@ const isInfo = /^ptxas info|^ +\d+ bytes stack frame/
 process.stderr.write(words.split(/(?<=\n)/).filter((line) => !isInfo.test(line)).join(''))
 process.exitCode = status ?? 1
 
-if (isOurs && status === 0) {
-  try {
-    const toolkit = findToolkit()
-    const architectures = args.flatMap((argument) => /code=\[([^\]]+)\]/.exec(argument)?.[1].split(',') ?? []).filter((name) => name.startsWith('sm_'))
-    for (const architecture of architectures) await keepKernels(toolkit, basename(source), architecture, resolve(after('-o')), words)
-  } catch (error) {
-    console.error(`nothing is kept of ${source}: ${error.message}`) // the object is there all the same
-  }
+try {
+  for (const compilation of status === 0 ? compilations : []) await keepKernels(toolkit, compilation, resolve(after('-o')), words)
+} catch (error) {
+  console.error(`nothing is kept of ${source}: ${error.message}`) // the object is there all the same
 }
