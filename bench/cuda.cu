@@ -75,7 +75,7 @@ class Memory {
   template <class T>
   T* normal(int64_t count, float scale = 1) {
     T* const to = static_cast<T*>(bytes(static_cast<size_t>(count) * sizeof(T)));
-    check(LAUNCH((fill_kernel<T>), dim3(static_cast<unsigned>(ceil_div(count, 256))), 256, 0, nullptr, to, count, seed_++, scale), "fill");
+    check(LAUNCH((fill_kernel<T>), grid_of(ceil_div(count, 256)), 256, 0, nullptr, to, count, seed_++, scale), "fill");
     return to;
   }
   int32_t* copy(const std::vector<int32_t>& numbers) {

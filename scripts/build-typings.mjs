@@ -27,7 +27,9 @@ const check = process.argv.includes('--check')
 let differ = 0
 for (const { fileName, code } of output) {
   const file = join('typings', fileName)
-  const text = `// Generated from lib by \`npm run build:typings\`.\n\n${code}`
+  // Since TypeScript 6 a project loads no types that nobody names.
+  const node = /\bBuffer\b/.test(code) ? '/// <reference types="node" />\n' : ''
+  const text = `// Generated from lib by \`npm run build:typings\`.\n${node}\n${code}`
   let old
   try {
     old = readFileSync(file, 'utf8')

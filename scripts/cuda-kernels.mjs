@@ -200,6 +200,7 @@ async function compileOne(toolkit, source, architecture) {
     const old = JSON.parse(readFileSync(file, 'utf8'))
     if (old.key === key) return old.kernels
   }
+  const began = performance.now()
   mkdirSync(folder, { recursive: true })
   const cubin = join(folder, `${source}.cubin`)
   const { errors } = await output(toolkit.nvcc, [...flags, `-arch=${architecture}`, '-cubin', '-Xptxas=-v', '-o', cubin, join('native/cuda', source)])
@@ -214,6 +215,7 @@ async function compileOne(toolkit, source, architecture) {
   }))
   writeFileSync(`${file}.new`, JSON.stringify({ key, kernels }))
   renameSync(`${file}.new`, file)
+  console.error(`${architecture}: ${source}, ${((performance.now() - began) / 1000).toFixed(0)} s`)
   return kernels
 }
 
@@ -224,7 +226,7 @@ export function hashOf(pattern) {
 }
 
 /**
- * Compiles every .cu of native/cuda for the architectures; what has not changed since the last time is not compiled again.
+ * Compiles every .cu of native/cuda for the architectures, with a line on stderr for each; what has not changed since the last time is not compiled again.
  * @returns {Promise<Kernel[]>} Throws with the compiler's words if one does not compile.
  */
 export async function compileKernels(toolkit, wanted) {

@@ -311,6 +311,7 @@ const layerNorm: OpCase[] = [
   ...rowCases({ eps: 1e-5 }, (C) => ({ weight: f32([C]), bias: f32([C]) })),
   { title: 'without weight and bias', inputs: { x: any([7, 40]) }, attributes: { eps: 1e-12 } },
   { title: 'weight alone', inputs: { x: any([7, 40]), weight: f32([40]) }, attributes: { eps: 1e-6 } },
+  ...[1e-5, 1e-6, 1e-12].map((eps) => ({ title: `rows as little as an eps of ${eps}`, inputs: { x: any([5, 128], put({}, 1e-3)), weight: f32([128]) }, attributes: { eps } })),
   {
     title: 'far from zero',
     inputs: { x: any([3, 100], (i) => 1000 + wave(i)), weight: f32([100]), bias: f32([100]) },

@@ -1,4 +1,5 @@
 // Generated from lib by `npm run build:typings`.
+/// <reference types="node" />
 
 import { FloatType, Parameter, TensorLike, ValueType, Tensor, Value } from './shared.js';
 export { DataType, TensorData } from './shared.js';
@@ -564,6 +565,8 @@ interface SentenceSettings {
     readonly lowercase: boolean;
     /** What else is done to them before. */
     readonly cleaning?: TextCleaning | undefined;
+    /** Separators among the tokens are 0 (CLIPA). */
+    readonly withoutSeparator?: boolean;
     /** Whether a prompt's tokens are pooled with the others. */
     readonly poolsPrompt: boolean;
 }

@@ -206,8 +206,8 @@ interface AttentionOptions {
     /** Heads of keys and values, each for heads / kvHeads neighbours. Default: as many. */
     kvHeads?: number;
     /**
-     * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: RMS norms of each
-     * head, with `eps`.
+     * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: norms of each head,
+     * with `eps`.
      */
     names: ({
         query: string;
@@ -225,6 +225,8 @@ interface AttentionOptions {
         keyNorm?: string;
     };
     eps?: number;
+    /** Of `queryNorm` and `keyNorm`. Default 'rms'. */
+    headNorm?: 'rms' | 'layer';
     /** Whether the query, key and value projections have biases. Default true. */
     qkvBias?: boolean | {
         query: boolean;

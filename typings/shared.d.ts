@@ -2,7 +2,13 @@
 
 type DataType = 'float32' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int32' | 'int64' | 'bool';
 type FloatType = 'float32' | 'bfloat16' | 'float16';
-type TensorData = Float32Array | Uint16Array | Int8Array | Uint8Array | Int32Array | BigInt64Array;
+/** Float16Array, for programs that are compiled with a library that has it. */
+type Float16Data = typeof globalThis extends {
+    Float16Array: {
+        prototype: infer Data;
+    };
+} ? Data : never;
+type TensorData = Float32Array | Uint16Array | Int8Array | Uint8Array | Int32Array | BigInt64Array | Float16Data;
 
 /** Anything with a tensor's three fields; another library's tensor is as good as ours. */
 interface TensorLike {

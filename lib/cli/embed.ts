@@ -1,12 +1,13 @@
 // chiasma embed: images, sounds or texts to a file of embeddings, resumable.
 
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { constants } from 'node:os'
+import { extname } from 'node:path'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js'
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
-import { checkFormat, writeEmbeddings } from '../io/embeddings.js'
+import { checkFormat, embeddingFormats, writeEmbeddings } from '../io/embeddings.js'
 import { hashCompanions, hashWeights } from '../io/model-folders.js'
 import { packageVersion, print, say, sayOfItem } from './console.js'
 import { fileMark, filePaths, readTexts } from './inputs.js'
@@ -37,14 +38,19 @@ interface Item {
 export function define(command: Command): void {
   withModel(command)
     .argument('[paths...]', 'image files, or WAV files for a model that embeds sounds; folders or glob patterns')
-    .requiredOption('-o, --out <file>', 'output: .safetensors, .npy, .jsonl, .arrow or .parquet')
-    .option('--texts <file>', 'texts instead of files: one a line, or .jsonl')
+    .requiredOption('-o, --out <file>', 'output: .safetensors, .npy, .jsonl, .arrow or .parquet', outputFile)
+    .option('--texts <file>', "texts instead of files: one a line, or .jsonl; '-' for standard input")
     .option('--batch-size <n>', 'items given to the model at once; default: 32 images, texts of 2048 tokens in all, or sounds of some seconds', positiveInteger)
     .option('--prompt-name <name>', "one of the checkpoint's prompts, for texts")
     .option('--no-normalize', 'keep the length of the vectors')
     .option('--timings', 'say where the time went')
     .addOption(new Option('--json', 'print a summary as JSON on stdout'))
     .action(run)
+}
+
+function outputFile(name: string): string {
+  if (!embeddingFormats().includes(extname(name).toLowerCase())) throw new InvalidArgumentError(`expected a name ending in ${embeddingFormats().join(', ')}`)
+  return name
 }
 
 async function run(paths: string[], options: EmbedOptions): Promise<void> {

@@ -76,12 +76,13 @@ export async function fileMark(path: string): Promise<string> {
 }
 
 /**
- * The texts of a file: one a line, empty lines left out; of a .jsonl file, the string of each line, or an object's string fields in their order.
+ * The texts of a file, or with '-' of standard input: one a line, empty lines left out; of a .jsonl file, the string of each line, or an object's string
+ * fields in their order.
  * @throws ArgumentError naming file and line.
  */
 export async function readTexts(file: string): Promise<string[]> {
   const texts: string[] = []
-  const input = createReadStream(file)
+  const input = file === '-' ? process.stdin : createReadStream(file)
   let number = 0
   try {
     for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {

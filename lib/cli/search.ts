@@ -44,8 +44,8 @@ async function run(options: SearchOptions): Promise<void> {
   if (items.length && dimensions !== embedder.dimensions) {
     throw new ArgumentError(`${options.index} has ${dimensions} dimensions and ${options.model} ${embedder.dimensions}; was it written with another model?`, { file: options.index })
   }
-  if (!options.otherModel) await checkModel(options, metadata, embedder.model.folder)
-  const query = await embedQuery(embedder, options)
+  // The weights are hashed while the query is embedded, on other threads.
+  const [query] = await Promise.all([embedQuery(embedder, options), options.otherModel || checkModel(options, metadata, embedder.model.folder)])
   const k = Math.min(options.topK, items.length)
   const hits: { item: string; index: number; score: number }[] = []
   if (k) {

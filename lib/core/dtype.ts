@@ -20,7 +20,9 @@ export function isFloat(dtype: DataType): dtype is FloatType {
   return dtype === 'float32' || dtype === 'bfloat16' || dtype === 'float16'
 }
 
-export type TensorData = Float32Array | Uint16Array | Int8Array | Uint8Array | Int32Array | BigInt64Array
+/** Float16Array, for programs that are compiled with a library that has it. */
+type Float16Data = typeof globalThis extends { Float16Array: { prototype: infer Data } } ? Data : never
+export type TensorData = Float32Array | Uint16Array | Int8Array | Uint8Array | Int32Array | BigInt64Array | Float16Data
 
 const arrays = {
   float32: Float32Array,

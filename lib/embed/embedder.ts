@@ -415,12 +415,15 @@ export class Embedder {
     part?.load().catch(() => {})
   }
 
-  #tokenise(texts: readonly { readonly text: string; readonly index: number }[], prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
+  async #tokenise(texts: readonly { readonly text: string; readonly index: number }[], prompt: string, options: EmbedTextsOptions): Promise<Int32Array[]> {
     const { maxLength = this.maxLength, truncation, signal } = options
     const limit = Math.min(maxLength, this.maxLength)
-    const { cleaning } = this.#model.textEncoder?.sentence ?? {}
+    const { cleaning, withoutSeparator } = this.#model.textEncoder?.sentence ?? {}
     const cleaned = texts.map(({ text }) => (cleaning ? cleanText(prompt + text, cleaning) : prompt + text))
-    return this.#tokenizer!.encodeAll(cleaned, { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
+    const tokens = await this.#tokenizer!.encodeAll(cleaned, { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
+    if (!withoutSeparator) return tokens
+    const separator = this.#tokenizer!.encode('').at(-1)
+    return tokens.map(ids => ids.map(id => (id === separator ? 0 : id)))
   }
 
   async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {

@@ -4,7 +4,7 @@
 // Written a block of rows at a time and put in place only when complete. Arrow and Parquet come from optional peer packages.
 
 import { createReadStream } from 'node:fs'
-import { readFile, rename, rm } from 'node:fs/promises'
+import { readFile, rename, rm, stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
@@ -44,12 +44,17 @@ interface Format {
   load?: () => Promise<unknown>
 }
 
+/** How names of these files end. */
+export const embeddingFormats = (): string[] => Object.keys(formats)
+
 /**
  * Checks that a file of this name can be written here, before any work is done for it.
- * @throws ArgumentError for an unknown extension, UnsupportedError naming an optional package that is not installed.
+ * @throws ArgumentError for an unknown extension and a folder, UnsupportedError naming an optional package that is not installed.
  */
 export async function checkFormat(file: string): Promise<void> {
   await formatOf(file).load?.()
+  const there = await stat(file).catch(() => undefined)
+  if (there?.isDirectory()) throw new ArgumentError(`${file} is a folder; expected the name of a file`, { file })
 }
 
 /** Writes the rows of `source`; an existing file is replaced once the new one is complete. */
@@ -82,7 +87,7 @@ export function itemsFile(file: string): string {
 
 function formatOf(file: string): Format {
   const format = formats[extname(file).toLowerCase()]
-  if (!format) throw new ArgumentError(`${file}: unknown format; expected a name ending in ${Object.keys(formats).join(', ')}`, { file })
+  if (!format) throw new ArgumentError(`${file}: unknown format; expected a name ending in ${embeddingFormats().join(', ')}`, { file })
   return format
 }
 

@@ -205,7 +205,7 @@ function weightsOf(device: Device, entries: readonly MatchedParameter[], { logit
     const all = new Set(entries.map(({ parameter }) => parameter))
     for (const own of [logitScale, logitBias]) if (own) all.delete(own)
     if (!areApart(reads, all)) {
-      const together = new PartWeights(signal => load(entries, signal))
+      const together = new PartWeights(signal => load(entries.filter(({ parameter }) => all.has(parameter)), signal))
       return reads.map(() => together)
     }
     return reads.map(

@@ -7,7 +7,7 @@ import { BYTES_PER_ELEMENT } from '../core/dtype.js'
 import { Checkpoint } from '../io/checkpoint.js'
 import type { TensorEntry } from '../io/entry.js'
 import { MODIFIED_RESNET, REDUCTION } from './clip-resnet.js'
-import type { Config } from './config.js'
+import { type Config, placesBelow } from './config.js'
 
 /** A tensor that only CLIPs with OpenAI's names have. */
 const SIGN = 'transformer.resblocks.0.attn.in_proj_weight'
@@ -96,13 +96,8 @@ export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
     return entry.shape
   }
   const number = (field: string): number | undefined => (typeof json[field] === 'number' ? json[field] : undefined)
-  const layers = (path: string) => {
-    let count = 0
-    while (checkpoint.tensors.has(`${path}${count}.attn.in_proj_weight`)) count++
-    return count
-  }
   if (!isConvolutional(checkpoint) && !checkpoint.tensors.has('visual.class_embedding')) {
-    throw new UnsupportedError(`${checkpoint.folder}: the picture tower is neither a vision transformer (visual.class_embedding) nor a ResNet (visual.attnpool)`, { file: checkpoint.folder })
+    throw new UnsupportedError(`${checkpoint.folder}: the picture tower is neither a vision transformer (visual.class_embedding) nor a ResNet (visual.attnpool)`, { file: checkpoint.folder, field: 'visual' })
   }
   const sideOf = (name: string) => Math.round(Math.sqrt(shape(name, 2)[0]! - 1))
   const [vocabulary, textWidth] = shape('token_embedding.weight', 2) as [number, number]
@@ -111,15 +106,10 @@ export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
   const hidden = (name: string) => shape(name, 2)[0]!
   const hidden_act = json['quick_gelu'] === false ? 'gelu' : 'quick_gelu'
   const resnet = () => {
-    const blocks = (stage: number) => {
-      let count = 0
-      while (checkpoint.tensors.has(`visual.layer${stage}.${count}.conv1.weight`)) count++
-      return count
-    }
     const [width] = shape('visual.layer1.0.conv1.weight', 4) as [number]
     return {
       model_type: MODIFIED_RESNET,
-      layers: [1, 2, 3, 4].map(blocks),
+      layers: [1, 2, 3, 4].map(stage => placesBelow(`visual.layer${stage}.`, checkpoint.tensors)),
       width,
       heads: number('vision_heads') ?? Math.max(1, Math.floor((width * REDUCTION) / HEAD_WIDTH)),
       image_size: number('image_resolution') ?? sideOf('visual.attnpool.positional_embedding') * REDUCTION,
@@ -131,7 +121,7 @@ export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
     return {
       hidden_size: width,
       intermediate_size: hidden('visual.transformer.resblocks.0.mlp.c_fc.weight'),
-      num_hidden_layers: layers('visual.transformer.resblocks.'),
+      num_hidden_layers: placesBelow('visual.transformer.resblocks.', checkpoint.tensors),
       num_attention_heads: number('vision_heads') ?? Math.max(1, Math.floor(width / HEAD_WIDTH)),
       image_size: number('image_resolution') ?? sideOf('visual.positional_embedding') * patch,
       patch_size: patch,
@@ -148,7 +138,7 @@ export function configFromOpenAI(checkpoint: Checkpoint, json: Config): Config {
       max_position_embeddings: context,
       hidden_size: textWidth,
       intermediate_size: hidden('transformer.resblocks.0.mlp.c_fc.weight'),
-      num_hidden_layers: layers('transformer.resblocks.'),
+      num_hidden_layers: placesBelow('transformer.resblocks.', checkpoint.tensors),
       num_attention_heads: number('transformer_heads') ?? Math.max(1, Math.floor(textWidth / HEAD_WIDTH)),
       eos_token_id: 2, // the end token is the largest id
       hidden_act,

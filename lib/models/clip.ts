@@ -6,10 +6,11 @@ import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { add, gather, l2Normalize, pickToken } from '../ops/index.js'
+import { l2Normalize, pickToken } from '../ops/index.js'
 import { buildModifiedResNet, MODIFIED_RESNET } from './clip-resnet.js'
 import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+import { EndTokenText } from './end-token-text.js'
 import { projectedImages } from './projected.js'
 
 // Some releases of the reference library save of a tower's configuration only what differs from the class's defaults.
@@ -148,20 +149,9 @@ class ClipVision implements ImageTower {
   }
 }
 
-class ClipText implements TextTower {
-  readonly prefix: string
-  readonly absent = {}
-  readonly vocabulary: number
-  readonly tokenTypes = 0
-  readonly positions: number
-  readonly maxLength: number
-  readonly takesPositionIds = true
-  readonly readsFirst = []
+class ClipText extends EndTokenText {
+  override readonly prefix: string
   private readonly endToken: number
-  private readonly tokenEmbedding: Embedding
-  private readonly positionEmbedding: Embedding
-  private readonly layers: TransformerBlock[]
-  private readonly finalNorm: LayerNorm
   private readonly projection?: Linear
 
   constructor(
@@ -169,37 +159,31 @@ class ClipText implements TextTower {
     config: TowerConfig<typeof textSchema>,
     private readonly place: Place,
   ) {
-    this.prefix = place.joint ? 'text_' : ''
-    this.vocabulary = config.vocab_size
-    this.positions = this.maxLength = config.max_position_embeddings
-    this.endToken = config.eos_token_id
     const scope = towerScope(root, 'text_model', 'embeddings.token_embedding.weight', place)
-    const { hidden_size: width } = config
-    this.tokenEmbedding = new Embedding(scope.at('embeddings.token_embedding'), this.vocabulary, width)
-    this.positionEmbedding = new Embedding(scope.at('embeddings.position_embedding'), this.positions, width)
-    this.layers = makeLayers(scope, config, true)
-    this.finalNorm = new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps)
+    const { hidden_size: width, vocab_size: vocabulary, max_position_embeddings: positions } = config
+    super({
+      ...{ vocabulary, positions },
+      words: new Embedding(scope.at('embeddings.token_embedding'), vocabulary, width),
+      places: new Embedding(scope.at('embeddings.position_embedding'), positions, width),
+      layers: makeLayers(scope, config, true),
+      norm: new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps),
+    })
+    this.prefix = place.joint ? 'text_' : ''
+    this.endToken = config.eos_token_id
     if (place.projection > 0) this.projection = new Linear(root.at('text_projection'), width, place.projection, { bias: false })
   }
 
-  positionIds(ids: Int32Array): Int32Array {
-    return ids.map((_, i) => i)
-  }
-
-  endOf(ids: Int32Array): number {
+  override endOf(ids: Int32Array): number {
     if (this.endToken !== 2) return Math.max(0, ids.indexOf(this.endToken))
     let end = 0
     for (let i = 1; i < ids.length; i++) if (ids[i]! > ids[end]!) end = i
     return end
   }
 
-  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
-    const embedded = add(this.tokenEmbedding.forward(ids), this.positionEmbedding.forward(positions))
-    const states = hiddenStates(this.layers, embedded, sequences)
-    const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
-    const pooled = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
-    const tokens = { [`${this.prefix}last_hidden_state`]: last, [`${this.prefix}pooler_output`]: pooled }
-    return { ...projected('text_embeds', tokens, pooled, this.projection, this.place), hiddenStates: states }
+  override trace(tokens: TokenInputs): Traced {
+    const { outputs, hiddenStates, embedding } = super.trace(tokens)
+    const prefixed = { [`${this.prefix}last_hidden_state`]: outputs['last_hidden_state']!, [`${this.prefix}pooler_output`]: embedding }
+    return { ...projected('text_embeds', prefixed, embedding, this.projection, this.place), hiddenStates }
   }
 }
 

@@ -110,6 +110,13 @@ export const labels = {
   num_labels: v.nullish(integer(1, 1_000_000)),
 }
 
+/** How many places there are below `path`, ending with a dot, by the highest number that a tensor has: of one that lacks another it is told as missing. */
+export function placesBelow(path: string, tensors: ReadonlyMap<string, unknown>): number {
+  let count = 0
+  for (const name of tensors.keys()) if (name.startsWith(path)) count = Math.max(count, 1 + Number.parseInt(name.slice(path.length), 10) || 0)
+  return count
+}
+
 /** @throws CheckpointError unless the heads share the width evenly. */
 export function checkHeads(file: string, field: string, heads: number, total: number): void {
   if (total % heads !== 0) throw new CheckpointError(`${file}: ${field} is ${heads}, which does not divide the width ${total}`, { file, field })

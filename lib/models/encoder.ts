@@ -80,6 +80,8 @@ export interface TextTower extends Tower {
   distanceRow?(distance: number): number
   /** Texts that are embedded are filled with this token to this many tokens, which count like others: SigLIP was trained so. */
   readonly pad?: { readonly id: number; readonly length: number } | undefined
+  /** There if some layers see only keys at these distances key − query. */
+  sees?(distance: number): boolean
   /** Whether `places` are read. */
   readonly readsPlaces?: boolean
   /**
@@ -125,7 +127,7 @@ export function imagesLike(tower: ImageTower, own: Partial<ImageTower>): ImageTo
 
 /** A text tower with all of `tower`'s fields but those given. */
 export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower {
-  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, padded, readsPlaces, readsFirst, readsMaskedEnd, lastApart, endOf, distanceRow } = tower
+  const { prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, padded, readsPlaces, readsFirst, readsMaskedEnd, lastApart, endOf, distanceRow, sees } = tower
   return {
     ...{ prefix, absent, vocabulary, tokenTypes, positions, maxLength, takesPositionIds, pad, padded, readsFirst },
     ...(readsPlaces && { readsPlaces }),
@@ -133,6 +135,7 @@ export function textsLike(tower: TextTower, own: Partial<TextTower>): TextTower 
     ...(lastApart && { lastApart }),
     ...(endOf && { endOf: (ids: Int32Array) => tower.endOf!(ids) }),
     ...(distanceRow && { distanceRow: (distance: number) => tower.distanceRow!(distance) }),
+    ...(sees && { sees: (distance: number) => tower.sees!(distance) }),
     positionIds: ids => tower.positionIds(ids),
     trace: tokens => tower.trace(tokens),
     ...own,
@@ -147,6 +150,8 @@ export interface SentenceSettings {
   readonly lowercase: boolean
   /** What else is done to them before. */
   readonly cleaning?: TextCleaning | undefined
+  /** Separators among the tokens are 0 (CLIPA). */
+  readonly withoutSeparator?: boolean
   /** Whether a prompt's tokens are pooled with the others. */
   readonly poolsPrompt: boolean
 }

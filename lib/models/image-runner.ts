@@ -105,7 +105,7 @@ export class ImageRunner implements Part {
       })
     }
     await pipeline(next)
-    return Object.fromEntries(want.map((name, i) => [name, shaped(results[i]!, count, kinds[i]!)]))
+    return Object.fromEntries(want.map((name, i) => [name, shaped(name, results[i]!, count, kinds[i]!)]))
   }
 
   private async runSome(
@@ -169,8 +169,10 @@ function spec(type: Pixels['type'], count: number, { height, width }: Size): Val
 }
 
 /** [n, C], [n, tokens, C], or [n, C, height, width] of a map's pixels. */
-function shaped(data: Float32Array, count: number, { rows, width, map }: OutputKind): Tensor {
-  if (!map) return new Tensor('float32', data, rows === 1 ? [count, width] : [count, rows, width])
+function shaped(name: string, data: Float32Array, count: number, { rows, width, map }: OutputKind): Tensor {
+  // A picture of one patch has a single token.
+  const ofTokens = rows > 1 || /(^|_)(last_hidden_state|hidden_state_\d+)$/.test(name)
+  if (!map) return new Tensor('float32', data, ofTokens ? [count, rows, width] : [count, width])
   const dims = [count, width, map.height, map.width]
   if (rows === 1) return new Tensor('float32', data, dims)
   const first = unwritten('float32', dims, 'forward') as Float32Array

@@ -2,7 +2,7 @@
 // over tokens and regions in one sequence.
 
 import { ArgumentError, ShapeError } from '../core/errors.js'
-import type { Tensor } from '../core/tensor.js'
+import { Tensor } from '../core/tensor.js'
 import { type Parameter, parameter, type Value } from '../core/value.js'
 import { type Activation, Embedding, LayerNorm, Linear, type Scope, TransformerBlock } from '../nn/index.js'
 import { add, linear } from '../ops/index.js'
@@ -159,17 +159,17 @@ export class AnswerHead {
   }
 }
 
-/** Tensors [A, B, …] as [A·B, …]. @throws ShapeError for one that has fewer dimensions than `rank` */
-export function flattened(given: Readonly<Record<string, Tensor>>, make: (tensor: Tensor, dims: readonly number[]) => Tensor): Record<string, Tensor> {
-  let outer: readonly number[] | undefined
+/** Tensors [A, B, …], as the leading one is, as [A·B, …]. @throws ShapeError for one that is not */
+export function flattened(given: Readonly<Record<string, Tensor>>, leading: string): Record<string, Tensor> {
+  const first = given[leading]!
+  const outer = first.dims
   return Object.fromEntries(
-    Object.entries(given).map(([name, tensor]) => {
+    Object.entries({ [leading]: first, ...given }).map(([name, tensor]) => {
       const [a, b, ...rest] = tensor.dims
-      outer ??= tensor.dims.slice(0, 2)
       if (b === undefined || rest.length === 0 || a !== outer[0] || b !== outer[1]) {
         throw new ShapeError(`[forward] ${name} is [${tensor.dims.join(', ')}]; expected [${outer[0]}, ${outer[1]}, …]`, { field: name, shapes: [tensor.dims] })
       }
-      return [name, make(tensor, [a! * b, ...rest])]
+      return [name, new Tensor(tensor.type, tensor.data, [a! * b, ...rest])]
     }),
   )
 }

@@ -233,7 +233,7 @@ export class Model {
     const given = this.readInputs(inputs)
     const present = new Map<Part, Prepared>()
     for (const part of this.runners) if (part.required.every(name => given[name])) present.set(part, part.prepare(given))
-    const { parts, joint } = this.resolve(present, options)
+    const { parts, joint } = this.resolve(present, given, options)
     const results: Record<string, Tensor> = {}
     // What is not asked for, but what logits or later parts are computed from.
     const used = new Set([...parts].flatMap(([part, names]) => (names.length > 0 ? (part.uses ?? []) : [])))
@@ -278,7 +278,7 @@ export class Model {
   }
 
   /** Which part gives each output. */
-  private resolve(present: ReadonlyMap<Part, Prepared>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
+  private resolve(present: ReadonlyMap<Part, Prepared>, given: Readonly<Record<string, Tensor>>, { outputs, outputHiddenStates }: ForwardOptions): Wanted {
     const { images, texts, outputs: joint } = this.pairing ?? { images: '', texts: '', outputs: [] }
     const bothTowers = this.runners.filter(part => part.outputs.includes(images) || part.outputs.includes(texts))
     const isState = (name: string) => /(^|_)hidden_state_\d+$/.test(name)
@@ -288,7 +288,7 @@ export class Model {
       if (bothTowers.every(part => present.has(part))) wanted.joint = [...joint]
     }
     const need = (name: string, parts: readonly Part[]) => {
-      const input = parts.flatMap(part => (present.has(part) ? [] : part.required)).filter(input => !this.runners.some(part => present.has(part) && part.required.includes(input)))[0]!
+      const input = parts.flatMap(part => part.required).find(input => !given[input])!
       throw new ArgumentError(`[forward] the output '${name}' needs ${input}`, { field: input })
     }
     for (const name of new Set(outputs)) {

@@ -44,6 +44,7 @@ class ModernBert implements TextTower {
   readonly positions: number
   readonly maxLength: number
   readonly readsFirst: readonly string[]
+  readonly sees?: (distance: number) => boolean
   readonly distanceRow?: (distance: number) => number
   private readonly words: Embedding
   private readonly norm: LayerNorm
@@ -65,7 +66,10 @@ class ModernBert implements TextTower {
     this.positions = this.maxLength = rows
     this.readsFirst = head && config.classifier_pooling === 'cls' ? ['logits'] : []
     const window = Math.floor(config.local_attention / 2)
-    if (kinds.includes(SLIDING)) this.distanceRow = distance => (Math.abs(distance) <= window ? 0 : 1)
+    if (kinds.includes(SLIDING)) {
+      this.sees = distance => Math.abs(distance) <= window
+      this.distanceRow = distance => (this.sees!(distance) ? 0 : 1)
+    }
     const norm = { bias: config.norm_bias }
     this.words = new Embedding(scope.at('embeddings.tok_embeddings'), config.vocab_size, width)
     this.norm = new LayerNorm(scope.at('embeddings.norm'), width, eps, norm)

@@ -3,9 +3,9 @@
 
 import * as v from 'valibot'
 import type { Scope } from '../nn/index.js'
-import { BertEncoder, encoderScope } from './bert.js'
+import { BertEncoder, bertOptions, encoderScope, readBertConfig } from './bert.js'
 import { CheckpointError } from '../core/errors.js'
-import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
+import { type ConfigFile, integer, readConfig } from './config.js'
 import type { Architecture } from './encoder.js'
 import { positionsFromPadding } from './xlm-roberta.js'
 
@@ -13,17 +13,7 @@ const PADDING = 1 // whatever pad_token_id says, as in the reference
 const BUCKETS = 32 // of the table's rows, however many there are, as in the reference
 const MAX_DISTANCE = 128
 
-const schema = v.object({
-  vocab_size: tableRows(),
-  hidden_size: width(),
-  num_hidden_layers: layerCount(),
-  num_attention_heads: headCount(),
-  intermediate_size: width(),
-  max_position_embeddings: tableRows(),
-  relative_attention_num_buckets: v.nullish(integer(BUCKETS, 4096), BUCKETS),
-  hidden_act: activation('gelu'),
-  layer_norm_eps: epsilon(1e-12),
-})
+const schema = v.object({ relative_attention_num_buckets: v.nullish(integer(BUCKETS, 4096), BUCKETS) })
 
 /**
  * The bucket of a distance key − query: half of the buckets for keys behind, half for keys ahead; of each half, the first half one
@@ -41,8 +31,8 @@ export function distanceBucket(distance: number, buckets: number): number {
 }
 
 export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
-  const config = readConfig(schema, file)
-  checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
+  const config = readBertConfig(file)
+  const { relative_attention_num_buckets: buckets } = readConfig(schema, file)
   const maxLength = config.max_position_embeddings - PADDING - 1
   if (maxLength < 1) {
     throw new CheckpointError(`${file.file}: max_position_embeddings is ${config.max_position_embeddings}; expected at least ${PADDING + 2}`, {
@@ -51,18 +41,10 @@ export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
     })
   }
   const texts = new BertEncoder(encoderScope(scope, 'mpnet'), {
-    vocabulary: config.vocab_size,
+    ...bertOptions(config),
     tokenTypes: 0,
-    positions: config.max_position_embeddings,
     maxLength,
     positionIds: ids => positionsFromPadding(ids, PADDING),
-    width: config.hidden_size,
-    layers: config.num_hidden_layers,
-    heads: config.num_attention_heads,
-    hidden: config.intermediate_size,
-    activation: config.hidden_act,
-    eps: config.layer_norm_eps,
-    layerPath: 'encoder.layer',
     names: {
       attention: { query: 'attention.attn.q', key: 'attention.attn.k', value: 'attention.attn.v', out: 'attention.attn.o' },
       norm1: 'attention.LayerNorm',
@@ -71,7 +53,7 @@ export function buildMpnet(file: ConfigFile, scope: Scope): Architecture {
     },
     relative: {
       name: 'encoder.relative_attention_bias.weight',
-      buckets: config.relative_attention_num_buckets,
+      buckets,
       row: distance => distanceBucket(distance, BUCKETS),
     },
   })

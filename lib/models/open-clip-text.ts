@@ -8,7 +8,7 @@ import type { Checkpoint } from '../io/checkpoint.js'
 import { Linear, type Scope } from '../nn/index.js'
 import { pickToken, pool } from '../ops/index.js'
 import { buildBert, readBertConfig } from './bert.js'
-import { type Config, type ConfigFile, readConfig, tableRows } from './config.js'
+import { type Config, type ConfigFile, placesBelow, readConfig, tableRows } from './config.js'
 import { countedRows, EMBEDDING, type PaddedTexts, type TextTower, textsLike, type TokenInputs, type Traced } from './encoder.js'
 import { projectedTexts } from './projected.js'
 import { buildRoberta } from './xlm-roberta.js'
@@ -44,11 +44,9 @@ export function huggingFaceTextConfig(checkpoint: Checkpoint, given: Config, nam
     const field = 'text_cfg.hf_model_name'
     throw new UnsupportedError(`${file}: ${field} is '${name}', which is no BERT, RoBERTa or XLM-RoBERTa by its tensors; others are not supported`, { file, field })
   }
-  let layers = 0
-  while (checkpoint.tensors.has(`${PATH}encoder.layer.${layers}.output.dense.weight`)) layers++
   return {
     model_type: types === 1 ? 'roberta' : 'bert',
-    ...{ hidden_size: width, num_hidden_layers: layers, vocab_size: rows(WORDS), type_vocab_size: types },
+    ...{ hidden_size: width, num_hidden_layers: placesBelow(`${PATH}encoder.layer.`, checkpoint.tensors), vocab_size: rows(WORDS), type_vocab_size: types },
     max_position_embeddings: rows('embeddings.position_embeddings.weight'),
     intermediate_size: rows('encoder.layer.0.intermediate.dense.weight'),
     num_attention_heads: Math.max(1, Math.floor(width / 64)), // of all that are published

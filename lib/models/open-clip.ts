@@ -4,14 +4,15 @@
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
-import { type Parameter, parameter, type Value } from '../core/value.js'
+import { parameter, type Value } from '../core/value.js'
 import { TEXT_CLEANINGS } from '../data/text-cleaning.js'
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, AttentionPool, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { add, gather, pickToken, pool } from '../ops/index.js'
+import { gather, pickToken, pool } from '../ops/index.js'
 import { buildModifiedResNet, REDUCTION } from './clip-resnet.js'
 import { checkHeads, type Config, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, width } from './config.js'
 import type { Architecture, ImageTower, PaddedTexts, TextTower, TokenInputs, Traced } from './encoder.js'
+import { type EndTokenParts, EndTokenText } from './end-token-text.js'
 import { buildHuggingFaceText, hasHuggingFaceText, huggingFaceTextConfig } from './open-clip-text.js'
 import { projectedImages, projectedTexts } from './projected.js'
 import { buildTimmViT, hasTimmNames, timmConfig } from './timm-vit.js'
@@ -151,51 +152,34 @@ class OpenClipVision implements ImageTower {
   }
 }
 
-class OpenClipText implements TextTower {
-  readonly prefix = ''
-  readonly absent = {}
-  readonly vocabulary: number
-  readonly tokenTypes = 0
-  readonly positions: number
-  readonly maxLength: number
-  readonly takesPositionIds = true
-  readonly readsFirst = []
+class OpenClipText extends EndTokenText {
   readonly pad?: { id: number; length: number }
-  private readonly words: Embedding
-  private readonly places: Embedding
-  private readonly layers: TransformerBlock[]
-  private readonly norm: LayerNorm
 
   constructor(
     scope: Scope,
     private readonly config: v.InferOutput<typeof textSchema>,
     tower: Tower,
   ) {
-    this.vocabulary = config.vocab_size
-    this.positions = this.maxLength = config.context_length
+    const { vocab_size: vocabulary, context_length: positions, pool_type, pad_id: id } = config
+    const words = new Embedding(scope.at('token_embedding'), vocabulary, tower.width)
+    super({ ...{ vocabulary, positions, words }, ...textParts(scope, positions, tower) })
     // Trained on full rows: the last column, and where all see all, is of a text with its padding.
-    if (config.pool_type === 'last') this.pad = { id: config.pad_id, length: this.maxLength }
-    this.words = new Embedding(scope.at('token_embedding'), this.vocabulary, tower.width)
-    this.places = new Embedding(scope, this.positions, tower.width, 'positional_embedding')
-    this.layers = makeLayers(scope.at('transformer'), tower)
-    this.norm = new LayerNorm(scope.at('ln_final'), tower.width, tower.eps)
+    if (pool_type === 'last') this.pad = { id, length: positions }
   }
 
-  positionIds(ids: Int32Array): Int32Array {
-    return ids.map((_, i) => i)
-  }
-
-  endOf(ids: Int32Array): number {
+  override endOf(ids: Int32Array): number {
     const { pool_type: way, eos_id } = this.config
     if (way === 'last') return ids.length - 1
     return Math.max(0, ids.indexOf(way === 'eos' ? eos_id : ids.reduce((most, id) => Math.max(most, id))))
   }
+}
 
-  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
-    const states = hiddenStates(this.layers, add(this.words.forward(ids), this.places.forward(positions)), sequences)
-    const last = this.norm.forward(states.at(-1)!, { dtype: 'float32' })
-    const pooled = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
-    return { outputs: { last_hidden_state: last, pooler_output: pooled }, hiddenStates: states, embedding: pooled }
+function textParts(scope: Scope, positions: number, tower: Tower): Pick<EndTokenParts, 'places' | 'layers' | 'norm'> {
+  const { width, eps } = tower
+  return {
+    places: new Embedding(scope, positions, width, 'positional_embedding'),
+    layers: makeLayers(scope.at('transformer'), tower),
+    norm: new LayerNorm(scope.at('ln_final'), width, eps),
   }
 }
 
@@ -203,36 +187,16 @@ class OpenClipText implements TextTower {
  * CoCa's texts: a token of its own at the end of a row stands for the text. What the published weights were trained with: a column is seen if the one
  * before it is no padding, so that the first padding is, and the token itself only where the text fills its row.
  */
-class CocaText implements TextTower {
-  readonly prefix = ''
-  readonly absent = {}
-  readonly vocabulary: number
-  readonly tokenTypes = 0
-  readonly positions: number
-  readonly maxLength: number
-  readonly takesPositionIds = false
-  readonly readsFirst = []
+class CocaText extends EndTokenText {
+  override readonly takesPositionIds = false
   readonly readsMaskedEnd = true
   readonly lastApart: boolean
   readonly pad: { id: number; length: number }
   readonly padded: PaddedTexts
-  private readonly words: Parameter
-  private readonly places: Embedding
-  private readonly layers: TransformerBlock[]
-  private readonly norm: LayerNorm
 
   constructor(scope: Scope, { vocab_size, context_length, pad_id: id }: v.InferOutput<typeof textSchema>, tower: Tower) {
     const { width } = tower
-    this.vocabulary = vocab_size
-    this.maxLength = context_length
-    this.positions = context_length + 1
-    this.lastApart = tower.causal
-    this.pad = { id, length: context_length }
-    this.padded = {
-      id,
-      read: ids => ({ ids: Int32Array.of(...ids, vocab_size), mask: Int32Array.from({ length: ids.length + 1 }, (_, i) => (i === 0 || ids[i - 1] !== id ? 1 : 0)) }),
-    }
-    this.words = scope.parameter('token_embedding.weight and cls_emb', [vocab_size + 1, width], {
+    const table = scope.parameter('token_embedding.weight and cls_emb', [vocab_size + 1, width], {
       dtype: scope.computeType,
       derived: {
         from: [
@@ -247,24 +211,28 @@ class CocaText implements TextTower {
         },
       },
     })
-    this.places = new Embedding(scope, this.positions, width, 'positional_embedding')
-    this.layers = makeLayers(scope.at('transformer'), tower)
-    this.norm = new LayerNorm(scope.at('ln_final'), width, tower.eps)
+    const positions = context_length + 1
+    super({
+      ...{ vocabulary: vocab_size, positions, maxLength: context_length },
+      words: { forward: ids => gather(parameter(table), ids, { dtype: 'float32' }) },
+      ...textParts(scope, positions, tower),
+    })
+    this.lastApart = tower.causal
+    this.pad = { id, length: context_length }
+    this.padded = {
+      id,
+      read: ids => ({ ids: Int32Array.of(...ids, vocab_size), mask: Int32Array.from({ length: ids.length + 1 }, (_, i) => (i === 0 || ids[i - 1] !== id ? 1 : 0)) }),
+    }
   }
 
-  positionIds(ids: Int32Array): Int32Array {
-    return ids.map((_, i) => i)
-  }
-
-  endOf(ids: Int32Array): number {
+  override endOf(ids: Int32Array): number {
     return ids.length - 1
   }
 
-  trace({ ids, positions, sequences }: TokenInputs): Traced {
-    const embedded = add(gather(parameter(this.words), ids, { dtype: 'float32' }), this.places.forward(positions))
-    const stream = hiddenStates(this.layers, embedded, sequences).at(-1)!
-    const pooled = this.norm.forward(pickToken(stream, { which: 'last', cuSeqlens: sequences.cuSeqlens }), { dtype: 'float32' })
-    return { outputs: { pooler_output: pooled }, hiddenStates: [], embedding: pooled }
+  /** The text's states are a decoder's, of captions. */
+  override trace(tokens: TokenInputs): Traced {
+    const { embedding } = super.trace(tokens)
+    return { outputs: { pooler_output: embedding }, hiddenStates: [], embedding }
   }
 }
 
@@ -361,13 +329,9 @@ export function buildOpenClip(file: ConfigFile, scope: Scope): Architecture {
   const { embed_dim, quick_gelu } = readConfig(jointSchema, file)
   const text = file.json['text_encoder'] !== undefined ? scope.at('text') : scope.firstWith('token_embedding.weight', ['text', ''])
   const { hf_tokenizer_name, context_length, tokenizer_kwargs } = readConfig(tokenizerSchema, file, 'text_cfg')
-  if (tokenizer_kwargs?.strip_sep_token) {
-    const field = 'text_cfg.tokenizer_kwargs.strip_sep_token'
-    throw new UnsupportedError(`${file.file}: ${field} is true: texts without their separator (CLIPA) are not supported`, { file: file.file, field })
-  }
   return {
     // Its wrapper of Hugging Face's tokenizers cleans what they are given.
-    ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace' } }),
+    ...(hf_tokenizer_name != null && { sentence: { maxLength: context_length, lowercase: false, poolsPrompt: true, cleaning: tokenizer_kwargs?.clean ?? 'whitespace', withoutSeparator: tokenizer_kwargs?.strip_sep_token ?? false } }),
     images: buildImages(file, scope.at('visual'), embed_dim, quick_gelu),
     texts: buildTexts(file, text, embed_dim, quick_gelu),
     logitScale: scope.parameter('logit_scale', []),

@@ -5,9 +5,10 @@ import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { AttentionPool, Embedding, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, type Sequences, TransformerBlock } from '../nn/index.js'
-import { add, gather, pickToken, pool } from '../ops/index.js'
+import { pool } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
-import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
+import type { Architecture, ImageTower, TokenInputs, Traced } from './encoder.js'
+import { EndTokenText } from './end-token-text.js'
 import { projectedImages, projectedTexts } from './projected.js'
 
 // Checkpoints of the base size save nothing that is the class's default.
@@ -122,50 +123,32 @@ class SiglipVision implements ImageTower {
   }
 }
 
-class SiglipText implements TextTower {
-  readonly prefix = ''
-  readonly absent = {}
-  readonly vocabulary: number
-  readonly tokenTypes = 0
-  readonly positions: number
-  readonly maxLength: number
-  readonly takesPositionIds = true
-  readonly readsFirst = []
+class SiglipText extends EndTokenText {
   readonly readsMaskedEnd = true
   readonly pad: { id: number; length: number }
-  private readonly tokenEmbedding: Embedding
-  private readonly positionEmbedding: Embedding
-  private readonly layers: TransformerBlock[]
-  private readonly finalNorm: LayerNorm
   private readonly head: Linear
 
   constructor(scope: Scope, config: v.InferOutput<typeof textSchema>) {
-    const { hidden_size: width } = config
-    this.vocabulary = config.vocab_size
-    this.positions = this.maxLength = config.max_position_embeddings
-    this.pad = { id: config.pad_token_id, length: this.maxLength }
-    this.tokenEmbedding = new Embedding(scope.at('embeddings.token_embedding'), this.vocabulary, width)
-    this.positionEmbedding = new Embedding(scope.at('embeddings.position_embedding'), this.positions, width)
-    this.layers = makeLayers(scope, config)
-    this.finalNorm = new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps)
+    const { hidden_size: width, vocab_size: vocabulary, max_position_embeddings: positions } = config
+    super({
+      ...{ vocabulary, positions },
+      words: new Embedding(scope.at('embeddings.token_embedding'), vocabulary, width),
+      places: new Embedding(scope.at('embeddings.position_embedding'), positions, width),
+      layers: makeLayers(scope, config),
+      norm: new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps),
+    })
+    this.pad = { id: config.pad_token_id, length: positions }
     this.head = new Linear(scope.at('head'), width, config.projection_size ?? width)
   }
 
-  positionIds(ids: Int32Array): Int32Array {
-    return ids.map((_, i) => i)
-  }
-
-  endOf(ids: Int32Array): number {
+  override endOf(ids: Int32Array): number {
     return ids.length - 1
   }
 
-  trace({ ids, positions, sequences, ends }: TokenInputs): Traced {
-    const embedded = add(this.tokenEmbedding.forward(ids), this.positionEmbedding.forward(positions))
-    const states = hiddenStates(this.layers, embedded, sequences)
-    const last = this.finalNorm.forward(states.at(-1)!, { dtype: 'float32' })
-    const end = ends ? gather(last, ends, { dtype: 'float32' }) : pickToken(last, { which: 'last', cuSeqlens: sequences.cuSeqlens })
-    const pooled = this.head.forward(end, { dtype: 'float32' })
-    return { outputs: { last_hidden_state: last, pooler_output: pooled }, hiddenStates: states, embedding: pooled }
+  override trace(tokens: TokenInputs): Traced {
+    const { outputs, hiddenStates, embedding } = super.trace(tokens)
+    const pooled = this.head.forward(embedding, { dtype: 'float32' })
+    return { outputs: { ...outputs, pooler_output: pooled }, hiddenStates, embedding: pooled }
   }
 }
 

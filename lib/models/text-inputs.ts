@@ -74,6 +74,10 @@ export class TextInputs {
     const firstIsMasked = needs.first && mask?.[0] === 0
     const hasHole = columns.at(-1)! - columns[0]! >= columns.length
     const keys = [...columns]
+    // In the reference it depends on the implementation of attention what such a token is.
+    if (firstIsMasked && tower.sees && !keys.some(key => tower.sees!(key))) {
+      throw new ArgumentError(`[forward] attention_mask of text ${index} masks the first token, which is read, and all within its window; expected a token there that counts`, { field: 'attention_mask', index })
+    }
     if (firstIsMasked) columns.unshift(0)
     if (lastIsMasked) columns.push(end)
     this.checkLength(index, columns, positions)

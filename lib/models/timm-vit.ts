@@ -1,5 +1,5 @@
 // Vision transformers with timm's tensor names (pytorch-image-models, VisionTransformer): plain ones, CLIP's and SigLIP's trunks, DINOv2's with LayerScale
-// and registers. timm's config.json names an architecture and no sizes, so these are read from the tensors' shapes; what no shape tells (heads,
+// and registers, DeiT's with a distillation token. timm's config.json names an architecture and no sizes, so these are read from the tensors' shapes; what no shape tells (heads,
 // activations) follows the architecture's name, unless `model_args` says it.
 
 import * as v from 'valibot'
@@ -8,11 +8,12 @@ import { Tensor } from '../core/tensor.js'
 import { constant, type Parameter, parameter, type Value } from '../core/value.js'
 import type { Checkpoint } from '../io/checkpoint.js'
 import { type Activation, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { attention, columns, mul, pickToken, pool, prependRows, repeatRows, reshape } from '../ops/index.js'
-import { type Config, type ConfigFile, headCount, integer, layerCount, readConfig, width } from './config.js'
+import { add, attention, columns, mul, pickToken, pool, prependRows, repeatRows, reshape } from '../ops/index.js'
+import { type Config, type ConfigFile, headCount, integer, layerCount, placesBelow, readConfig, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 
-type Pool = 'token' | 'avg' | 'map'
+const POOLINGS = ['token', 'avg', 'max', 'avgmax', 'map'] as const
+type Pool = (typeof POOLINGS)[number]
 
 const side = () => integer(1, 16384)
 const schema = v.object({
@@ -26,6 +27,10 @@ const schema = v.object({
   patch: integer(1, 1024),
   image: v.object({ height: side(), width: side() }),
   class_token: v.boolean(),
+  /** A second class token, behind the first: either has a classifier of its own, and their mean counts. */
+  distilled: v.boolean(),
+  /** Each head's queries and keys are normalised. */
+  head_norm: v.boolean(),
   registers: integer(0, 1000),
   placed_prefix: v.boolean(),
   pool: v.string() as unknown as v.GenericSchema<Pool>,
@@ -41,16 +46,16 @@ export function hasTimmNames(checkpoint: Checkpoint, path = ''): boolean {
 
 /** The tensors that are known here; any other is of a variant. */
 const KNOWN = [
-  /^(cls_token|reg_token|pos_embed|(patch_embed\.proj|norm_pre|norm|fc_norm|head)\.(weight|bias))$/,
+  /^(cls_token|dist_token|reg_token|pos_embed|(patch_embed\.proj|norm_pre|norm|fc_norm|head|head_dist)\.(weight|bias))$/,
   /^attn_pool\.(latent|(q|kv|proj|norm|mlp\.fc[12])\.(weight|bias))$/,
-  /^blocks\.\d+\.(((norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias))|ls[12]\.gamma)$/,
+  /^blocks\.\d+\.(((norm[12]|attn\.(qkv|proj|[qk]_norm)|mlp\.fc[12])\.(weight|bias))|ls[12]\.gamma)$/,
 ]
 /** Architectures that compute something else with the same tensors: norms behind the layers, rotary positions, other pooling or norms. */
 const OTHER_WAYS = /_rpn_|rope|_pe_(core|spatial|lang)_|dinov3|^test_vit[34]/
 
 /** `model_args` that the tensors' shapes tell, or that only matter for training; null and false mean nothing. */
 const HARMLESS = new Set([
-  ...['img_size', 'patch_size', 'in_chans', 'num_classes', 'global_pool', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'qkv_bias', 'proj_bias', 'init_values', 'act_layer'],
+  ...['img_size', 'patch_size', 'in_chans', 'num_classes', 'global_pool', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'qkv_bias', 'qk_norm', 'proj_bias', 'init_values', 'act_layer'],
   ...['class_token', 'pos_embed', 'no_embed_class', 'reg_tokens', 'pre_norm', 'final_norm', 'fc_norm', 'dynamic_img_size', 'dynamic_img_pad', 'strict_img_size', 'weight_init', 'fix_init'],
   ...['drop_rate', 'pos_drop_rate', 'patch_drop_rate', 'proj_drop_rate', 'attn_drop_rate', 'drop_path_rate', 'pretrained', 'features_only', 'scriptable', 'exportable'],
 ])
@@ -85,11 +90,11 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
     throw new UnsupportedError(`${checkpoint.folder}: ${path}patch_embed.proj.weight reads ${channels} channels; only pictures of 3 are supported`, { file: checkpoint.folder, mismatched: [`${path}patch_embed.proj.weight`] })
   }
   if (patch !== across) throw new UnsupportedError(`${file}: patches are ${patch} x ${across}; only square ones are supported`, { file, field: 'patch_size' })
-  let layers = 0
-  while (has(`blocks.${layers}.norm1.weight`)) layers++
+  const layers = placesBelow(`${path}blocks.`, checkpoint.tensors)
   const classToken = has('cls_token')
   const registers = has('reg_token') ? (shape('reg_token').at(-2) ?? 0) : 0
-  const prefix = (classToken ? 1 : 0) + registers
+  const distilled = has('dist_token')
+  const prefix = (classToken ? 1 : 0) + (distilled ? 1 : 0) + registers
   const positions = shape('pos_embed').at(-2) ?? 0
   // Older files have all at the top.
   const size = ((json['pretrained_cfg'] ?? json) as { input_size?: unknown }).input_size
@@ -104,18 +109,18 @@ export function timmConfig(checkpoint: Checkpoint, json: Config, file: string, p
   const [fc1 = 0] = shape('blocks.0.mlp.fc1.weight')
   const [, hidden = 0] = shape('blocks.0.mlp.fc2.weight')
   const gated = fc1 === 2 * hidden
-  const heads = typeof options['num_heads'] === 'number' ? options['num_heads'] : headsOf(architecture, features)
+  const [ofHead] = has('blocks.0.attn.q_norm.weight') ? shape('blocks.0.attn.q_norm.weight') : []
+  const heads = typeof options['num_heads'] === 'number' ? options['num_heads'] : ofHead ? features / ofHead : headsOf(architecture, features)
   if (features % heads !== 0) {
     throw new CheckpointError(`${file}: ${heads} heads do not divide the width ${features}; expected model_args.num_heads`, { file, field: 'model_args.num_heads' })
   }
   const given = options['global_pool'] ?? json['global_pool']
   const inferred = has('attn_pool.latent') ? 'map' : has('fc_norm.weight') || !classToken ? 'avg' : 'token'
   const pooling = given == null || given === '' ? inferred : given
-  if (pooling !== 'token' && pooling !== 'avg' && pooling !== 'map') {
-    throw new UnsupportedError(`${file}: global_pool is ${JSON.stringify(pooling)}; 'token', 'avg' and 'map' are supported`, { file, field: 'global_pool' })
-  }
+  const pool = distilled ? 'token' : POOLINGS.find(known => known === pooling)
+  if (!pool) throw new UnsupportedError(`${file}: global_pool is ${JSON.stringify(pooling)}; ${POOLINGS.map(known => `'${known}'`).join(', ')} are supported`, { file, field: 'global_pool' })
   return {
-    ...{ width: features, layers, heads, hidden, gated, patch, image, registers, class_token: classToken, pool: pooling },
+    ...{ width: features, layers, heads, hidden, gated, patch, image, registers, class_token: classToken, distilled, head_norm: has('blocks.0.attn.q_norm.weight'), pool },
     activation: activationBy(options['act_layer'], file) ?? (gated ? 'silu' : activationOf(architecture)),
     eps: has('norm_pre.weight') ? 1e-5 : 1e-6,
     placed_prefix: prefix > 0 && patchesOf(image) === positions - prefix,
@@ -168,7 +173,7 @@ class LatentPool {
   /** all: [B·(prefix + length), C], of which the first of each are left out -> float32 [B, C] */
   forward(all: Value, prefix: number, length: number): Value {
     const { heads } = this.config
-    const x = prefix === 0 ? all : patchesOf(all, prefix, length)
+    const x = prefix === 0 ? all : rowsOf(all, prefix + length, prefix, prefix + length)
     const k = this.key.forward(x)
     const q = repeatRows(this.query.forward(parameter(this.latent), { dtype: k.dtype as never }), k, { length })
     const mixed = attention(q, k, this.value.forward(x), { heads, queryLength: 1, keyLength: length, dtype: k.dtype })
@@ -177,13 +182,12 @@ class LatentPool {
   }
 }
 
-/** Copies the patches' rows: [B·(prefix + length), C] -> [B·length, C] */
-function patchesOf(all: Value, prefix: number, length: number): Value {
+/** Copies rows `begin` to `end` of each picture: [B·length, C] -> [B·(end − begin), C] */
+function rowsOf(all: Value, length: number, begin: number, end: number): Value {
   const [rows, width] = all.shape as [number, number]
-  const pictures = rows / (prefix + length)
-  const wide = reshape(all, [pictures, (prefix + length) * width])
+  const wide = reshape(all, [rows / length, length * width])
   const one = constant(new Tensor('float32', Float32Array.of(1), []))
-  return reshape(mul(columns(wide, prefix * width, (prefix + length) * width), one), [pictures * length, width])
+  return reshape(mul(columns(wide, begin * width, end * width), one), [(rows / length) * (end - begin), width])
 }
 
 export class TimmViT implements ImageTower {
@@ -201,18 +205,19 @@ export class TimmViT implements ImageTower {
   private readonly pooledNorm?: LayerNorm
   private readonly latentPool?: LatentPool
   private readonly head?: Linear
+  private readonly distilledHead?: Linear
 
   constructor(
     scope: Scope,
     private readonly config: TimmConfig,
   ) {
-    const { width, eps, patch, image, registers, class_token, placed_prefix } = config
+    const { width, eps, patch, image, registers, class_token, distilled, placed_prefix } = config
     this.imageSize = image
     this.patches = Math.floor(image.height / patch) * Math.floor(image.width / patch)
-    this.prefixRows = (class_token ? 1 : 0) + registers
+    this.prefixRows = (class_token ? 1 : 0) + (distilled ? 1 : 0) + registers
     const names = { weight: 'patch_embed.proj.weight', ...(scope.has('patch_embed.proj.bias') && { bias: 'patch_embed.proj.bias' }), positions: 'pos_embed' }
     // A class token alone, placed like the patches, comes with them.
-    const together = this.prefixRows === 0 || (registers === 0 && placed_prefix)
+    const together = this.prefixRows === 0 || (registers === 0 && !distilled && placed_prefix)
     const placed = placed_prefix ? this.prefixRows : 0
     this.embeddings = new PatchEmbed(scope, {
       ...{ width, patch, tokens: this.patches + (together ? this.prefixRows : 0) },
@@ -221,10 +226,11 @@ export class TimmViT implements ImageTower {
     })
     if (!together) {
       const table = { name: scope.nameOf('pos_embed'), shape: [placed + this.patches, width] }
-      this.before = scope.parameter('cls_token and reg_token', [this.prefixRows, width], {
+      this.before = scope.parameter('tokens before the patches', [this.prefixRows, width], {
         derived: {
           from: [
             ...(class_token ? [{ name: scope.nameOf('cls_token'), shape: [1, width] }] : []),
+            ...(distilled ? [{ name: scope.nameOf('dist_token'), shape: [1, width] }] : []),
             ...(registers > 0 ? [{ name: scope.nameOf('reg_token'), shape: [registers, width] }] : []),
             ...(placed > 0 ? [table] : []),
           ],
@@ -240,12 +246,12 @@ export class TimmViT implements ImageTower {
     this.layers = Array.from({ length: config.layers }, (_, i) => {
       const at = scope.at('blocks', i)
       return new TransformerBlock(at, {
-        ...{ order: 'pre', width, heads: config.heads, hidden: config.hidden, activation: config.activation, eps },
+        ...{ order: 'pre', width, heads: config.heads, hidden: config.hidden, activation: config.activation, eps, headNorm: 'layer' },
         ...{ qkvBias: at.has('attn.qkv.bias'), outBias: at.has('attn.proj.bias'), mlpBias: at.has('mlp.fc1.bias') },
         ...(at.has('ls1.gamma') && { layerScale: ['ls1.gamma', 'ls2.gamma'] as const }),
         names: {
           norm1: 'norm1',
-          attention: { fused: 'attn.qkv', out: 'attn.proj' },
+          attention: { fused: 'attn.qkv', out: 'attn.proj', ...(config.head_norm && { queryNorm: 'attn.q_norm', keyNorm: 'attn.k_norm' }) },
           norm2: 'norm2',
           mlp: config.gated ? { fused: 'mlp.fc1', out: 'mlp.fc2' } : { in: 'mlp.fc1', out: 'mlp.fc2' },
         },
@@ -254,7 +260,9 @@ export class TimmViT implements ImageTower {
     if (scope.has('norm.weight')) this.norm = new LayerNorm(scope.at('norm'), width, eps)
     if (scope.has('fc_norm.weight')) this.pooledNorm = new LayerNorm(scope.at('fc_norm'), width, eps)
     if (config.pool === 'map') this.latentPool = new LatentPool(scope.at('attn_pool'), config)
-    if (config.classes > 0) this.head = new Linear(scope.at('head'), width, config.classes)
+    if (config.classes === 0) return
+    this.head = new Linear(scope.at('head'), width, config.classes)
+    if (distilled) this.distilledHead = new Linear(scope.at('head_dist'), width, config.classes)
   }
 
   trace(pixels: Value, scale: PixelScale): Traced {
@@ -264,9 +272,13 @@ export class TimmViT implements ImageTower {
     const states = hiddenStates(this.layers, this.preNorm?.forward(tokens) ?? tokens, { length })
     const stream = states.at(-1)!
     const last = this.norm?.forward(stream, { dtype: 'float32' }) ?? stream
+    if (this.config.distilled) return this.distilled(last, states)
+    const patches = (mode: 'mean' | 'max') => pool(last, { mode, skip: this.prefixRows, length, dtype: 'float32' })
     const ways: Record<Pool, () => Value> = {
       token: () => pickToken(last, { which: 'first', length }),
-      avg: () => pool(last, { mode: 'mean', skip: this.prefixRows, length, dtype: 'float32' }),
+      avg: () => patches('mean'),
+      max: () => patches('max'),
+      avgmax: () => mean(patches('mean'), patches('max')),
       map: () => this.latentPool!.forward(last, this.prefixRows, this.patches),
     }
     const one = ways[this.config.pool]()
@@ -277,6 +289,19 @@ export class TimmViT implements ImageTower {
       embedding: pooled,
     }
   }
+
+  private distilled(last: Value, states: readonly Value[]): Traced {
+    const length = this.prefixRows + this.patches
+    const one = pickToken(last, { which: 'first', length })
+    const other = rowsOf(last, length, 1, 2)
+    const pooled = mean(one, other)
+    const logits = this.head && mean(this.head.forward(one, { dtype: 'float32' }), this.distilledHead!.forward(other, { dtype: 'float32' }))
+    return { outputs: { last_hidden_state: last, pooler_output: pooled, ...(logits && { logits }) }, hiddenStates: states, embedding: pooled }
+  }
+}
+
+function mean(a: Value, b: Value): Value {
+  return mul(add(a, b), constant(new Tensor('float32', Float32Array.of(0.5), [])))
 }
 
 /** timm's own checkpoints; `timm` in config.json is what `timmConfig` made of it. */

@@ -108,7 +108,7 @@ class VisualBert implements JointTower {
   read(tensors: Readonly<Record<string, Tensor>>): Examples {
     const { head } = this
     const choices = head === 'choice' ? tensors['input_ids']!.dims : undefined
-    const given = new Given(choices ? flattened(tensors, (tensor, dims) => new Tensor(tensor.type, tensor.data, dims)) : tensors)
+    const given = new Given(choices ? flattened(tensors, 'input_ids') : tensors)
     const text = new TextReader(given, this.text.limits)
     const { count } = text
     const features = given.floats('visual_embeds', [count, 'regions', this.features])

@@ -171,7 +171,7 @@ class VlBert implements JointTower {
   read(tensors: Readonly<Record<string, Tensor>>): Examples {
     const { config, head } = this
     const choices = head?.task === 'choice' ? tensors['text_input_ids']!.dims : undefined
-    const given = new Given(choices ? flattened(tensors, (tensor, dims) => new Tensor(tensor.type, tensor.data, dims)) : tensors)
+    const given = new Given(choices ? flattened(tensors, 'text_input_ids') : tensors)
     const ids = given.integers('text_input_ids', ['examples', 'tokens'], 0, config.vocab_size)!
     const [count, tokens] = ids.dims as [number, number]
     const types = given.integers('text_token_type_ids', [count, tokens], 0, config.type_vocab_size)

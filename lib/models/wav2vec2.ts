@@ -167,7 +167,8 @@ function layerShares(scope: Scope, count: number): Parameter[] {
       derived: {
         from,
         compute: ([weights]) => {
-          const powers = [...weights!].map(weight => Math.exp(weight - Math.max(...weights!)))
+          const most = Math.max(...weights!)
+          const powers = [...weights!].map(weight => Math.exp(weight - most))
           return Float32Array.of(powers[i]! / powers.reduce((sum, power) => sum + power, 0))
         },
       },

@@ -7,7 +7,7 @@ import { Tensor } from '../core/tensor.js'
 import { add, attention, columns, gather, matmul, reshape, softmax } from '../ops/index.js'
 import { sideBySide } from './side-by-side.js'
 import { Linear } from './linear.js'
-import { RmsNorm } from './norm.js'
+import { LayerNorm, type Norm, RmsNorm } from './norm.js'
 import { type Rotation, turned } from './rotary.js'
 import type { ComputeType, Scope } from './scope.js'
 
@@ -44,8 +44,8 @@ export interface AttentionOptions {
   /** Heads of keys and values, each for heads / kvHeads neighbours. Default: as many. */
   kvHeads?: number
   /**
-   * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: RMS norms of each
-   * head, with `eps`.
+   * Checkpoint names below the scope. `fused`: queries, keys and values are one layer, in this order. `queryNorm`, `keyNorm`: norms of each head,
+   * with `eps`.
    */
   names: ({ query: string; key: string; value: string } | { fused: string; fusedNames?: { weight: string; bias: string } }) & {
     out: string
@@ -53,6 +53,8 @@ export interface AttentionOptions {
     keyNorm?: string
   }
   eps?: number
+  /** Of `queryNorm` and `keyNorm`. Default 'rms'. */
+  headNorm?: 'rms' | 'layer'
   /** Whether the query, key and value projections have biases. Default true. */
   qkvBias?: boolean | { query: boolean; key: boolean; value: boolean }
   /** Whether the output projection has a bias. Default true. */
@@ -74,14 +76,14 @@ export class Attention {
 
   private readonly headSize: number
   private readonly kvHeads: number
-  private readonly queryNorm?: RmsNorm
-  private readonly keyNorm?: RmsNorm
+  private readonly queryNorm?: Norm
+  private readonly keyNorm?: Norm
 
   constructor(
     scope: Scope,
     private readonly options: AttentionOptions,
   ) {
-    const { width, heads, headSize = width / heads, kvHeads = heads, names, eps = 1e-6, qkvBias = true, outBias, outputScale } = options
+    const { width, heads, headSize = width / heads, kvHeads = heads, names, eps = 1e-6, qkvBias = true, outBias, outputScale, headNorm = 'rms' } = options
     const dtype = scope.productType
     const [queries, keys] = [heads * headSize, kvHeads * headSize]
     const inputs = (name: 'query' | 'key' | 'value', begin: number, outputs: number) => {
@@ -93,8 +95,9 @@ export class Attention {
     this.key = inputs('key', queries, keys)
     this.value = inputs('value', queries + keys, keys)
     this.out = new Linear(scope.at(names.out), queries, width, { bias: outBias, dtype, outputScale })
-    if (names.queryNorm !== undefined) this.queryNorm = new RmsNorm(scope.at(names.queryNorm), headSize, eps)
-    if (names.keyNorm !== undefined) this.keyNorm = new RmsNorm(scope.at(names.keyNorm), headSize, eps)
+    const NormOfHeads = headNorm === 'rms' ? RmsNorm : LayerNorm
+    if (names.queryNorm !== undefined) this.queryNorm = new NormOfHeads(scope.at(names.queryNorm), headSize, eps)
+    if (names.keyNorm !== undefined) this.keyNorm = new NormOfHeads(scope.at(names.keyNorm), headSize, eps)
     this.dtype = scope.computeType
     this.headSize = headSize
     this.kvHeads = kvHeads
@@ -106,7 +109,7 @@ export class Attention {
     const { heads, causal, window } = this.options
     const keys = sequences.keys?.rows
     // What is normalised or turned is rounded once, behind that.
-    const placed = (layer: Linear, of: Value, heads: number, norm: RmsNorm | undefined) => {
+    const placed = (layer: Linear, of: Value, heads: number, norm: Norm | undefined) => {
       const rows = layer.forward(of, { dtype: norm || rotation ? 'float32' : dtype })
       const normed = norm ? normedHeads(rows, heads, norm, rotation ? 'float32' : dtype) : rows
       return rotation ? turned(normed, heads, rotation, dtype) : normed
@@ -153,7 +156,7 @@ export class Attention {
 }
 
 /** x: [T, heads·D] -> the same, each head normalised. */
-function normedHeads(x: Value, heads: number, norm: RmsNorm, dtype: ComputeType): Value {
+function normedHeads(x: Value, heads: number, norm: Norm, dtype: ComputeType): Value {
   const [rows, width] = x.shape as [number, number]
   return reshape(norm.forward(reshape(x, [rows * heads, width / heads]), { dtype }), [rows, width])
 }

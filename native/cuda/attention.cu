@@ -126,12 +126,12 @@ __device__ __forceinline__ void add_key_by_key(float (&sums)[1][N][4], const uin
 template <class T, int HeadSize>
 constexpr int attention_shared_bytes = (tile_queries + 4 * tile_keys) * HeadSize * 2;
 
-// Blocks at once: one at least; for heads of 64 the compiler finds more registers than it needs with that bound, and spills some on sm_100 and sm_120: no bound.
+// Blocks at once: one at least; for heads of 64 to 96 the compiler takes all registers under that bound, and spills some on sm_100 and sm_120: no bound.
 template <class T, int HeadSize>
-__global__ void __launch_bounds__(threads, HeadSize == 64 ? 0 : 1) attention_mma_kernel(Attention a, Access access, Resident others) {
+__global__ void __launch_bounds__(threads, HeadSize >= 64 && HeadSize <= 96 ? 0 : 1) attention_mma_kernel(Attention a, Access access, Resident others) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int steps = HeadSize / 16, columns = HeadSize / 8, key_blocks = tile_keys / 8;
-  constexpr int chunk = HeadSize != 64 && columns % 4 == 0 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64
+  constexpr int chunk = HeadSize == 32 || HeadSize == 128 ? 4 : 2, chunks = columns / chunk;  // of columns that are multiplied at a time; with four sm_100 spills for 64 and 96
   constexpr bool keeps_queries = HeadSize <= 64;  // in registers; else they are loaded for each tile of keys
   constexpr int tile_bytes = 64 * HeadSize * 2;
   constexpr ptx::Product product = product_of<T>;
@@ -196,7 +196,8 @@ __global__ void __launch_bounds__(threads, HeadSize == 64 ? 0 : 1) attention_mma
 #pragma unroll
       for (int e = 0; e < 4; ++e) scores[0][j][e] = 0;
     }
-#pragma unroll
+    // 8 are all: without the number the compiler takes every register for heads of 96 on sm_120, and spills some.
+#pragma unroll 8
     for (int step = 0; step < steps; ++step) {
       uint32_t k_part[key_blocks][2];
 #pragma unroll
@@ -403,18 +404,16 @@ __global__ void __launch_bounds__(threads, 1) attention_float_kernel(Attention a
 
 // --- Launchers ---
 
+constexpr int64_t longest_sequence = 1 << 30;  // kernels count in a sequence with int
+
 template <int TileQueries>
-bool grid_of(const Attention& a, dim3* grid) {
-  const int64_t blocks = (a.queries.rows / TileQueries + a.queries.count + 1) * a.heads;
-  *grid = dim3(static_cast<unsigned>(blocks));
-  return blocks <= 0x7fffffff;
+dim3 grid_of_tiles(const Attention& a) {
+  return grid_of((a.queries.rows / TileQueries + a.queries.count + 1) * a.heads);
 }
 
 template <class T, int HeadSize>
 cudaError_t launch_mma(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
-  dim3 grid;
-  if (!grid_of<tile_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid, threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
+  return LAUNCH((attention_mma_kernel<T, HeadSize>), grid_of_tiles<tile_queries>(a), threads, (attention_shared_bytes<T, HeadSize>), stream, a, access, others);
 }
 
 template <class T>
@@ -428,9 +427,7 @@ cudaError_t launch_mma_padded(const Attention& a, const Access& access, const Re
 
 template <int Parts>
 cudaError_t launch_float(const Attention& a, cudaStream_t stream) {
-  dim3 grid;
-  if (!grid_of<float_queries>(a, &grid)) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_float_kernel<Parts>), grid, threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
+  return LAUNCH((attention_float_kernel<Parts>), grid_of_tiles<float_queries>(a), threads, float_shared_bytes(static_cast<int>(a.head_size)), stream, a);
 }
 
 cudaError_t launch_ring(const Attention& a, const Access& access, const Resident& others, cudaStream_t stream) {
@@ -458,7 +455,7 @@ cudaError_t launch_attention_ring(const Attention& a, cudaStream_t stream) {
 
 cudaError_t launch_attention(const Attention& a, cudaStream_t stream) {
   if (a.queries.rows == 0 || a.head_size < 1) return cudaSuccess;
-  if (a.head_size > max_head_size) return cudaErrorInvalidValue;
+  if (a.head_size > max_head_size || a.queries.length > longest_sequence || a.keys.length > longest_sequence) return cudaErrorInvalidValue;
   if (on_tensor_cores(a)) {
     const Access access = access_of(a);
     const Resident residents = residents_of(a, access);

@@ -46,9 +46,12 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4], int t) {
 
 // --- The kernel ---
 
+// Blocks at once. Two of short sequences fill the shared memory of sm_120, where registers for three do not suffice.
+constexpr int blocks_at_once(int head_size, int keys, bool once) { return !once ? 1 : keys <= short_keys && head_size <= 64 && architecture != 1200 ? 3 : 2; }
+
 // Once: at most Keys keys, whose scores are in registers together. Block: `parts` parts of a sequence's tiles of queries, head, sequence.
 template <class T, int HeadSize, int Keys, int Warps, bool Once>
-__global__ void __launch_bounds__(Warps * warp_size, Once && Keys <= 128 && HeadSize <= 64 ? 3 : Once ? 2 : 1)
+__global__ void __launch_bounds__(Warps * warp_size, blocks_at_once(HeadSize, Keys, Once))
     attention_resident_kernel(Attention a, Resident takes, int parts) {
   using Layout = Tile<HeadSize * 2 / unit_bytes>;
   constexpr int threads = Warps * warp_size;
@@ -307,8 +310,7 @@ cudaError_t launch_keys(const Attention& a, const Resident& takes, cudaStream_t 
     if (parts < 1) parts = 1;
   }
   const int64_t blocks = a.queries.count * a.heads * parts, rows = packed ? short_keys : key_rows * (together < a.heads ? together : a.heads);
-  if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  return LAUNCH((attention_resident_kernel<T, HeadSize, Keys, Warps, Once>), dim3(static_cast<unsigned>(blocks)), Warps * warp_size,
+  return LAUNCH((attention_resident_kernel<T, HeadSize, Keys, Warps, Once>), grid_of(blocks), Warps * warp_size,
                 static_cast<size_t>(shared_bytes(Warps, rows, HeadSize)), stream, a, takes, static_cast<int>(parts));
 }
 

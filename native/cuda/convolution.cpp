@@ -24,40 +24,30 @@ void check_counts(const WindowSpec& windows, const TensorView& x, const TensorVi
 class ConvolutionKernel final : public CudaKernel {
  public:
   ConvolutionKernel(const core::KernelSpec& spec, CudaDevice& device)
-      : CudaKernel(device, spec), spec_(spec), type_(spec.inputs[ConvolutionSpec::weight].dtype), rows_(spec.outputs[0].rows()) {}
+      : CudaKernel(device, spec), spec_(spec), unfolded_(spec.outputs[0].rows(), spec_.depth, spec.inputs[ConvolutionSpec::weight].dtype) {}
 
-  size_t workspace_bytes() const override { return static_cast<size_t>(rows_ * linear_stride(spec_.depth)) * core::size_of(type_); }
+  size_t workspace_bytes() const override { return unfolded_.bytes(); }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[ConvolutionSpec::x];
-    const TensorView& bias = arguments.inputs[ConvolutionSpec::bias];
+    const TensorView& weight = arguments.inputs[ConvolutionSpec::weight];
     const TensorView& residual = arguments.inputs[ConvolutionSpec::residual];
     const TensorView& out = arguments.outputs[0];
     check_counts(spec_.windows, x, out, op());
-    core::check_run(out.rows() <= rows_, op(), "the output has more rows than it was made for");
+    core::check_run(out.rows() <= unfolded_.rows(), op(), "the output has more rows than it was made for");
     if (out.size() == 0) return;
-    const Rows unfolded{arguments.workspace, linear_stride(spec_.depth), type_};  // padded with zeros, as the weight is
+    const Rows unfolded = unfolded_.in(arguments.workspace);
     launch(library().unfold, {rows_of(x), unfolded, windows_of(spec_.windows), out.rows(), spec_.windows.channels}, arguments);
-    Gemm gemm{};
-    gemm.x = unfolded;
-    gemm.weight = {arguments.inputs[ConvolutionSpec::weight].data, unfolded.stride, type_};
-    gemm.out = rows_of(out);
-    gemm.rows = out.rows();
-    gemm.columns = spec_.features;
-    gemm.inner = unfolded.stride;
-    gemm.scale = 1;
-    if (bias.present()) gemm.bias = bias.as<const float>();
-    gemm.activated = spec_.activation > 0;
-    if (gemm.activated) gemm.activation = static_cast<UnaryKind>(spec_.activation - 1);
+    Gemm gemm = product(unfolded, {weight.data, unfolded.stride, weight.dtype}, unfolded.stride, out);
+    gemm.bias = floats_or_null(arguments.inputs[ConvolutionSpec::bias]);
+    set_activation(gemm, spec_.activation);
     if (residual.present()) gemm.residual = rows_of(residual);
-    gemm.period = out.rows();
     launch(library().gemm, gemm, arguments);
   }
 
  private:
   ConvolutionSpec spec_;
-  core::DType type_;  // of the products
-  int64_t rows_;
+  WorkspaceRows unfolded_;
 };
 
 class DepthwiseKernel final : public CudaKernel {
@@ -67,7 +57,6 @@ class DepthwiseKernel final : public CudaKernel {
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[DepthwiseSpec::x];
     const TensorView& weight = arguments.inputs[DepthwiseSpec::weight];
-    const TensorView& bias = arguments.inputs[DepthwiseSpec::bias];
     const TensorView& out = arguments.outputs[0];
     check_counts(spec_.windows, x, out, op());
     if (out.size() == 0) return;
@@ -79,9 +68,8 @@ class DepthwiseKernel final : public CudaKernel {
     depthwise.columns = out.columns();
     depthwise.weight = weight.as<const float>();
     depthwise.weight_stride = weight.row_stride;
-    if (bias.present()) depthwise.bias = bias.as<const float>();
-    depthwise.activated = spec_.activation > 0;
-    if (depthwise.activated) depthwise.activation = static_cast<UnaryKind>(spec_.activation - 1);
+    depthwise.bias = floats_or_null(arguments.inputs[DepthwiseSpec::bias]);
+    set_activation(depthwise, spec_.activation);
     launch(library().depthwise, depthwise, arguments);
   }
 
@@ -117,8 +105,8 @@ class ScaleSequencesKernel final : public CudaKernel {
     core::check_run(scale.rows() * spec_.length == x.rows() && (!shift.present() || shift.rows() == scale.rows()), op(), "the sequences and scale have different counts");
     if (x.size() == 0) return;
     launch(library().scale_sequences,
-           {rows_of(x), rows_of(arguments.outputs[0]), scale.as<const float>(), scale.row_stride, shift.present() ? shift.as<const float>() : nullptr,
-            shift.row_stride, spec_.length, x.rows(), x.columns()},
+           {rows_of(x), rows_of(arguments.outputs[0]), scale.as<const float>(), scale.row_stride, floats_or_null(shift), shift.row_stride, spec_.length, x.rows(),
+            x.columns()},
            arguments);
   }
 

@@ -8,13 +8,6 @@ namespace chiasma::cuda {
 
 namespace {
 
-// Whether there are few enough blocks for a grid.
-bool grid_of(int64_t rows, int64_t columns, dim3& grid) {
-  const int64_t blocks = ceil_div(rows * ceil_div(columns, piece_size), piece_threads);
-  grid = dim3(static_cast<unsigned>(blocks));
-  return blocks <= 0x7fffffff;
-}
-
 // A window's first pixel: its row in x, and where it lies in the picture, perhaps outside.
 struct Corner {
   int64_t row, y, x;
@@ -95,11 +88,9 @@ __global__ void __launch_bounds__(piece_threads) depthwise_kernel(Depthwise a, b
   store_piece(static_cast<Out*>(a.out.data) + place.row * a.out.stride + place.column, sum, place.count, out_vectors);
 }
 
-// NaN stays.
-__device__ __forceinline__ float greater(float a, float b) { return b > a || b != b ? b : a; }
-
+// sm_120: without the bound the compiler spills registers where there are enough.
 template <class In, class Out>
-__global__ void __launch_bounds__(piece_threads) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
+__global__ void __launch_bounds__(piece_threads, architecture == 1200 ? 1 : 0) pool_windows_kernel(PoolWindows a, bool in_vectors, bool out_vectors) {
   const Place place = place_of_thread(a.rows, a.columns);
   if (place.count == 0) return;
   float all[piece_size];
@@ -138,8 +129,7 @@ __global__ void __launch_bounds__(piece_threads) scale_sequences_kernel(ScaleSeq
 // Calls f(In, Out) with values of the types of x and out, and a grid for the pieces of so many rows.
 template <class Arguments, class F>
 cudaError_t over_rows(const Arguments& a, int64_t columns, F&& f) {
-  dim3 grid;
-  if (!grid_of(a.rows, columns, grid)) return cudaErrorInvalidConfiguration;
+  const dim3 grid = grid_of_pieces(a.rows, columns);
   return with_float(a.x.type, [&](auto in) { return with_float(a.out.type, [&](auto out) { return f(in, out, grid); }); });
 }
 

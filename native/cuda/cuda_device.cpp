@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <functional>
 
 #include "core/convert.h"
 #include "cuda/cuda_stream.h"
@@ -46,57 +47,95 @@ RowSize row_size(const core::WeightShape& weight) {
 
 }  // namespace
 
+// Blocks of a lost device stay: nobody can give them back.
 PinnedPool::~PinnedPool() {
-  for (const Block& block : free_) runtime_.release_host(block.memory);
+  for (const Entry& entry : entries_) release(entry.block);
+}
+
+void PinnedPool::release(const Block& block) noexcept {
+  if (device_.enter()) device_.runtime().release_host(block.memory);
+}
+
+// The smallest that is large enough.
+PinnedPool::Entry* PinnedPool::find_idle(size_t bytes) {
+  Entry* best = nullptr;
+  for (Entry& entry : entries_) {
+    if (entry.state == State::idle && entry.block.bytes >= bytes && (!best || entry.block.bytes < best->block.bytes)) best = &entry;
+  }
+  return best;
 }
 
 PinnedPool::Block PinnedPool::take(size_t bytes, int* error) {
   *error = 0;
   {
     std::lock_guard lock(mutex_);
-    const auto smaller = [](const Block& a, const Block& b) { return a.bytes < b.bytes; };
-    auto best = free_.end();
-    for (auto block = free_.begin(); block != free_.end(); ++block) {
-      if (block->bytes >= bytes && (best == free_.end() || smaller(*block, *best))) best = block;
-    }
-    if (best != free_.end()) {
-      const Block block = *best;
-      free_.erase(best);
-      kept_ -= block.bytes;
-      return block;
+    if (Entry* const idle = find_idle(bytes)) {
+      idle->state = State::taken;
+      return idle->block;
     }
   }
   Block block{nullptr, std::bit_ceil(std::max(bytes, smallest_block))};
-  *error = runtime_.allocate_host(&block.memory, block.bytes);
-  if (*error != 0) block = {};
+  *error = device_.runtime().allocate_host(&block.memory, block.bytes);
+  if (*error != 0) return {};
+  try {
+    std::lock_guard lock(mutex_);
+    entries_.push_back({block, State::taken});
+  } catch (...) {
+    release(block);
+    throw;
+  }
   return block;
 }
 
-void PinnedPool::give(Block block) noexcept {
-  if (!block.memory) return;
-  {
-    std::lock_guard lock(mutex_);
-    if (kept_ + block.bytes <= kept_bytes) {
-      try {
-        free_.push_back(block);
-        kept_ += block.bytes;
-        return;
-      } catch (...) {
-        // No memory for the list: the block goes back.
+void PinnedPool::give(const Block& block) noexcept {
+  give_back(block.memory);
+  for (;;) {
+    Block surplus;
+    {
+      std::lock_guard lock(mutex_);
+      size_t idle = 0;
+      auto at = entries_.begin();
+      for (; at != entries_.end(); ++at) {
+        if (at->state == State::idle && (idle += at->block.bytes) > kept_bytes) break;
       }
+      if (at == entries_.end()) return;
+      surplus = at->block;
+      entries_.erase(at);
     }
+    release(surplus);
   }
-  runtime_.release_host(block.memory);
 }
 
-CudaDevice::CudaDevice(const Library& library, DeviceFacts facts) : library_(library), facts_(std::move(facts)), pinned_(library.runtime) {}
+void* PinnedPool::lend(size_t bytes) {
+  std::lock_guard lock(mutex_);
+  Entry* const idle = find_idle(bytes);
+  if (!idle) return nullptr;
+  idle->state = State::lent;
+  return idle->block.memory;
+}
+
+void PinnedPool::give_back(const void* memory) noexcept {
+  std::lock_guard lock(mutex_);
+  for (Entry& entry : entries_) {
+    if (entry.block.memory == memory) entry.state = State::idle;
+  }
+}
+
+bool PinnedPool::lends(const void* from, size_t bytes) const {
+  const auto* const begin = static_cast<const char*>(from);
+  std::lock_guard lock(mutex_);
+  return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    const auto* const memory = static_cast<const char*>(entry.block.memory);
+    return entry.state == State::lent && std::less_equal<>()(memory, begin) && std::less_equal<>()(begin + bytes, memory + entry.block.bytes);
+  });
+}
+
+CudaDevice::CudaDevice(const Library& library, DeviceFacts facts) : library_(library), facts_(std::move(facts)), pinned_(*this) {}
 
 CudaDevice::~CudaDevice() {
-  if (memory_stream_ && !lost()) {
-    runtime().set_device(facts_.ordinal);
-    runtime().synchronize(memory_stream_);
-    runtime().release_stream(memory_stream_);
-  }
+  if (!memory_stream_ || !enter()) return;
+  runtime().synchronize(memory_stream_);
+  runtime().release_stream(memory_stream_);
 }
 
 void CudaDevice::use() {
@@ -108,6 +147,8 @@ void CudaDevice::use() {
   }
   check(runtime().set_device(facts_.ordinal), "making the device current");
 }
+
+bool CudaDevice::enter() noexcept { return !lost() && runtime().set_device(facts_.ordinal) == 0; }
 
 bool CudaDevice::lost() const {
   std::lock_guard lock(mutex_);
@@ -184,15 +225,11 @@ void* CudaDevice::allocate(size_t bytes) {
 // The pool gives memory back when a stream is waited for.
 void CudaDevice::settle() noexcept {
   const StreamHandle stream = memory_stream();
-  if (!stream || lost()) return;
-  runtime().set_device(facts_.ordinal);
-  runtime().synchronize(stream);
+  if (stream && enter()) runtime().synchronize(stream);
 }
 
 void CudaDevice::release(void* memory, size_t) noexcept {
-  if (!memory || lost()) return;
-  runtime().set_device(facts_.ordinal);
-  runtime().release(memory, memory_stream());
+  if (memory && enter()) runtime().release(memory, memory_stream());
 }
 
 void CudaDevice::upload(core::Stream& stream, void* device, const void* host, size_t bytes) {

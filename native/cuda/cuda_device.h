@@ -14,6 +14,8 @@
 
 namespace chiasma::cuda {
 
+class CudaDevice;
+
 // Host memory that the GPU reads and writes by itself, kept for the next user.
 class PinnedPool {
  public:
@@ -22,20 +24,34 @@ class PinnedPool {
     size_t bytes = 0;
   };
 
-  explicit PinnedPool(const Runtime& runtime) : runtime_(runtime) {}
+  explicit PinnedPool(CudaDevice& device) : device_(device) {}
   ~PinnedPool();
   PinnedPool(const PinnedPool&) = delete;
   PinnedPool& operator=(const PinnedPool&) = delete;
 
   // A block of at least `bytes`; its `memory` is null and *error set if there is none to be had.
   Block take(size_t bytes, int* error);
-  void give(Block block) noexcept;
+  void give(const Block& block) noexcept;
+
+  // An idle block's memory, or null; neither asks the driver for anything.
+  void* lend(size_t bytes);
+  void give_back(const void* memory) noexcept;
+  // Whether all of these bytes are in one lent block.
+  bool lends(const void* from, size_t bytes) const;
 
  private:
-  const Runtime& runtime_;
-  std::mutex mutex_;
-  std::vector<Block> free_;  // guarded
-  size_t kept_ = 0;          // guarded: bytes of free_
+  enum class State { idle, taken, lent };
+  struct Entry {
+    Block block;
+    State state;
+  };
+
+  Entry* find_idle(size_t bytes);
+  void release(const Block& block) noexcept;
+
+  CudaDevice& device_;
+  mutable std::mutex mutex_;
+  std::vector<Entry> entries_;  // guarded
 };
 
 struct DeviceFacts {
@@ -57,10 +73,11 @@ class CudaDevice final : public core::Device {
 
   // Makes this device the calling thread's. Throws Error(device) if the device is lost.
   void use();
+  // The same before something is given back, on whatever thread; false if the device is lost, and everything with it.
+  bool enter() noexcept;
   // Throws Error(out_of_memory | device) saying what failed, unless `error` is 0. After an error that cannot be recovered from, the device is lost.
   void check(int error, const std::string& what);
   bool lost() const;
-  int ordinal() const noexcept { return facts_.ordinal; }
 
   // A kernel that finds faults in its data: `explain` says what is wrong with the value at a position.
   using Explain = std::function<std::string(int64_t position, int32_t value)>;
@@ -77,6 +94,8 @@ class CudaDevice final : public core::Device {
   void* allocate(size_t bytes) override;
   void release(void* memory, size_t bytes) noexcept override;
   void settle() noexcept override;
+  void* take_host(size_t bytes) override { return pinned_.lend(bytes); }
+  void give_host(void* memory) noexcept override { pinned_.give_back(memory); }
   void upload(core::Stream& stream, void* device, const void* host, size_t bytes) override;
   void download(core::Stream& stream, void* host, const void* device, size_t bytes) override;
   std::unique_ptr<core::Stream> make_stream(int threads) override;
@@ -92,12 +111,12 @@ class CudaDevice final : public core::Device {
 
   const Library& library_;
   DeviceFacts facts_;
-  PinnedPool pinned_;
   mutable std::mutex mutex_;
   StreamHandle memory_stream_ = nullptr;   // guarded: what allocations and releases are ordered by
   std::string lost_;                       // guarded: why the device is lost
   std::map<uint32_t, Explain> explains_;   // guarded
   uint32_t next_kernel_ = 0;               // guarded
+  PinnedPool pinned_;                      // its end needs the others
 };
 
 // Columns from one row of a weight of role `linear` to the next: rows begin at multiples of 128 bytes, and are zero behind their end.

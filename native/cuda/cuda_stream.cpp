@@ -1,6 +1,7 @@
 // Copies go through pinned memory, so that they are asynchronous whatever memory the caller has. A run ends with the fault record's copy.
 #include "cuda/cuda_stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -10,13 +11,14 @@ namespace chiasma::cuda {
 namespace {
 
 constexpr auto asking_time = std::chrono::microseconds(200);
-constexpr size_t most_uploading = size_t{64} << 20;  // bytes on their way before upload_to waits
+constexpr size_t slice_bytes = size_t{64} << 20;      // of a copy, so that pinned memory does not grow with it
+constexpr size_t most_under_way = 2 * slice_bytes;  // bytes of pinned memory, before another copy waits for those under way
 
 class GraphRecording final : public core::Recording {
  public:
   GraphRecording(CudaDevice& device, GraphHandle graph) : device_(device), graph_(graph) {}
   ~GraphRecording() override {
-    if (!device_.lost()) device_.runtime().release_graph(graph_);
+    if (device_.enter()) device_.runtime().release_graph(graph_);
   }
   GraphHandle graph() const noexcept { return graph_; }
 
@@ -30,8 +32,7 @@ class GraphRecording final : public core::Recording {
 CudaStream::~CudaStream() {
   end();
   device_.pinned().give(seen_);
-  if (!stream_ || device_.lost()) return;
-  device_.runtime().set_device(device_.ordinal());
+  if (!stream_ || !device_.enter()) return;
   if (reached_) device_.runtime().release_event(reached_);
   if (fault_) device_.runtime().release(fault_, stream_);
   device_.runtime().release_stream(stream_);
@@ -63,6 +64,11 @@ void CudaStream::synchronize() {
     device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
     throw device_.error_of(fault);
   }
+  deliver();
+}
+
+// What was under way has been waited for.
+void CudaStream::deliver() noexcept {
   for (const Download& download : downloads_) std::memcpy(download.host, download.block.memory, download.bytes);
   give_back();
 }
@@ -82,7 +88,7 @@ void CudaStream::wait(const std::string& what) {
 
 void CudaStream::end() noexcept {
   // After a failure: what is under way must end before its memory goes to others.
-  if (stream_ && !device_.lost()) device_.runtime().synchronize(stream_);
+  if (stream_ && device_.enter()) device_.runtime().synchronize(stream_);
   give_back();
 }
 
@@ -91,7 +97,7 @@ void CudaStream::give_back() noexcept {
   for (const Download& download : downloads_) device_.pinned().give(download.block);
   uploads_.clear();
   downloads_.clear();
-  uploading_ = 0;
+  under_way_ = 0;
 }
 
 PinnedPool::Block CudaStream::take(size_t bytes) {
@@ -101,16 +107,19 @@ PinnedPool::Block CudaStream::take(size_t bytes) {
   return block;
 }
 
-void* CudaStream::upload_to(void* device, size_t bytes) {
-  if (uploading_ + bytes > most_uploading && !uploads_.empty()) {
-    wait("uploading");
-    for (const PinnedPool::Block& block : uploads_) device_.pinned().give(block);
-    uploads_.clear();
-    uploading_ = 0;
+PinnedPool::Block CudaStream::take_for_copy(size_t bytes) {
+  if (under_way_ > 0 && under_way_ + bytes > most_under_way) {
+    wait("copying");
+    deliver();
   }
+  const PinnedPool::Block block = take(bytes);
+  under_way_ += block.bytes;
+  return block;
+}
+
+void* CudaStream::upload_to(void* device, size_t bytes) {
   uploads_.reserve(uploads_.size() + 1);
-  uploads_.push_back(take(bytes));
-  uploading_ += uploads_.back().bytes;
+  uploads_.push_back(take_for_copy(bytes));
   staged_for_ = device;
   staged_bytes_ = bytes;
   return uploads_.back().memory;
@@ -122,15 +131,24 @@ void CudaStream::upload_staged() {
 
 void CudaStream::upload(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return;
-  std::memcpy(upload_to(device, bytes), host, bytes);
-  upload_staged();
+  if (device_.pinned().lends(host, bytes)) {
+    device_.check(device_.runtime().copy(device, host, bytes, Copy::to_device, stream_), "an upload");
+    return;
+  }
+  for (size_t at = 0; at < bytes; at += slice_bytes) {
+    const size_t count = std::min(slice_bytes, bytes - at);
+    std::memcpy(upload_to(static_cast<char*>(device) + at, count), static_cast<const char*>(host) + at, count);
+    upload_staged();
+  }
 }
 
 void CudaStream::download(void* host, const void* device, size_t bytes) {
-  if (bytes == 0) return;
-  downloads_.reserve(downloads_.size() + 1);
-  downloads_.push_back({host, take(bytes), bytes});
-  device_.check(device_.runtime().copy(downloads_.back().block.memory, device, bytes, Copy::to_host, stream_), "a download");
+  for (size_t at = 0; at < bytes; at += slice_bytes) {
+    const size_t count = std::min(slice_bytes, bytes - at);
+    downloads_.reserve(downloads_.size() + 1);
+    downloads_.push_back({static_cast<char*>(host) + at, take_for_copy(count), count});
+    device_.check(device_.runtime().copy(downloads_.back().block.memory, static_cast<const char*>(device) + at, count, Copy::to_host, stream_), "a download");
+  }
 }
 
 std::unique_ptr<core::Recording> CudaStream::record(const std::function<void()>& work) {

@@ -24,7 +24,7 @@ class CudaStream final : public core::Stream {
 
   void upload(void* device, const void* host, size_t bytes);
   void download(void* host, const void* device, size_t bytes);
-  // Pinned memory for `bytes` that upload_staged() then copies to `device`. It waits for earlier uploads if much is on its way.
+  // Pinned memory for `bytes` that upload_staged() then copies to `device`.
   void* upload_to(void* device, size_t bytes);
   void upload_staged();
 
@@ -36,7 +36,9 @@ class CudaStream final : public core::Stream {
   };
 
   PinnedPool::Block take(size_t bytes);
+  PinnedPool::Block take_for_copy(size_t bytes);  // waits for the copies under way if they hold too much
   void wait(const std::string& what);
+  void deliver() noexcept;
   void give_back() noexcept;
 
   CudaDevice& device_;
@@ -46,7 +48,7 @@ class CudaStream final : public core::Stream {
   PinnedPool::Block seen_;         // the fault's copy
   std::vector<PinnedPool::Block> uploads_;
   std::vector<Download> downloads_;
-  size_t uploading_ = 0;           // bytes of uploads_
+  size_t under_way_ = 0;           // bytes of both's blocks
   void* staged_for_ = nullptr;
   size_t staged_bytes_ = 0;
 };

@@ -7,8 +7,6 @@ namespace chiasma::cuda {
 
 namespace {
 
-dim3 grid_of(int64_t rows, int64_t columns) { return dim3(static_cast<unsigned>(ceil_div(rows * ceil_div(columns, piece_size), piece_threads))); }
-
 template <class T>
 __device__ __forceinline__ T* at(const Rows& rows, int64_t row, int64_t column) {
   return static_cast<T*>(rows.data) + row * rows.stride + column;
@@ -70,7 +68,7 @@ template <class In>
 cudaError_t launch_cast_from(const Cast& a, cudaStream_t stream) {
   return with_float(a.out.type, [&](auto out) {
     using Out = decltype(out);
-    return LAUNCH((cast_kernel<In, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+    return LAUNCH((cast_kernel<In, Out>), grid_of_pieces(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
   });
 }
 
@@ -83,7 +81,7 @@ cudaError_t launch_binary(const Binary& a, cudaStream_t stream) {
         using A = decltype(left);
         using B = decltype(right);
         using Out = decltype(out);
-        return LAUNCH((binary_kernel<A, B, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<A>(a.a), aligned<B>(a.b), aligned<Out>(a.out));
+        return LAUNCH((binary_kernel<A, B, Out>), grid_of_pieces(a.rows, a.columns), piece_threads, 0, stream, a, aligned<A>(a.a), aligned<B>(a.b), aligned<Out>(a.out));
       });
     });
   });
@@ -94,7 +92,7 @@ cudaError_t launch_unary(const Unary& a, cudaStream_t stream) {
     return with_float(a.out.type, [&](auto out) {
       using In = decltype(in);
       using Out = decltype(out);
-      return LAUNCH((unary_kernel<In, Out>), grid_of(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
+      return LAUNCH((unary_kernel<In, Out>), grid_of_pieces(a.rows, a.columns), piece_threads, 0, stream, a, aligned<In>(a.x), aligned<Out>(a.out));
     });
   });
 }

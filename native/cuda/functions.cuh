@@ -1,4 +1,5 @@
-// The functions of one number that `unary` and the activations of `linear` share. Float32, as docs/ops.md names them.
+// The functions of numbers that several kernels share: those of `unary` and the activations of `linear`, as docs/ops.md names them, and the maximum of pools.
+// Float32.
 #pragma once
 
 #include "cuda/library.h"
@@ -7,6 +8,9 @@
 namespace chiasma::cuda {
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// NaN stays.
+__device__ __forceinline__ float greater(float a, float b) { return b > a || b != b ? b : a; }
 
 template <int N, class F>
 __device__ __forceinline__ void replace_each(float (&x)[N], F&& f) {

@@ -94,9 +94,10 @@ cudaError_t launch_gather(const Gather& a, cudaStream_t stream) {
 }
 
 cudaError_t launch_scatter(const Scatter& a, cudaStream_t stream) {
+  if (a.rows > no_source) return cudaErrorInvalidValue;
   cudaError_t error = cudaMemsetAsync(a.sources, 0x7f, static_cast<size_t>(a.out_rows) * sizeof(int32_t), stream);
   if (error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>(ceil_div(a.rows, row_threads)));
+  const dim3 grid = grid_of(ceil_div(a.rows, row_threads));
   error = LAUNCH(scatter_sources_kernel, grid, row_threads, 0, stream, a);
   if (error != cudaSuccess) return error;
   error = LAUNCH(scatter_check_kernel, grid, row_threads, 0, stream, a);

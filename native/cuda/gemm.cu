@@ -324,9 +324,7 @@ Vectors vectors_of(const Gemm& a) {
 
 template <class T, class S>
 cudaError_t launch_shape(const Gemm& a, cudaStream_t stream) {
-  const int64_t blocks = tiles<S::rows, S::columns>(a);
-  if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  return LAUNCH((gemm_mma_kernel<T, S>), dim3(static_cast<unsigned>(blocks)), S::threads, S::shared_bytes, stream, a, vectors_of(a));
+  return LAUNCH((gemm_mma_kernel<T, S>), (grid_of(tiles<S::rows, S::columns>(a))), S::threads, S::shared_bytes, stream, a, vectors_of(a));
 }
 
 template <class T>
@@ -366,11 +364,8 @@ cudaError_t launch_gemm_tile(const Gemm& a, GemmTile tile, cudaStream_t stream) 
       return launch_mma<f16>(a, tile, stream);
     case DType::int8:
       return launch_mma<int8_t>(a, tile, stream);
-    case DType::float32: {
-      const int64_t blocks = tiles<float_tile, float_tile>(a);
-      if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-      return LAUNCH(gemm_float_kernel, dim3(static_cast<unsigned>(blocks)), float_threads, stages * 2 * float_tile * slice_bytes, stream, a, vectors_of(a));
-    }
+    case DType::float32:
+      return LAUNCH(gemm_float_kernel, (grid_of(tiles<float_tile, float_tile>(a))), float_threads, stages * 2 * float_tile * slice_bytes, stream, a, vectors_of(a));
     default:
       return cudaErrorInvalidValue;
   }

@@ -1,4 +1,4 @@
-// What linear, matmul and patchEmbed share on the host: operands as the matrix multiply takes them, and int8 weights.
+// What linear, matmul, convolution and patchEmbed share on the host: operands as the matrix multiply takes them, and int8 weights.
 #pragma once
 
 #include "cuda/kernels.h"
@@ -26,6 +26,32 @@ class GemmOperand {
   core::DType type_ = core::DType::float32;
   size_t bytes_ = 0;
 };
+
+// Rows of numbers that another kernel writes into the workspace for a product: of the weight's type, padded with zeros as the weight is.
+class WorkspaceRows {
+ public:
+  WorkspaceRows(int64_t rows, int64_t columns, core::DType type) : stride_(linear_stride(columns)), rows_(rows), type_(type) {}
+  size_t bytes() const { return static_cast<size_t>(rows_ * stride_) * core::size_of(type_); }
+  Rows in(void* workspace) const { return {workspace, stride_, type_}; }
+  int64_t rows() const noexcept { return rows_; }
+
+ private:
+  int64_t stride_, rows_;
+  core::DType type_;
+};
+
+// out = x · weightᵀ, whose rows have `inner` numbers; the rest of the epilogue is the caller's.
+inline Gemm product(const Rows& x, const Rows& weight, int64_t inner, const core::TensorView& out) {
+  Gemm gemm{};
+  gemm.x = x;
+  gemm.weight = weight;
+  gemm.out = rows_of(out);
+  gemm.rows = gemm.period = out.rows();
+  gemm.columns = out.columns();
+  gemm.inner = inner;
+  gemm.scale = 1;
+  return gemm;
+}
 
 // --- int8 weights ---
 

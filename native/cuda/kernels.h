@@ -45,6 +45,16 @@ std::unique_ptr<core::Kernel> make_cosine_top_k(const core::KernelSpec& spec, Cu
 
 inline Rows rows_of(const core::TensorView& view) { return {view.data, view.row_stride, view.dtype}; }
 
+// Tensors that may be null where a call takes float32.
+inline const float* floats_or_null(const core::TensorView& view) { return view.present() ? view.as<const float>() : nullptr; }
+
+// `activation` of a spec: 0 for none, else 1 + the kind.
+template <class Arguments>
+void set_activation(Arguments& call, int activation) {
+  call.activated = activation > 0;
+  if (call.activated) call.activation = static_cast<UnaryKind>(activation - 1);
+}
+
 // A kernel that launches on the run's stream.
 class CudaKernel : public core::Kernel {
  protected:

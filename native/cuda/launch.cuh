@@ -2,7 +2,7 @@
 // (native/cuda/sim), which needs no CUDA header. Rules for kernel authors:
 //
 // - Launch with LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...), never <<<>>>; a template's name goes in parentheses:
-//   LAUNCH((row_kernel<bf16, 4>), ...). It gives a cudaError_t, and asks for more than 48 KiB of shared memory itself.
+//   LAUNCH((row_kernel<bf16, 4>), ...). It gives a cudaError_t, and asks for more than 48 KiB of shared memory itself. Grids come from grid_of.
 // - Static shared memory is SHARED(name, type), e.g. SHARED(sums, float[32]); dynamic shared memory is SMEM_DYN(name, type), once in a kernel,
 //   128-byte aligned. Neither is initialised; in the simulator both start as NaN.
 // - Every instruction without a CUDA C++ name is a function of ptx.cuh: write no asm elsewhere. Half-width numbers are bf16 and f16 of number.cuh, not those of
@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "cuda/runtime.h"
 
@@ -25,8 +26,6 @@
 
 #include "cuda/sim/simt.h"
 
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::chiasma::sim::launch(#kernel, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 #define SHARED(name, ...)               \
   static char name##_shared_key;           \
   auto& name = ::chiasma::sim::shared_variable<__VA_ARGS__>(&name##_shared_key, #name)
@@ -34,8 +33,6 @@
 
 #else
 
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::chiasma::cuda::launch(kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 #define SHARED(name, ...) __shared__ ::chiasma::cuda::Same<__VA_ARGS__> name
 #define SMEM_DYN(name, ...)                                                \
   extern __shared__ __align__(128) unsigned char chiasma_dynamic_shared[]; \
@@ -50,27 +47,50 @@ struct SameType {
 template <class T>
 using Same = typename SameType<T>::type;
 
+}  // namespace chiasma::cuda
+
+#endif
+
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::chiasma::cuda::launch(#kernel, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+
+namespace chiasma::cuda {
+
+constexpr size_t unasked_shared_bytes = 48 * 1024;  // of dynamic shared memory, that every kernel may have
+
+// Lets a kernel have so much dynamic shared memory on the current device. Never less than before: a graph that was captured, or another thread's launch, may
+// need more than this one.
+cudaError_t allow_shared_bytes(const void* kernel, size_t bytes);
+
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
+cudaError_t launch([[maybe_unused]] const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                   Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
+  if (shared_bytes > unasked_shared_bytes) {
+    const cudaError_t error = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
     if (error != cudaSuccess) return error;
   }
+#ifdef CHIASMA_SIM
+  return sim::launch(name, kernel, grid, block, shared_bytes, stream, std::forward<Arguments>(arguments)...);
+#else
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+#endif
 }
 
-}  // namespace chiasma::cuda
+// A grid of so many blocks. No device takes more than 2^31 - 1, and none is launched in place of more.
+inline dim3 grid_of(int64_t blocks) { return dim3(blocks > 0x7fffffff ? ~0u : static_cast<unsigned>(blocks)); }
 
+// What is compiled for, 900 for compute capability 9.0; 0 for the host. For launch bounds alone: of results every architecture gives the same bits.
+#ifdef __CUDA_ARCH__
+constexpr int architecture = __CUDA_ARCH__;
+#else
+constexpr int architecture = 0;
 #endif
-
-namespace chiasma::cuda {
 
 constexpr int warp_size = 32;
 constexpr unsigned full_warp = 0xffffffffu;

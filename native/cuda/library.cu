@@ -1,5 +1,8 @@
 // The table of library.h, over the CUDA runtime that this library is linked with.
 #include <cstdio>
+#include <map>
+#include <mutex>
+#include <utility>
 
 #include "cuda/kernels.cuh"
 
@@ -124,6 +127,20 @@ const Library library = {
 };
 
 }  // namespace
+
+cudaError_t allow_shared_bytes(const void* kernel, size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, size_t> allowed;  // by device and kernel
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  std::lock_guard lock(mutex);
+  size_t& most = allowed[{device, kernel}];
+  if (bytes <= most) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (error == cudaSuccess) most = bytes;
+  return error;
+}
 
 }  // namespace chiasma::cuda
 

@@ -22,8 +22,6 @@ bool is_aligned(const TensorView& view) {
   return reinterpret_cast<uintptr_t>(view.data) % alignment == 0 && view.row_stride * static_cast<int64_t>(core::size_of(view.dtype)) % alignment == 0;
 }
 
-const float* floats_or_null(const TensorView& view) { return view.present() ? view.as<const float>() : nullptr; }
-
 char* at(void* memory, size_t offset) { return static_cast<char*>(memory) + offset; }
 
 class LinearKernel final : public CudaKernel {
@@ -50,17 +48,9 @@ class LinearKernel final : public CudaKernel {
     core::check_run(x.rows() == out.rows() && x.rows() <= spec_.rows, op(), "x and the output have different counts");
     if (x.rows() == 0 || spec_.columns == 0) return;
     const int64_t stride = linear_stride(spec_.inner);
-    Gemm gemm{};
-    gemm.weight = {weight.data, stride, weight.dtype};
-    gemm.out = rows_of(out);
-    gemm.rows = x.rows();
-    gemm.columns = spec_.columns;
-    gemm.inner = spec_.inner;
-    gemm.scale = 1;
+    Gemm gemm = product(rows_of(x), {weight.data, stride, weight.dtype}, spec_.inner, out);
     gemm.bias = floats_or_null(arguments.inputs[LinearSpec::bias]);
-    gemm.activated = spec_.activation > 0;
-    if (gemm.activated) gemm.activation = static_cast<UnaryKind>(spec_.activation - 1);
-    gemm.period = x.rows();
+    set_activation(gemm, spec_.activation);
     if (residual.present()) gemm.residual = rows_of(residual);
     if (int8_) {
       const Int8Layout layout(spec_.columns, spec_.inner);
@@ -103,15 +93,8 @@ class MatmulKernel final : public CudaKernel {
     const GemmOperand::Ready left = a_.ready(a, arguments.workspace), right = b_.ready(b, at(arguments.workspace, a_.workspace_bytes()));
     if (left.copied) launch(library().cast, {rows_of(a), left.rows, a.rows(), a.columns()}, arguments);
     if (right.copied) launch(library().cast, {rows_of(b), right.rows, b.rows(), b.columns()}, arguments);
-    Gemm gemm{};
-    gemm.x = left.rows;
-    gemm.weight = right.rows;
-    gemm.out = rows_of(out);
-    gemm.rows = out.rows();
-    gemm.columns = out.columns();
-    gemm.inner = a.columns();
+    Gemm gemm = product(left.rows, right.rows, a.columns(), out);
     gemm.scale = spec_.scale;
-    gemm.period = out.rows();
     launch(library().gemm, gemm, arguments);
   }
 

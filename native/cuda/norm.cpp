@@ -37,11 +37,8 @@ class LayerNormKernel final : public CudaKernel {
   void run(const core::KernelArguments& arguments) override {
     core::check_same(op(), arguments);
     const TensorView& x = arguments.inputs[0];
-    const TensorView& weight = arguments.inputs[1];
-    const TensorView& bias = arguments.inputs[2];
     launch(library().layer_norm,
-           {rows_of(x), rows_of(arguments.outputs[0]), x.rows(), x.columns(), weight.present() ? weight.as<const float>() : nullptr,
-            bias.present() ? bias.as<const float>() : nullptr, eps_},
+           {rows_of(x), rows_of(arguments.outputs[0]), x.rows(), x.columns(), floats_or_null(arguments.inputs[1]), floats_or_null(arguments.inputs[2]), eps_},
            arguments);
   }
 
@@ -61,8 +58,7 @@ class RmsNormKernel final : public CudaKernel {
   void run(const core::KernelArguments& arguments) override {
     core::check_same(op(), arguments);
     const TensorView& x = arguments.inputs[0];
-    const TensorView& weight = arguments.inputs[1];
-    launch(library().rms_norm, {rows_of(x), rows_of(arguments.outputs[0]), x.rows(), x.columns(), weight.present() ? weight.as<const float>() : nullptr, eps_},
+    launch(library().rms_norm, {rows_of(x), rows_of(arguments.outputs[0]), x.rows(), x.columns(), floats_or_null(arguments.inputs[1]), eps_},
            arguments);
   }
 

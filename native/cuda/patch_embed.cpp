@@ -12,19 +12,18 @@ using core::TensorView;
 class PatchEmbedKernel final : public CudaKernel {
  public:
   PatchEmbedKernel(const core::KernelSpec& spec, CudaDevice& device)
-      : CudaKernel(device, spec), spec_(spec), type_(spec.inputs[PatchEmbedSpec::weight].dtype), rows_(spec.outputs[0].rows()) {}
+      : CudaKernel(device, spec), spec_(spec), patches_(spec.outputs[0].rows(), spec_.depth, spec.inputs[PatchEmbedSpec::weight].dtype) {}
 
-  size_t workspace_bytes() const override { return static_cast<size_t>(rows_ * linear_stride(spec_.depth)) * core::size_of(type_); }
+  size_t workspace_bytes() const override { return patches_.bytes(); }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& pixels = arguments.inputs[PatchEmbedSpec::pixels];
-    const TensorView& class_token = arguments.inputs[PatchEmbedSpec::class_token];
+    const TensorView& weight = arguments.inputs[PatchEmbedSpec::weight];
     const TensorView& position = arguments.inputs[PatchEmbedSpec::position];
     const TensorView& out = arguments.outputs[0];
-    core::check_run(out.rows() == pixels.shape[0] * spec_.tokens() && out.rows() <= rows_, op(), "pixels and the output have different counts");
+    core::check_run(out.rows() == pixels.shape[0] * spec_.tokens() && out.rows() <= patches_.rows(), op(), "pixels and the output have different counts");
     if (out.size() == 0) return;
-    // Padded with zeros, as the weight is.
-    const Rows patches{arguments.workspace, linear_stride(spec_.depth), type_};
+    const Rows patches = patches_.in(arguments.workspace);
     Patchify patchify{};
     patchify.pixels = pixels.data;
     patchify.bytes = spec_.bytes;
@@ -41,17 +40,9 @@ class PatchEmbedKernel final : public CudaKernel {
     patchify.first = spec_.has_class_token ? 1 : 0;
     launch(library().patchify, patchify, arguments);
 
-    Gemm gemm{};
-    gemm.x = patches;
-    gemm.weight = {arguments.inputs[PatchEmbedSpec::weight].data, patches.stride, type_};
-    gemm.out = rows_of(out);
-    gemm.rows = out.rows();
-    gemm.columns = spec_.features;
-    gemm.inner = patches.stride;
-    gemm.scale = 1;
-    const TensorView& bias = arguments.inputs[PatchEmbedSpec::bias];
-    if (bias.present()) gemm.bias = bias.as<const float>();
-    if (class_token.present()) gemm.first = class_token.as<const float>();
+    Gemm gemm = product(patches, {weight.data, patches.stride, weight.dtype}, patches.stride, out);
+    gemm.bias = floats_or_null(arguments.inputs[PatchEmbedSpec::bias]);
+    gemm.first = floats_or_null(arguments.inputs[PatchEmbedSpec::class_token]);
     if (position.present()) gemm.residual = rows_of(position);
     gemm.period = spec_.tokens();
     launch(library().gemm, gemm, arguments);
@@ -59,8 +50,7 @@ class PatchEmbedKernel final : public CudaKernel {
 
  private:
   PatchEmbedSpec spec_;
-  core::DType type_;  // of the products
-  int64_t rows_;
+  WorkspaceRows patches_;
 };
 
 }  // namespace

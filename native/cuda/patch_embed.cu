@@ -129,16 +129,14 @@ cudaError_t launch_patchify(const Patchify& a, cudaStream_t stream) {
   return with_float(a.out.type, [&](auto out) {
     using Out = decltype(out);
     if (a.bytes && a.side <= max_side && across * down > 0) {
-      const int64_t blocks = a.pictures * down * ceil_div(across, group);
-      if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
+      const dim3 grid = grid_of(a.pictures * down * ceil_div(across, group));
       const auto shared_bytes = static_cast<size_t>(a.side * group * max_side * channels);
       const bool in_vectors = reinterpret_cast<uintptr_t>(a.pixels) % vector_bytes == 0 && a.width * channels % vector_bytes == 0 &&
                               a.height * a.width * channels % vector_bytes == 0 && group * a.side * channels % vector_bytes == 0;
-      return LAUNCH((patchify_bytes_kernel<Out>), dim3(static_cast<unsigned>(blocks)), threads, shared_bytes, stream, a, in_vectors);
+      return LAUNCH((patchify_bytes_kernel<Out>), grid, threads, shared_bytes, stream, a, in_vectors);
     }
-    const int64_t blocks = ceil_div(a.pictures * (down * across + a.first) * (a.out.stride / piece_size), threads);
-    if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-    return LAUNCH((patchify_kernel<Out>), dim3(static_cast<unsigned>(blocks)), threads, 0, stream, a);
+    const dim3 grid = grid_of(ceil_div(a.pictures * (down * across + a.first) * (a.out.stride / piece_size), threads));
+    return LAUNCH((patchify_kernel<Out>), grid, threads, 0, stream, a);
   });
 }
 

@@ -20,4 +20,6 @@ __device__ __forceinline__ Place place_of_thread(int64_t rows, int64_t columns) 
   return {row, column, static_cast<int>(left < piece_size ? left : piece_size)};
 }
 
+inline dim3 grid_of_pieces(int64_t rows, int64_t columns) { return grid_of(ceil_div(rows * ceil_div(columns, piece_size), piece_threads)); }
+
 }  // namespace chiasma::cuda

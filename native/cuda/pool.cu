@@ -1,5 +1,6 @@
 // pool: mean, maximum or sum/√length of each sequence's rows. A block takes 256 columns of one sequence; its warps take rows in turn and meet in
 // shared memory, in a fixed order. Bound by memory.
+#include "cuda/functions.cuh"
 #include "cuda/kernels.cuh"
 #include "cuda/rows.cuh"
 
@@ -10,9 +11,6 @@ namespace {
 constexpr int warps = 8;
 constexpr int threads = warps * warp_size;
 constexpr int strip = warp_size * piece_size;  // columns of a block
-
-// NaN stays.
-__device__ __forceinline__ float greater(float a, float b) { return b > a || b != b ? b : a; }
 
 template <class In, class Out>
 __global__ void __launch_bounds__(threads) pool_kernel(Pool a, int64_t strips, bool in_vectors, bool out_vectors) {
@@ -62,7 +60,7 @@ cudaError_t launch_pool(const Pool& a, cudaStream_t stream) {
     return with_float(a.out.type, [&](auto out) {
       using In = decltype(in);
       using Out = decltype(out);
-      return LAUNCH((pool_kernel<In, Out>), dim3(static_cast<unsigned>(a.sequences.count * strips)), threads, 0, stream, a, strips, aligned<In>(a.x),
+      return LAUNCH((pool_kernel<In, Out>), grid_of(a.sequences.count * strips), threads, 0, stream, a, strips, aligned<In>(a.x),
                     aligned<Out>(a.out));
     });
   });

@@ -148,7 +148,7 @@ cudaError_t with_float(DType type, F&& f) {
   }
 }
 
-inline dim3 grid_of_rows(int64_t rows) { return dim3(static_cast<unsigned>(ceil_div(rows, rows_per_block))); }
+inline dim3 grid_of_rows(int64_t rows) { return grid_of(ceil_div(rows, rows_per_block)); }
 
 // Keeps the first fault of the run's first faulty kernel.
 __device__ __forceinline__ void report_fault(const FaultSlot& slot, int64_t position, int32_t value) {

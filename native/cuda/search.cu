@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(merge_threads) finish_kernel(TopK a, SearchWor
 template <class T>
 cudaError_t launch_finish(const TopK& a, const SearchWork& work, cudaStream_t stream) {
   const size_t bytes = work.kept <= shared_entries ? static_cast<size_t>(work.kept) * sizeof(Entry) : 0;
-  return LAUNCH((finish_kernel<T>), dim3(static_cast<unsigned>(a.query_count)), merge_threads, bytes, stream, a, work);
+  return LAUNCH((finish_kernel<T>), grid_of(a.query_count), merge_threads, bytes, stream, a, work);
 }
 
 }  // namespace
@@ -132,13 +132,13 @@ int64_t top_k_bytes(const TopK& a) { return work_of(a).bytes; }
 
 cudaError_t launch_top_k(const TopK& a, cudaStream_t stream) {
   if (a.query_count == 0 || a.k == 0) return cudaSuccess;
-  if (a.columns < 1 || a.k > 0x40000000 || a.query_count > 0x7fffffff) return cudaErrorInvalidValue;
+  if (a.columns < 1 || a.k > 0x40000000 || a.rows > 0x7fffffff) return cudaErrorInvalidValue;
   const SearchWork work = work_of(a);
   cudaError_t error = launch_prepare_queries(a, work, stream);
   for (int pass = 0; pass < work.passes && error == cudaSuccess; ++pass) {
     error = launch_scan(a, work, pass, stream);
     if (error != cudaSuccess) break;
-    error = LAUNCH(merge_kernel, dim3(static_cast<unsigned>(a.query_count)), merge_threads, static_cast<size_t>(merge_warps * work.list) * sizeof(Entry), stream, a, work,
+    error = LAUNCH(merge_kernel, grid_of(a.query_count), merge_threads, static_cast<size_t>(merge_warps * work.list) * sizeof(Entry), stream, a, work,
                    pass);
   }
   if (error != cudaSuccess) return error;

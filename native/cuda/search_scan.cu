@@ -366,9 +366,7 @@ __global__ void __launch_bounds__(threads, Queries > few_queries ? 2 : 3) scan_k
 template <class T, int Parts, int Queries>
 cudaError_t launch(const TopK& a, const SearchWork& work, int pass, cudaStream_t stream) {
   const uint64_t all = reinterpret_cast<uintptr_t>(a.corpus.data) | static_cast<uint64_t>(a.corpus.stride) * sizeof(T);
-  const int64_t blocks = work.query_tiles * work.slices;
-  if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-  return LAUNCH((scan_kernel<T, Parts, Queries>), dim3(static_cast<unsigned>(blocks)), threads, static_cast<size_t>(Scan<T, Parts, Queries>::shared_bytes(work.list)),
+  return LAUNCH((scan_kernel<T, Parts, Queries>), grid_of(work.query_tiles * work.slices), threads, static_cast<size_t>(Scan<T, Parts, Queries>::shared_bytes(work.list)),
                 stream, a, work, pass, all % 16 == 0 ? 16 : all % 4 == 0 ? 4 : 1);
 }
 

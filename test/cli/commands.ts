@@ -86,7 +86,7 @@ t.test('texts: none, empty and very long lines', async (t) => {
   t.same((await readEmbeddings(out)).items.map((text) => text.length), [3, 100_000, 3])
 })
 
-t.test('a reader that goes away', async (t) => {
+t.test('pipes: texts from one, and a reader that goes away', async (t) => {
   await writePictures(folder, 40)
   const shell = (command: string) =>
     new Promise<{ code: number | null; stdout: string }>((resolve) => {
@@ -102,6 +102,9 @@ t.test('a reader that goes away', async (t) => {
   const out = join(folder, 'deaf.npy')
   const deaf = await shell(`${run} embed ${folder}/images ${model}/config.json --model ${model} --out ${out} 2>&1 >/dev/null | true`)
   t.equal(deaf.code, 0, 'nobody reads stderr')
+  const piped = join(folder, 'piped.npy')
+  t.equal((await shell(`printf 'a cat\\nthe dog' | ${run} embed --texts - --model ${model} --out ${piped}`)).code, 0)
+  t.same((await readEmbeddings(piped)).items, ['a cat', 'the dog'])
   t.equal((await readEmbeddings(out)).items.length, 40)
 })
 

@@ -157,11 +157,14 @@ t.test('texts', async (t) => {
 
 t.test('wrong usage and wrong input', async (t) => {
   const out = join(folder, 'never.npy')
+  const aFolder = join(folder, 'folder.npy')
+  await mkdir(aFolder)
   const usage: [string[], RegExp][] = [
     [['embed', '--model', model, '--out', out], /paths of images or sounds, or --texts/],
     [['embed', 'x', '--out', out], /--model/],
     [['embed', 'x', '--model', model, '--out', out, '--batch-size', '0'], /positive integer/],
     [['embed', 'x', '--model', model, '--out', out, '--nonsense'], /unknown option/],
+    [['embed', 'x', '--model', model, '--out', 'x.csv'], /'x\.csv' is invalid\. expected a name ending in \.safetensors/],
     [['nonsense'], /unknown command/],
     [['search', '--index', out, '--model', model], /--text, --image or --audio/],
   ]
@@ -174,8 +177,8 @@ t.test('wrong usage and wrong input', async (t) => {
   const failures: [string[], RegExp][] = [
     [['embed', join(folder, 'absent'), '--model', model, '--out', out], /absent: no such file or folder/],
     [['embed', pictures[0]!, '--model', join(folder, 'absent'), '--out', out], /absent/],
-    [['embed', pictures[0]!, '--model', model, '--out', join(folder, 'x.csv')], /x\.csv: unknown format/],
     [['embed', pictures[0]!, '--model', model, '--out', join(folder, 'no', 'folder.npy')], /folder\.npy/],
+    [['embed', pictures[0]!, '--model', model, '--out', aFolder], /folder\.npy is a folder/],
     [['embed', pictures[0]!, '--model', model, '--out', out, '--device', 'cuda:7'], /cuda:7/],
     [['embed', pictures[0]!, '--model', model, '--out', out, '--dtype', 'f16'], /f16/],
     [['search', '--index', out, '--text', 'a', '--model', model], /never\.npy/],

@@ -7,7 +7,7 @@ import { compile, type Program } from '../../lib/core/compile.js'
 import { Device, memoryUsage } from '../../lib/core/device.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import { parameter, type Parameter, type Value } from '../../lib/core/value.js'
-import { add, gather, layerNorm, mul, pool, softmax, unary } from '../../lib/ops/index.js'
+import { add, gather, layerNorm, mul, pool, scatter, softmax, unary } from '../../lib/ops/index.js'
 import { noSimulator } from '../support/simulator.js'
 
 const width = 40
@@ -77,6 +77,67 @@ t.test('on the simulator', { skip: noSimulator }, async t => {
       await t.rejects(program.run({ indices: lengths(1, 9, 7) }), { name: 'ArgumentError', message: /\[gather\].*9.*5/s })
       const { y } = await program.run({ indices: lengths(4, 0, 1) })
       t.same(y!.data.subarray(width, 2 * width), ramp(1).data)
+    }
+  })
+
+  await t.test('rows are scattered to places that are there, and to each once', async t => {
+    await using device = await open()
+    const x = ramp(3)
+    const program = compile(
+      ({ x, indices }) => ({ y: scatter(x!, indices!, { rows: 5 }) }),
+      { x: { shape: [3, width], dtype: 'float32' }, indices: { shape: [3], dtype: 'int32' } },
+      device,
+    )
+    for (let i = 0; i < 3; i++) {
+      for (const [indices, message] of [
+        [lengths(0, 5, 1), /\[scatter\] indices\[1\] is 5; expected at least 0 and less than 5/],
+        [lengths(0, 1, -1), /\[scatter\] indices\[2\] is -1;/],
+        [lengths(2 ** 31 - 1, -(2 ** 31), 7), /\[scatter\] indices\[0\] is 2147483647;/],
+        [lengths(4, 2, 4), /\[scatter\] indices\[2\] is 4; expected distinct indices/],
+      ] as const) {
+        await t.rejects(program.run({ x, indices }), { name: 'ArgumentError', message })
+      }
+      const { y } = await program.run({ x, indices: lengths(4, 0, 2) })
+      const expected = new Float32Array(5 * width)
+      for (const [row, to] of [4, 0, 2].entries()) expected.set(x.data.subarray(row * width, (row + 1) * width) as Float32Array, to * width)
+      t.same(y!.data, expected)
+    }
+  })
+
+  await t.test('weights and programs that are disposed of stay until the runs that use them have ended', async t => {
+    const device = await open()
+    const rows = 600
+    const table: Parameter = { name: 'table', shape: [rows, width], dtype: 'float32', role: 'plain' }
+    const indices = new Tensor('int32', Int32Array.from({ length: rows }, (_, i) => (i * 7) % rows), [rows])
+    for (let i = 0; i < 3; i++) {
+      const weights = await device.loadWeights([{ parameter: table, source: ramp(rows, i) }])
+      const program = compile(({ indices }) => ({ y: softmax(gather(parameter(table), indices!)) }), { indices: { shape: [rows], dtype: 'int32' } }, device, weights)
+      const [expected, ...runs] = Array.from({ length: 4 }, () => program.run({ indices })) // plain, captured, replayed
+      const first = (await expected!).y!
+      program.dispose()
+      weights.dispose()
+      device.plans.clear()
+      const fresh = await device.loadWeights([{ parameter: table, source: ramp(rows, 50) }]) // may have the same memory, later
+      for (const run of runs) t.same((await run).y!.data, first.data)
+      fresh.dispose()
+    }
+    t.equal(device.memoryUsage().weights, 0)
+    await device.dispose()
+    t.same(device.memoryUsage(), { weights: 0, arena: 0, total: 0 })
+  })
+
+  await t.test('inputs of many sizes at once, which the caller changes when the run has begun', async t => {
+    await using device = await open()
+    const program = compile(({ x }) => ({ y: unary(x!, 'neg') }), { x: { shape: [2000, width], dtype: 'float32', extent: { name: 'rows', per: 1 } } }, device)
+    for (let round = 0; round < 3; round++) {
+      const runs = [3, 2000, 1, 500, 1999, 3].map((rows, i) => {
+        const x = ramp(rows, i)
+        const expected = (x.data as Float32Array).map(value => -value)
+        const run = program.run({ x })
+        ;(x.data as Float32Array).fill(NaN)
+        return { run, expected }
+      })
+      for (const { run, expected } of runs) t.same((await run).y!.data, expected)
     }
   })
 

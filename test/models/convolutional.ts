@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Tensor } from '../../lib/core/tensor.js'
 import { Embedder } from '../../lib/embed/embedder.js'
+import { readTensors, writeSafetensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
 import { compareWithReference, fixture, random, temporary, variant } from '../support/models.js'
 
@@ -70,6 +71,17 @@ t.test("CLIP's ResNet from the shapes of its tensors", async t => {
   await t.rejects(AutoModel.fromPretrained(folder, cpu), { name: 'CheckpointError', field: 'vision_heads', message: /vision_heads is 5, which does not divide the width 64/ })
   writeFileSync(join(folder, 'config.json'), JSON.stringify({ image_resolution: 20 }))
   await t.rejects(AutoModel.fromPretrained(folder, cpu), { name: 'CheckpointError', field: 'image_resolution' })
+})
+
+t.test('a tensor of the last layer is missing, where the tensors alone tell how many there are', async t => {
+  const folder = withoutConfig(t)
+  const file = join(folder, 'model.safetensors')
+  const tensors = await readTensors(file)
+  for (const name of ['transformer.resblocks.1.attn.in_proj_weight', 'visual.layer2.1.conv1.weight']) {
+    const { [name]: _, ...others } = tensors
+    await writeSafetensors(file, others)
+    await t.rejects(AutoModel.fromPretrained(folder, cpu), { name: 'CheckpointError', message: name.startsWith('visual') ? /layer2\.1\.conv1\.weight/ : /text_model\.encoder\.layers\.1\.self_attn\.q_proj\.weight/ })
+  }
 })
 
 t.test('a checkpoint of another family', async t => {

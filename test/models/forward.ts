@@ -287,3 +287,13 @@ t.test('DINOv2 takes pictures of any size', async t => {
   t.same((await model.forward({ pixel_values: picture(14, 14) })).last_hidden_state!.dims, [1, 2, 32])
   await t.rejects(model.forward({ pixel_values: picture(13, 30) }), { name: 'ShapeError' }, 'smaller than a patch')
 })
+
+t.test('a masked first token that is read within a window where nothing counts is refused', async t => {
+  const { model } = await open(t, 'modernbert-classifier-holes')
+  const window = Math.floor((model.config['local_attention'] as number) / 2)
+  const input_ids = int64([Array.from({ length: window + 3 }, (_, i) => 3 + i)])
+  const masked = (count: number) => ({ input_ids, attention_mask: int64([Array.from({ length: window + 3 }, (_, i) => (i < count ? 0 : 1))]) })
+  await model.forward(masked(window), { outputs: ['logits'] })
+  await model.forward(masked(window + 1), { outputs: ['last_hidden_state'] })
+  await t.rejects(model.forward(masked(window + 1), { outputs: ['logits'] }), { name: 'ArgumentError', field: 'attention_mask', index: 0, message: /of text 0 masks the first token, which is read, and all within its window/ })
+})

@@ -129,7 +129,7 @@ t.test('inputs of ViLT that do not belong together', async t => {
   await t.rejects(load(variant(t, 'vilt-pictures', c => (c['num_images'] = 3))), { code: 'ERR_CHECKPOINT', field: 'num_images' })
 })
 
-type Refusal = [changed: Record<string, Tensor | undefined>, error: { code: string; field: string; index?: number; message?: RegExp }]
+type Refusal = [changed: Record<string, Tensor | undefined>, error: { code: string; field: string; index?: number; message?: RegExp }, outputs?: string[]]
 
 const zeros = (type: 'int64' | 'float32', dims: number[]) => {
   const size = dims.reduce((a, b) => a * b)
@@ -162,6 +162,11 @@ const families: Record<string, Refusal[]> = {
     [{ text_input_ids: zeros('int64', [3, 7]) }, { code: 'ERR_SHAPE', field: 'text_input_ids' }],
     [{ object_vl_embeddings: zeros('float32', [3, 3, 5, 26]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[3, 2, …\]/ }],
   ],
+  'visual-bert-choice': [
+    [{ attention_mask: zeros('int64', [3, 3, 9]) }, { code: 'ERR_SHAPE', field: 'attention_mask', message: /is \[3, 3, 9\]; expected \[3, 2, …\]/ }],
+    [{ input_ids: zeros('int64', [6, 9]) }, { code: 'ERR_SHAPE', field: 'input_ids' }],
+  ],
+  'siglip2-shapes': [[{ spatial_shapes: undefined }, { code: 'ERR_ARGUMENT', field: 'spatial_shapes' }, ['image_embeds']]],
   'vl-bert-refcoco': [[{ object_vl_embeddings: zeros('float32', [4, 5, 25]) }, { code: 'ERR_SHAPE', field: 'object_vl_embeddings', message: /expected \[4, objects, 26\]/ }]],
   'lxmert-odd': [
     [{ visual_pos: zeros('float32', [3, 4, 6]) }, { code: 'ERR_SHAPE', field: 'visual_pos', message: /expected \[3, 5, 6\]/ }],
@@ -183,7 +188,7 @@ for (const [name, refused] of Object.entries(families)) {
   t.test(`inputs of ${name} that do not belong together`, async t => {
     await using model = await load(fixture(name))
     const inputs = await inputsOf(name)
-    for (const [changed, error] of refused) await t.rejects(model.forward({ ...inputs, ...changed } as Inputs), error, JSON.stringify(error))
+    for (const [changed, error, outputs] of refused) await t.rejects(model.forward({ ...inputs, ...changed } as Inputs, { outputs }), error, JSON.stringify(error))
     await t.rejects(load(variant(t, name, c => (c['architectures'] = ['SomethingElse']))), { code: 'ERR_UNSUPPORTED', field: 'architectures' })
   })
 }

@@ -34,7 +34,6 @@ t.test('open_clip_config.json', async t => {
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_proj_type'] = null), 'CheckpointError', 'text_cfg.hf_proj_type', /the encoder's width 32 is not embed_dim 24/],
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { clean: 'all' }), 'CheckpointError', 'text_cfg.tokenizer_kwargs.clean', /clean is "all"; expected one of whitespace/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['no_causal_mask'] = true), 'UnsupportedError', 'text_cfg.pool_type', /'argmax' without a causal mask/],
-    ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { strip_sep_token: true }), 'UnsupportedError', 'text_cfg.tokenizer_kwargs.strip_sep_token', /CLIPA/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['timm_model_name'] = 'convnext_base'), 'UnsupportedError', 'vision_cfg.timm_model_name', /'convnext_base', which is no vision transformer/],
   ]
   for (const [name, change, kind, field, message] of cases) await refused(t, name, 'open_clip_config.json', change, { name: kind, field, message })
@@ -94,6 +93,16 @@ t.test('texts are cleaned and cut as open_clip does, and embedded as forward doe
   t.strictSame(clean.data, reference!.data)
 })
 
+t.test("CLIPA's texts have a 0 in their separator's place", async t => {
+  const folder = await convolutional(t, { pool_type: 'last', hf_tokenizer_name: 'bert-base-uncased', tokenizer_kwargs: { strip_sep_token: true } })
+  writeFileSync(join(folder, 'vocab.txt'), ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'red', 'cat'].join('\n'))
+  await using embedder = await Embedder.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+  const embedded = await embedder.embedTexts(['a red cat', 'a [SEP] cat'], { normalize: false })
+  const ids = [[2, 4, 5, 6, 0, 0, 0, 0, 0, 0], [2, 4, 0, 6, 0, 0, 0, 0, 0, 0]]
+  const { text_embeds_unnormalized: reference } = await embedder.model.forward({ input_ids: int64(ids) }, { outputs: ['text_embeds_unnormalized'] })
+  t.strictSame(embedded.data, reference!.data)
+})
+
 t.test('cleaned texts', async t => {
   t.equal(cleanText(' a\t\u00a0B\x1f, c_\ufeff', 'whitespace'), 'a B , c_\ufeff', "Python's white space")
   t.equal(cleanText('Ein  HAUS', 'lower'), 'ein haus')
@@ -147,7 +156,7 @@ t.test("timm's activations, and tensors of other variants", async t => {
   t.notOk(sameBits(await run({ act_layer: 'relu' }), plain))
   t.ok(difference(await run({ act_layer: 'gelu_tanh' }), plain).max < 0.01)
   const tensor = new Tensor('float32', new Float32Array(32), [1, 1, 32])
-  await t.rejects(run({}, tensors => ({ ...tensors, dist_token: tensor })), { name: 'UnsupportedError', message: /dist_token is of a variant/ })
+  await t.rejects(run({}, tensors => ({ ...tensors, 'blocks.0.attn.scale': tensor })), { name: 'UnsupportedError', message: /attn\.scale is of a variant/ })
   const gray = (tensors: Record<string, Tensor>) => ({ ...tensors, 'patch_embed.proj.weight': new Tensor('float32', new Float32Array(32 * 64), [32, 1, 8, 8]) })
   await t.rejects(run({}, gray), { name: 'UnsupportedError', message: /patch_embed\.proj\.weight reads 1 channels/ })
   const other = ({ pos_embed: _, ...rest }: Record<string, Tensor>) => rest

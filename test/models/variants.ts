@@ -38,6 +38,18 @@ t.test('a CLIP tower alone', async t => {
   }
 })
 
+t.test('pictures of a single patch have one token each', async t => {
+  const folder = variant(t, 'siglip-v5', c => (c['vision_config']['image_size'] = 8))
+  const file = join(folder, 'model.safetensors')
+  const tensors = await readTensors(file)
+  const name = 'vision_model.embeddings.position_embedding.weight'
+  await writeSafetensors(file, { ...tensors, [name]: new Tensor('float32', tensors[name]!.data.slice(0, 32) as Float32Array, [1, 32]) })
+  const next = random(3)
+  const { outputs } = await run(folder, { pixel_values: new Tensor('float32', Float32Array.from({ length: 2 * 3 * 64 }, next), [2, 3, 8, 8]) })
+  t.strictSame(outputs['vision_last_hidden_state']!.dims, [2, 1, 32])
+  t.strictSame(outputs['vision_pooler_output']!.dims, [2, 32])
+})
+
 t.test('prefixed, with a head, and with older names', async t => {
   const inputs = await inputsOf('bert-v5')
   const plain = await run(fixture('bert-v5'), inputs)

@@ -32,6 +32,7 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.timm_model import TimmModel
 from safetensors.torch import save_file
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 import torch
 from torch import nn
@@ -141,12 +142,12 @@ joint("coca-average-equal", vision=dict(attentional_pool=True, attn_pooler_heads
 joint("coca-roberta", text=for_encoder("mean_pooler", "linear"), encoder=roberta(hidden_size=64, num_attention_heads=1), multimodal=MULTIMODAL)
 
 
-def alone(name, architecture, size=(3, 32, 32), model_args=None, change=None, **fields):
+def alone(name, architecture, size=(3, 32, 32), kind=VisionTransformer, change=None, **fields):
     if skip(name):
         return
     random = stream(name)
     options = {**dict(embed_dim=32, depth=2, num_heads=4, mlp_ratio=1.5, num_classes=6), **fields}
-    model = disturb_all(VisionTransformer(img_size=size[1:], patch_size=8, **options), random)
+    model = disturb_all(kind(img_size=size[1:], patch_size=8, **options), random)
     pixels = torch.randn(2, *size, generator=random)
     last = model.forward_features(pixels)
     expected = {"last_hidden_state": last, "pooler_output": model.forward_head(last, pre_logits=True)}
@@ -173,3 +174,6 @@ alone("timm-vit-no-class", "vit_medium_patch16_gap_256", class_token=False, reg_
 alone("timm-vit-map", "vit_so400m_patch16_siglip_256", class_token=False, global_pool="map", num_classes=0, act_layer="gelu_tanh")
 alone("timm-vit-map-registers", "vit_base_patch16_224", size=(3, 16, 24), embed_dim=16, num_heads=2, depth=1, reg_tokens=1, global_pool="map", act_layer="relu", change=lambda c: c["model_args"].update(act_layer="relu"))
 alone("timm-vit-heads-by-width", "vit_small_patch16_224", embed_dim=128, num_heads=2, depth=1, mlp_ratio=0.5, change=lambda c: c.pop("model_args"))
+alone("timm-vit-largest", "vit_base_patch16_224", embed_dim=24, depth=1, global_pool="max")
+alone("timm-vit-head-norms", "vit_base_patch16_224", size=(3, 16, 24), embed_dim=12, num_heads=3, depth=1, num_classes=3, global_pool="avgmax", qk_norm=True, change=lambda c: c.pop("model_args"))
+alone("timm-vit-distilled", "deit_tiny_distilled_patch16_224", size=(3, 16, 24), kind=VisionTransformerDistilled, embed_dim=12, num_heads=3, depth=1, num_classes=3, global_pool="token")

@@ -40,6 +40,23 @@ const embed = `
   run()
 `
 
+const consumer = `
+  import { ArgumentError, AutoModel, Embedder, type ImageInput, listDevices, type LoadOptions, ops, Tensor, VectorIndex } from 'chiasma'
+  import { Linear } from 'chiasma/nn'
+
+  export async function nearest(images: readonly ImageInput[], options: LoadOptions): Promise<string | undefined> {
+    const embedder = await Embedder.fromPretrained('openai/clip-vit-base-patch32', options)
+    const index = await VectorIndex.create({ dimensions: embedder.dimensions })
+    await index.add(await embedder.embedImages(images), images.map(String))
+    for await (const result of embedder.embedStream(images)) if (result.error) throw result.error
+    const [hits] = await index.search(await embedder.embedTexts(['a cat'], { promptName: 'query' }), 1)
+    return hits?.[0]?.id
+  }
+  export const scores: Promise<Tensor> = ops.cosineSimilarity(new Tensor('float32', new Float32Array(4), [2, 2]), { type: 'float32', data: [1, 2], dims: [1, 2] })
+  export const halves = new Tensor('float16', new Float16Array(2), [2])
+  export const rest = [ArgumentError, AutoModel, Linear, listDevices]
+`
+
 /** node-gyp as npm brings it, and what it needs: Python, and the headers beside Node. Else why it cannot be tried. */
 async function findNodeGyp(): Promise<{ command: string[] } | { skip: string }> {
   const npm = await realpath((await run('sh', ['-c', 'command -v npm'])).trim())
@@ -113,8 +130,9 @@ t.test('package', async (t) => {
     const sources = (await readdir(join(root, 'native/cpp'), { recursive: true })).filter((name) => name.includes('.')).map((name) => `native/cpp/${name}`)
     const wanted = ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'binding.gyp', 'scripts/build-addon.mjs', 'dist/index.js', 'dist/cli/main.js', 'typings/index.d.ts', 'typings/nn.d.ts', 'typings/shared.d.ts', 'prebuilds/linux-x64/chiasma.glibc.node']
     t.same([...wanted, ...sources].filter((name) => !files.includes(name)), [], 'nothing is lacking')
-    const { scripts = {} } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
+    const { scripts = {}, binary, gypfile } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
     for (const name of ['preinstall', 'install', 'postinstall']) t.notOk(scripts[name], `there is no ${name} script`)
+    t.same([binary.napi_versions, gypfile], [[9], false], 'npm adds no install script for binding.gyp')
   })
 
   await t.test('metadata', async (t) => {
@@ -155,6 +173,25 @@ t.test('package', async (t) => {
     })
     lap(`installed ${name}`)
   }
+
+  // Declarations are checked too, under every resolution that finds the package's exports, and by a TypeScript that loads no types unasked, as 6 does.
+  await t.test('a consumer in TypeScript', async (t) => {
+    const folder = join(work, 'plain')
+    await symlink(join(root, 'node_modules/@types'), join(folder, 'node_modules/@types'))
+    await writeFile(join(folder, 'consumer.mts'), consumer)
+    await writeFile(join(folder, 'consumer.cts'), consumer)
+    const strict = { noEmit: true, strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, skipLibCheck: false, target: 'es2022', lib: ['es2022', 'esnext.float16'], types: [] }
+    for (const [module, moduleResolution, ...files] of [
+      ['node16', 'node16', 'consumer.mts'],
+      ['nodenext', 'nodenext', 'consumer.mts', 'consumer.cts'],
+      ['esnext', 'bundler', 'consumer.mts'],
+    ]) {
+      await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { ...strict, module, moduleResolution }, files }))
+      const said = await run('node', [join(root, 'node_modules/typescript/bin/tsc'), '-p', '.'], { cwd: folder }).catch((error: { stdout: string }) => error.stdout)
+      t.equal(said, '', `moduleResolution ${moduleResolution}`)
+    }
+  })
+  lap('TypeScript')
 
   await t.test('built from source', async (t) => {
     const folder = join(work, 'ignore-scripts')

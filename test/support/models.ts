@@ -1,6 +1,6 @@
 // What the tests of models share: fixtures, variants of them in temporary folders, and comparing outputs.
 
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,6 +18,16 @@ export function parityFolder(name: string): string | undefined {
   const own = join(fixtures, name)
   if (existsSync(own)) return own
   return sharedDir && existsSync(shared('parity', name)) ? shared('parity', name) : undefined
+}
+
+/** Folders of the shared data that are compared elsewhere: models that write texts, and a fusion that is trained here. */
+const NO_ENCODERS = new Set(['blip-caption', 'gpt2', 'idefics', 'llava', 'lstm-fusion'])
+
+/** The folder of every model that there are a reference's outputs of, in the repository and the shared data, by name. */
+export function parityFolders(): Map<string, string> {
+  const namesIn = (folder: string) => readdirSync(folder).filter(name => ['inputs', 'expected'].every(file => existsSync(join(folder, name, `${file}.safetensors`))))
+  const others = sharedDir ? namesIn(shared('parity')).filter(name => !NO_ENCODERS.has(name)) : []
+  return new Map([...new Set([...namesIn(fixtures), ...others])].sort().map(name => [name, parityFolder(name)!]))
 }
 
 /** A fixture that is in the repository. */

@@ -104,6 +104,8 @@ uint64_t Environment::begin(Napi::Env env, Napi::Promise* promise, std::shared_p
 
 char* Environment::stage(uint64_t id, size_t bytes) {
   Pending& pending = pending_.at(id);
+  pending.device_staging = pending.device->executor->device().take_host(bytes);
+  if (pending.device_staging) return static_cast<char*>(pending.device_staging);
   pending.staging = pending.device->staging.take(bytes);
   return pending.staging.memory.get();
 }
@@ -123,6 +125,7 @@ Pending Environment::take(napi_env env, uint64_t id) {
   if (pending_.empty()) mailbox_->keep_alive(false);
   if (pending.kept) napi_delete_reference(env, pending.kept);
   if (pending.device) {
+    if (pending.device_staging) pending.device->executor->device().give_host(pending.device_staging);
     pending.device->staging.give_back(std::move(pending.staging));
     pending.device->memory_changed();
   }

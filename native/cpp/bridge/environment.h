@@ -77,7 +77,8 @@ struct Pending {
   napi_deferred deferred = nullptr;
   napi_ref kept = nullptr;             // a JavaScript value kept meanwhile: the result's buffers, or a callback
   std::shared_ptr<OpenDevice> device;  // outlives its work
-  Staging staging;                     // a run's copies of its inputs
+  Staging staging;                     // a run's copies of its inputs; or they are in
+  void* device_staging = nullptr;      // the device's own memory for them
 };
 
 class Environment {
@@ -92,7 +93,7 @@ class Environment {
 
   // Makes a promise and returns its number.
   uint64_t begin(Napi::Env env, Napi::Promise* promise, std::shared_ptr<OpenDevice> device, napi_value kept);
-  // Memory of the promise's device for `bytes` of copies; the pool's again when the promise is settled.
+  // Memory for `bytes` of copies, of the promise's device or its pool; theirs again when the promise is settled.
   char* stage(uint64_t id, size_t bytes);
   // The value kept, or null.
   napi_value kept(napi_env env, uint64_t id) const;

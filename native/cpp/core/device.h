@@ -70,8 +70,12 @@ class Device {
   virtual void release(void* memory, size_t bytes) noexcept = 0;
   // When this returns, others can have what was released. May wait for the device.
   virtual void settle() noexcept {}
-  // Copies in the stream's order. The host's memory may be reused when upload returns, and is filled when the stream has been synchronized.
+  // Copies in the stream's order. The host's memory may be reused when upload returns (but that of take_host), and is filled when the stream has been synchronized.
   virtual void upload(Stream& stream, void* device, const void* host, size_t bytes) = 0;
+  // Host memory that upload reads in the stream's order, without a copy before that: it is the caller's again when the run has ended. Null where none is at
+  // hand, and any other memory does. Does not wait; on any thread.
+  virtual void* take_host(size_t) { return nullptr; }
+  virtual void give_host(void*) noexcept {}
   virtual void download(Stream& stream, void* host, const void* device, size_t bytes) = 0;
 
   virtual std::unique_ptr<Stream> make_stream(int threads) = 0;

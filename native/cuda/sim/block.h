@@ -26,6 +26,7 @@ constexpr size_t stack_bytes = 128 * 1024;
 
 struct Launch {
   std::string name;
+  const void* kernel = nullptr;
   dim3 grid, block;
   size_t shared_bytes = 0;
   std::shared_ptr<const KernelCall> call;

@@ -203,9 +203,8 @@ cudaError_t failed(cudaError_t error, std::string report) { return failed(Failur
 
 std::string take_report() { return std::exchange(last_report, {}); }
 
-cudaError_t enqueue(const char* name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::shared_ptr<const KernelCall> call) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  const Launch launch{name, grid, block, shared_bytes, std::move(call), device_of(stream)};
+cudaError_t enqueue(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::shared_ptr<const KernelCall> call) {
+  const Launch launch{name, kernel, grid, block, shared_bytes, std::move(call), device_of(stream)};
   if (const Failure failure = check_launch(launch)) return failed(failure);
   if (launch.device != current_device) return failed(cudaErrorInvalidResourceHandle, "[cuda-sim] kernel " + launch.name + " is launched on a stream of another device");
   return submit(stream, [launch] { return run_launch(launch); });
@@ -507,7 +506,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute attribute, int value) {
-  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize && value > static_cast<int>(options().shared_bytes)) return failed(cudaErrorInvalidValue);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || static_cast<size_t>(value) > options().shared_bytes) {
+    return failed(cudaErrorInvalidValue, "[cuda-sim] a kernel asks for " + std::to_string(value) + " bytes of shared memory, above " + std::to_string(options().shared_bytes));
+  }
+  set_dynamic_shared_limit(current_device, kernel, static_cast<size_t>(value));
   return cudaSuccess;
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -37,7 +38,23 @@ Runners& runners() {
   return all;
 }
 
+constexpr size_t default_dynamic_shared_limit = 48 * 1024;
+
+std::mutex limits_mutex;
+std::map<std::pair<int, const void*>, size_t> dynamic_shared_limits;  // guarded: by device and kernel
+
+size_t dynamic_shared_limit(const Launch& launch) {
+  std::lock_guard lock(limits_mutex);
+  const auto found = dynamic_shared_limits.find({launch.device, launch.kernel});
+  return found == dynamic_shared_limits.end() ? default_dynamic_shared_limit : found->second;
+}
+
 }  // namespace
+
+void set_dynamic_shared_limit(int device, const void* kernel, size_t bytes) {
+  std::lock_guard lock(limits_mutex);
+  dynamic_shared_limits[{device, kernel}] = bytes;
+}
 
 Failure check_launch(const Launch& launch) {
   const dim3 grid = launch.grid, block = launch.block;
@@ -45,7 +62,7 @@ Failure check_launch(const Launch& launch) {
   std::string wrong;
   if (threads == 0 || threads > max_threads || block.z > 64) wrong = "a block of " + std::to_string(threads) + " threads";
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) wrong = "a grid whose y or z is above 65535";
-  const size_t most = options().shared_bytes;
+  const size_t most = std::min(options().shared_bytes, dynamic_shared_limit(launch));
   if (launch.shared_bytes > most) wrong = std::to_string(launch.shared_bytes) + " bytes of shared memory, above " + std::to_string(most);
   if (wrong.empty()) return {};
   return {cudaErrorInvalidConfiguration, "[cuda-sim] kernel " + launch.name + " is launched with " + wrong};
@@ -53,6 +70,8 @@ Failure check_launch(const Launch& launch) {
 
 Failure run_launch(const Launch& launch) {
   static std::atomic<uint64_t> launches{0};
+  // Once more: of a graph's launches the limit may have been lowered meanwhile.
+  if (Failure failure = check_launch(launch)) return failure;
   const Options chosen = options();
   if (++launches == chosen.failing_launch) {
     return {cudaErrorIllegalAddress, "[cuda-sim] kernel " + launch.name + ": an illegal address, as CHIASMA_SIM_FAIL asks"};

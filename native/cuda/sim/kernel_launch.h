@@ -6,7 +6,9 @@
 
 namespace chiasma::sim {
 
-// Why no device takes it; success if one does.
+// Of a kernel on a device, as cudaFuncSetAttribute sets it.
+void set_dynamic_shared_limit(int device, const void* kernel, size_t bytes);
+// Why its device does not take it; success if it does.
 Failure check_launch(const Launch& launch);
 Failure run_launch(const Launch& launch);
 

@@ -48,12 +48,12 @@ class KernelCallOf final : public KernelCall {
   std::tuple<std::remove_cv_t<Parameters>...> arguments_;
 };
 
-cudaError_t enqueue(const char* name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::shared_ptr<const KernelCall> call);
+cudaError_t enqueue(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, std::shared_ptr<const KernelCall> call);
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, Arguments&&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "kernel arguments are copied to the device byte by byte");
-  return enqueue(name, grid, block, shared_bytes, stream,
+  return enqueue(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
                  std::make_shared<KernelCallOf<Parameters...>>(kernel, std::forward<Arguments>(arguments)...));
 }
 

@@ -23,6 +23,13 @@ __global__ void add_one_kernel(float* x, int n) {
   if (static_cast<int>(threadIdx.x) < n) x[threadIdx.x] += 1;
 }
 
+__global__ void last_byte_kernel(float* x, int bytes) {
+  SMEM_DYN(memory, unsigned char);
+  if (threadIdx.x == 0) memory[bytes - 1] = 7;
+  __syncthreads();
+  x[threadIdx.x] = memory[bytes - 1];
+}
+
 struct StreamOwner {
   cudaStream_t stream = nullptr;
   StreamOwner() { CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess); }
@@ -194,6 +201,32 @@ TEST("sim graphs: what was captured is done by each launch, with the addresses i
   CHECK(cudaGraphExecDestroy(exec) == cudaSuccess);
   CHECK(cudaStreamSynchronize(owner.stream) == cudaSuccess);
   CHECK(x.read() == std::vector<float>({6, 6, 3, 3}));
+}
+
+TEST("sim graphs: what is captured has its shared memory, whatever less the same kernel is launched with later") {
+  const Settings settings([](sim::Options& options) { options.devices = 2; });
+  constexpr int much = 90 << 10, less = 60 << 10;
+  for (int device = 0; device < 2; ++device) {  // each has limits of its own
+    CHECK(cudaSetDevice(device) == cudaSuccess);
+    const StreamOwner owner;
+    DeviceArray<float> x(32);
+    CHECK(cudaStreamBeginCapture(owner.stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    CHECK(LAUNCH(last_byte_kernel, 1, 32, much, owner.stream, x.get(), much) == cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    CHECK(cudaStreamEndCapture(owner.stream, &graph) == cudaSuccess);
+    CHECK(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess);
+    CHECK(LAUNCH(last_byte_kernel, 1, 32, less, owner.stream, x.get(), less) == cudaSuccess);
+    CHECK(cudaGraphLaunch(exec, owner.stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(owner.stream) == cudaSuccess && x.read()[31] == 7);
+    // The simulator would have seen it.
+    CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(last_byte_kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, less) == cudaSuccess);
+    CHECK(cudaGraphLaunch(exec, owner.stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(owner.stream) == cudaErrorInvalidConfiguration);
+    CHECK(sim::take_report().find("92160 bytes of shared memory, above 61440") != std::string::npos);
+    CHECK(cudaGraphExecDestroy(exec) == cudaSuccess);
+    sim::repair_devices();
+  }
 }
 
 TEST("sim graphs: what a capture does not take makes it void") {

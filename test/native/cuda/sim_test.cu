@@ -362,8 +362,12 @@ TEST("sim: a launch that no device takes is refused") {
   DeviceArray<float> y(64);
   CHECK(LAUNCH(missing_barrier_kernel, 1, 2048, 0, nullptr, y.get()) == cudaErrorInvalidConfiguration);
   CHECK(LAUNCH(missing_barrier_kernel, dim3(1, 70000), 32, 0, nullptr, y.get()) == cudaErrorInvalidConfiguration);
-  CHECK(LAUNCH(missing_barrier_kernel, 1, 32, 200 * 1024, nullptr, y.get()) == cudaErrorInvalidConfiguration);
+  CHECK(LAUNCH(missing_barrier_kernel, grid_of(int64_t{1} << 40), 32, 0, nullptr, y.get()) == cudaErrorInvalidConfiguration);
+  CHECK(LAUNCH(missing_barrier_kernel, 1, 32, 200 * 1024, nullptr, y.get()) == cudaErrorInvalidValue);
   CHECK(sim::take_report().find("204800 bytes of shared memory") != std::string::npos);
+  // More than 48 KiB without having been asked for.
+  CHECK(sim::launch("missing_barrier_kernel", missing_barrier_kernel, 1, 32, 50 * 1024, nullptr, y.get()) == cudaErrorInvalidConfiguration);
+  CHECK(sim::take_report().find("51200 bytes of shared memory, above 49152") != std::string::npos);
   cudaGetLastError();
   CHECK(LAUNCH(missing_barrier_kernel, 0, 32, 0, nullptr, y.get()) == cudaSuccess);
 }
