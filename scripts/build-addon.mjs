@@ -37,4 +37,4 @@ const output = process.env.CHIASMA_CMAKE_DIR ?? 'build/cmake'
 // Visual Studio's own compiler has no vector types; its installer offers Clang. Another generator finds its compiler itself.
 const given = process.argv.slice(2)
 const toolset = process.platform === 'win32' && !given.some((option) => /^(-G|--generator|-T|--toolset)/.test(option)) ? ['--toolset', 'ClangCL'] : []
-run(process.execPath, [cmakeJs(), 'compile', ...toolset, '-O', output, '--parallel', String(availableParallelism()), ...given], { env })
+run(process.execPath, [cmakeJs(), 'compile', ...toolset, '--target', 'chiasma', '-O', output, '--parallel', String(availableParallelism()), ...given], { env })

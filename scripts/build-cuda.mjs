@@ -3,7 +3,6 @@
 // --release: for every architecture that is published; else for sm_80 and sm_90a, which compile in a third of the time.
 // --bench: the benchmark of the kernels too, chiasma_bench_cuda.
 import { spawnSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,15 +14,20 @@ const architectures = {
   release: '80-real;86-real;89-real;90a-real;100-real;120-real;80-virtual',
 }
 
-/** Builds with `toolkit`, and links with the C++ compiler that CXX names; gives the library's path. Throws if a step fails. */
+/**
+ * Builds with `toolkit`, and links with the C++ compiler that CXX names; gives the library's path. Objects are there for every linker: they are made by
+ * nvcc and its own host compiler. Throws if a step fails.
+ */
 export function buildCuda(toolkit, { release = false, bench = false } = {}) {
-  const folder = join(root, release ? 'build/cmake-cuda-release' : 'build/cmake-cuda')
-  if (release) rmSync(folder, { recursive: true, force: true }) // CXX may be another than the last time
+  const folder = join(root, `build/cmake-cuda-${toolkit.version}${release ? '-release' : ''}`)
+  const { CXX: linker = '', CMAKE_CUDA_COMPILER_LAUNCHER: other, ...environment } = process.env
   const run = (...args) => {
-    const { status, error } = spawnSync('cmake', args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...toolkit.env } })
+    const { status, error } = spawnSync('cmake', args, { cwd: root, stdio: 'inherit', env: { ...environment, ...toolkit.env } })
     if (error || status !== 0) throw new Error(`cmake ${args[0]} failed${error ? `: ${error.message}` : ''}`)
   }
   const options = ['-DCHIASMA_ADDON=OFF', '-DCHIASMA_TESTS=OFF', '-DCHIASMA_CUDA=ON', `-DCMAKE_CUDA_ARCHITECTURES=${architectures[release ? 'release' : 'development']}`]
+  const launcher = [process.execPath, join(root, 'scripts/cuda-launcher.mjs'), ...(other ? [other] : [])]
+  options.push(`-DCMAKE_CUDA_COMPILER_LAUNCHER=${launcher.join(';')}`, `-DCHIASMA_CUDA_LINKER=${linker}`)
   if (toolkit.libraries) options.push(`-DCMAKE_SHARED_LINKER_FLAGS=-L${toolkit.libraries}`)
   run('-S', '.', '-B', folder, ...options, `-DCHIASMA_BENCH=${bench ? 'ON' : 'OFF'}`)
   run('--build', folder, '--parallel', String(availableParallelism()), '--target', 'chiasma_cuda', ...(bench ? ['chiasma_bench_cuda'] : []))

@@ -13,6 +13,6 @@ export interface Kernel {
 export const hot: Record<string, { holds: (types: string[]) => (string | [string, number])[]; shared?: (types: string[]) => number }>
 export const plain: Record<string, string>
 export function parseName(demangled: string): { name: string; arguments: string[] }
-export function parseResources(text: string): Record<string, Pick<Kernel, 'registers' | 'stack' | 'spills' | 'staticShared'>>
+export function parseResources(text: string, architecture: string): Record<string, Pick<Kernel, 'registers' | 'stack' | 'spills' | 'staticShared'>>
 export function parseInstructions(text: string): Record<string, Record<string, number>>
 export function complaints(kernels: Kernel[]): string[]

@@ -135,11 +135,14 @@ export function parseName(demangled) {
   return { name, arguments: found }
 }
 
-/** Of ptxas's -v: { [mangled name]: what it says }. */
-export function parseResources(text) {
+/** Of ptxas's -v for one or several architectures: { [mangled name]: what it says for this one }. */
+export function parseResources(text, architecture) {
   const found = {}
   let current
+  let compiled
   for (const line of text.split('\n')) {
+    compiled = /Compiling entry function '\S+' for '(\w+)'/.exec(line)?.[1] ?? compiled
+    if (compiled !== architecture) continue
     const properties = /Function properties for (\S+)/.exec(line)
     if (properties) current = found[properties[1]] ??= { registers: 0, stack: 0, spills: 0, staticShared: 0 }
     const stack = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line)
@@ -191,23 +194,41 @@ function textsOf(file, seen = new Map()) {
   return seen
 }
 
-async function compileOne(toolkit, source, architecture) {
+/** A source as it is now, for one architecture: `file` keeps what is known of its kernels, valid for `key`. */
+export function compilationOf(toolkit, source, architecture) {
   const what = JSON.stringify([format, toolkit.version, flags, architecture, [...textsOf(join(sources, source)).values()]])
-  const key = createHash('sha256').update(what).digest('hex')
-  const folder = join(kept, architecture)
-  const file = join(folder, `${source}.json`)
+  return { source, architecture, file: join(kept, architecture, `${source}.json`), key: createHash('sha256').update(what).digest('hex') }
+}
+
+async function compileOne(toolkit, source, architecture) {
+  const compilation = compilationOf(toolkit, source, architecture)
+  const { file, key } = compilation
   if (existsSync(file)) {
     const old = JSON.parse(readFileSync(file, 'utf8'))
     if (old.key === key) return old.kernels
   }
   const began = performance.now()
-  mkdirSync(folder, { recursive: true })
-  const cubin = join(folder, `${source}.cubin`)
+  mkdirSync(dirname(file), { recursive: true })
+  const cubin = file.replace(/json$/, 'cubin')
   const { errors } = await output(toolkit.nvcc, [...flags, `-arch=${architecture}`, '-cubin', '-Xptxas=-v', '-o', cubin, join('native/cuda', source)])
-  const resources = parseResources(errors)
+  const kernels = await keepKernels(toolkit, compilation, cubin, errors)
+  console.error(`${architecture}: ${source}, ${((performance.now() - began) / 1000).toFixed(0)} s`)
+  return kernels
+}
+
+/**
+ * Reads the kernels of one architecture out of what nvcc made of a source, with these flags, and keeps them for `compileKernels`.
+ * @param compilation what was compiled, as it was before
+ * @param binary a cubin or an object
+ * @param words what ptxas said with -v
+ * @returns {Promise<Kernel[]>}
+ */
+export async function keepKernels(toolkit, { source, architecture, file, key }, binary, words) {
+  mkdirSync(dirname(file), { recursive: true })
+  const resources = parseResources(words, architecture)
   const cuobjdump = join(toolkit.bin, 'cuobjdump')
-  const threads = parseThreads((await output(cuobjdump, ['-elf', cubin])).out)
-  const counts = parseInstructions((await output(cuobjdump, ['-sass', cubin])).out)
+  const threads = parseThreads((await output(cuobjdump, ['-elf', '-arch', architecture, binary])).out)
+  const counts = parseInstructions((await output(cuobjdump, ['-sass', '-arch', architecture, binary])).out)
   const mangled = Object.keys(resources).filter((name) => counts[name])
   const demangled = mangled.length ? (await output('c++filt', mangled)).out.trim().split('\n') : []
   const kernels = mangled.map((name, i) => ({
@@ -215,7 +236,6 @@ async function compileOne(toolkit, source, architecture) {
   }))
   writeFileSync(`${file}.new`, JSON.stringify({ key, kernels }))
   renameSync(`${file}.new`, file)
-  console.error(`${architecture}: ${source}, ${((performance.now() - began) / 1000).toFixed(0)} s`)
   return kernels
 }
 
@@ -226,7 +246,8 @@ export function hashOf(pattern) {
 }
 
 /**
- * Compiles every .cu of native/cuda for the architectures, with a line on stderr for each; what has not changed since the last time is not compiled again.
+ * Compiles every .cu of native/cuda for the architectures, with a line on stderr for each; what has not changed since the last time, here or in
+ * `build:cuda`, is not compiled again.
  * @returns {Promise<Kernel[]>} Throws with the compiler's words if one does not compile.
  */
 export async function compileKernels(toolkit, wanted) {

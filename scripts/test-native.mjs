@@ -1,8 +1,10 @@
 // Builds the C++ tests without Node and runs them.
 //   node scripts/test-native.mjs [--sanitize address,undefined | thread | --sim | --arm64] [--] [part of a test's name]...
 // --sim: the CUDA kernels' tests, on the simulator. --arm64: cross-compiled and run in QEMU; wants aarch64-linux-gnu-g++ and qemu-aarch64.
-// Builds land in build/native, build/arm64, build/sanitize, build/sanitize-thread and build/cmake-sim.
+// Builds land in the addon's build/cmake, whose objects serve, or where there is none in build/native; in build/arm64, build/sanitize, build/sanitize-thread and
+// build/cmake-sim.
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -13,7 +15,9 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 })
 const { sanitize, sim, arm64 } = values
-const folder = join('build', sanitize === '' ? 'native' : sanitize === 'thread' ? 'sanitize-thread' : 'sanitize')
+const addon = 'build/cmake'
+const withAddon = existsSync(join(root, addon, 'CMakeCache.txt'))
+const folder = sanitize === 'thread' ? 'build/sanitize-thread' : sanitize ? 'build/sanitize' : withAddon ? addon : 'build/native'
 
 function run(command, parameters, env = {}) {
   const { status, error, signal } = spawnSync(command, parameters, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } })
@@ -36,7 +40,8 @@ if (arm64) {
   run('qemu-aarch64', ['-L', `/usr/${tools}`, join(root, 'build/arm64/chiasma_native_tests'), ...positionals])
   process.exit(0)
 }
-run('cmake', ['-S', '.', '-B', folder, '-DCHIASMA_TESTS=ON', `-DCHIASMA_SANITIZE=${sanitize}`, `-DCMAKE_BUILD_TYPE=${sanitize ? 'RelWithDebInfo' : 'Release'}`])
+const own = folder === addon ? [] : [`-DCHIASMA_SANITIZE=${sanitize}`, `-DCMAKE_BUILD_TYPE=${sanitize ? 'RelWithDebInfo' : 'Release'}`]
+run('cmake', ['-S', '.', '-B', folder, '-DCHIASMA_TESTS=ON', ...own])
 run('cmake', ['--build', folder, '--parallel', '2', '--target', 'chiasma_native_tests'])
 run(join(root, folder, 'chiasma_native_tests'), positionals, {
   UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',

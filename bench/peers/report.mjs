@@ -90,7 +90,7 @@ export function summary(stage, contenders, peaks, others = []) {
     const work = stage.bytes ?? one.operations ?? stage.operations
     const peak = work && !(stage.bytes && dtype !== 'f32' && nameOf(one) === stage.reference) ? peakOf(stage, one, [...peaks, ...others]) : 0
     const agreement = reference?.outputs && one.outputs && (stage.indices ? overlap : cosine)(reference.outputs, one.outputs)
-    if (dtype === 'f32' && agreement !== undefined && !(agreement >= (stage.indices ? OVERLAP : COSINE))) disagreements.push(`${name}: ${agreement}`)
+    if (dtype === 'f32' && agreement !== undefined && !(agreement >= (stage.indices ? OVERLAP : (stage.leastCosine ?? COSINE)))) disagreements.push(`${name}: ${agreement}`)
     return {
       name,
       dtype,
