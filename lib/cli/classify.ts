@@ -32,7 +32,9 @@ async function run(given: string[], options: ClassifyOptions): Promise<void> {
   const paths = await imagePaths(given)
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   if (!labels && !embedder.model.classifier) {
-    throw new UnsupportedError(`${options.model} has no labels of its own; give some with --labels`)
+    const { imageEncoder, textEncoder } = embedder.model
+    const way = imageEncoder && textEncoder ? 'give some with --labels' : 'labels in words need a checkpoint with an image and a text encoder, such as CLIP'
+    throw new UnsupportedError(`${options.model} has no labels of its own; ${way}`)
   }
   const results: { item: string; labels: Classification[] }[] = []
   let failed = 0

@@ -126,7 +126,8 @@ function checkPixels({ width, height }: { width: number; height: number }, name:
 
 function refuse(name: string): (cause: unknown) => never {
   return cause => {
-    const reason = (cause as Error).message.split('\n')[0]!.replace(/^Input buffer (has corrupt header: )?/, '')
+    const words = (cause as Error).message.split('\n')[0]!.replace(/^Input buffer (has corrupt header: *)?/, '')
+    const reason = words === '' || words === 'Unknown error' ? 'it is damaged or ends early' : words // libvips has no words for some PNGs
     throw new ImageError(`${name} cannot be decoded: ${reason}`, { file: name, cause })
   }
 }

@@ -56,7 +56,7 @@ void add_simulator(std::vector<DeviceInfo>& devices) {
     runtime.device_count(&count);
     for (int i = 0; i < count; ++i) {
       DeviceInfo info = one;
-      if (count > 1) info.id += ":" + std::to_string(i);
+      if (count > 1) info.id.append(":").append(std::to_string(i));
       info.ordinal = i;
       char name[256] = "";
       int major = 0, minor = 0;

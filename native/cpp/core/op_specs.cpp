@@ -263,7 +263,7 @@ DepthwiseSpec::DepthwiseSpec(const KernelSpec& spec) : windows(Operands(spec, {"
   operands.dtype(weight, {DType::float32});
   const TensorView& taps = operands.input(weight);
   if (taps.rank != 2 || taps.shape[0] != windows.area() || taps.shape[1] != windows.channels) {
-    operands.refuse_shape(weight, "[" + std::to_string(windows.area()) + ", " + std::to_string(windows.channels) + "]");
+    operands.refuse_shape(weight, text_of({windows.area(), windows.channels}));
   }
   operands.row(bias, windows.channels);
   operands.result({windows.rows_of(operands.input(x).rows()), windows.channels});
@@ -289,7 +289,7 @@ ScaleSequencesSpec::ScaleSequencesSpec(const KernelSpec& spec) {
     const TensorView& view = operands.input(i);
     operands.dtype(i, {DType::float32});
     if (view.present() && (view.rank != 2 || view.shape[0] != rows.shape[0] / length || view.shape[1] != rows.shape[1])) {
-      operands.refuse_shape(i, "[" + std::to_string(rows.shape[0] / length) + ", " + std::to_string(rows.shape[1]) + "]");
+      operands.refuse_shape(i, text_of({rows.shape[0] / length, rows.shape[1]}));
     }
   }
   operands.result_like(x);
