@@ -20,7 +20,7 @@ export function parityFolder(name: string): string | undefined {
   return sharedDir && existsSync(shared('parity', name)) ? shared('parity', name) : undefined
 }
 
-/** Folders of the shared data that are compared elsewhere: models that write texts, and a fusion that is trained here. */
+/** Folders of the shared data that are no encoders: models that write texts, and a fusion that is trained. */
 const NO_ENCODERS = new Set(['blip-caption', 'gpt2', 'idefics', 'llava', 'lstm-fusion'])
 
 /** The folder of every model that there are a reference's outputs of, in the repository and the shared data, by name. */

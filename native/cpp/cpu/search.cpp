@@ -32,10 +32,6 @@ using core::ErrorCode;
 using core::TensorView;
 using core::TopKSpec;
 
-CorpusType corpus_type(DType dtype) {
-  return dtype == DType::int8 ? CorpusType::int8 : dtype == DType::bfloat16 ? CorpusType::bfloat16 : CorpusType::float32;
-}
-
 constexpr int64_t alignment = 64;
 constexpr int64_t batch_queries = 64;        // of one task
 constexpr int64_t tile_rows = 96;            // of the corpus, whose scores are held at once
@@ -147,13 +143,12 @@ class SearchKernel final : public core::Kernel {
 
  private:
   SearchKernel(const TopKSpec& checked, const core::KernelSpec& spec, const SimdKernels& simd)
-      : simd_(*simd.search), gemm_(choose_gemm(simd)), threads_(spec.threads), corpus_type_(corpus_type(spec.inputs[TopKSpec::corpus].dtype)),
+      : simd_(*simd.search), gemm_(choose_gemm(simd)), threads_(spec.threads), corpus_type_(gemm_type(spec.inputs[TopKSpec::corpus].dtype)),
         k_(checked.k), d_(checked.columns) {
     const int64_t queries = spec.inputs[TopKSpec::queries].rows();
     const int64_t rows = spec.inputs[TopKSpec::corpus].rows();
-    x_type_ = gemm_type(spec.inputs[TopKSpec::corpus].dtype);
     // Without dot products bfloat16 is as quick when nothing is rounded.
-    product_type_ = x_type_ == GemmType::bfloat16 && !gemm_.dot ? GemmType::float32 : x_type_;
+    product_type_ = corpus_type_ == GemmType::bfloat16 && !gemm_.dot ? GemmType::float32 : corpus_type_;
     product_columns_ = product_queries / gemm_.panel_columns(product_type_) * gemm_.panel_columns(product_type_);
     query_stride_ = ceil_div(d_, simd_.lanes) * simd_.lanes;
     query_bytes_ = aligned(queries * query_stride_ * float_bytes);
@@ -304,7 +299,7 @@ class SearchKernel final : public core::Kernel {
     std::fill_n(scratch.best, batch.count * k_, lowest);
     std::fill_n(scratch.counts, batch.count, 0);
     const int64_t pitch = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
-    const bool as_is = gemm_.as_is(x_type_, pitch, d_, product_type_);
+    const bool as_is = gemm_.as_is(corpus_type_, pitch, d_, product_type_);
     GemmBlock block{};
     block.weight = batch.packed;
     block.weight_type = product_type_;
@@ -321,7 +316,7 @@ class SearchKernel final : public core::Kernel {
       block.rows = std::min(rows_at_once_, end - first);
       block.x = as_is ? rows : scratch.rows;
       block.x_pitch = as_is ? pitch : row_bytes_;
-      if (!as_is) gemm_.pack_rows(rows, x_type_, corpus.row_stride, block.rows, d_, product_type_, scratch.rows);
+      if (!as_is) gemm_.pack_rows(rows, corpus_type_, corpus.row_stride, block.rows, d_, product_type_, scratch.rows);
       const int64_t left = end - first - block.rows;
       block.upcoming = rows + block.rows * pitch;
       block.upcoming_bytes = std::min(left, rows_at_once_) * pitch;
@@ -406,13 +401,13 @@ class SearchKernel final : public core::Kernel {
   const SearchFunctions& simd_;
   const GemmFunctions& gemm_;
   int threads_;
-  CorpusType corpus_type_ = CorpusType::float32;
+  GemmType corpus_type_ = GemmType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
   std::vector<float> kept_norms_;  // 1 / ‖row‖ of a corpus that is a weight
   bool measured_ = false;
   int64_t query_bytes_ = 0, heap_bytes_ = 0, thread_bytes_ = 0;
   // For products with many queries:
-  GemmType x_type_ = GemmType::float32, product_type_ = GemmType::float32;  // of the corpus; of what is multiplied
+  GemmType product_type_ = GemmType::float32;  // in which they are multiplied
   int64_t product_columns_ = 0, batch_columns_ = 0;  // queries of a batch: whole panels; at most as many as there are
   int64_t most_candidates_ = 0;
   int64_t one_packed_ = 0, packed_bytes_ = 0;  // one batch, packed; all of them

@@ -138,24 +138,24 @@ void score_all(const Block& block, const T* rows, int64_t count, const float* no
 }
 
 template <typename F>
-void with_type(const void* rows, CorpusType type, F&& f) {
+void with_type(const void* rows, GemmType type, F&& f) {
   switch (type) {
-    case CorpusType::float32:
+    case GemmType::float32:
       return f(static_cast<const float*>(rows));
-    case CorpusType::bfloat16:
+    case GemmType::bfloat16:
       return f(static_cast<const Bf16*>(rows));
-    case CorpusType::int8:
+    case GemmType::int8:
       return f(static_cast<const int8_t*>(rows));
   }
 }
 
-void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d,
+void scores(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, GemmType type, int64_t stride, int64_t count, int64_t d,
             const float* norms, float* out, int64_t out_stride) {
   const Block block{queries, query_stride, query_count, stride, d, out, out_stride};
   with_type(rows, type, [&](const auto* row) { score_all(block, row, count, norms); });
 }
 
-void inverse_norms(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out) {
+void inverse_norms(const void* rows, GemmType type, int64_t stride, int64_t count, int64_t d, float* out) {
   with_type(rows, type, [&](const auto* row) {
     int64_t r = 0;
     for (; r + stream_rows <= count; r += stream_rows) invert_norms<stream_rows>(row + r * stride, stride, d, out + r);

@@ -6,17 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace chiasma::cpu {
+#include "cpu/simd/gemm.h"
 
-enum class CorpusType : uint8_t { float32, bfloat16, int8 };
+namespace chiasma::cpu {
 
 struct SearchFunctions {
   int64_t lanes;  // queries are padded with zeros to a multiple of it
 
   // out[j] = 1 / ‖row j‖ of `count` rows [count, d] with `stride` elements from one to the next; infinite for a row of zeros.
-  void (*inverse_norms)(const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d, float* out);
+  void (*inverse_norms)(const void* rows, GemmType type, int64_t stride, int64_t count, int64_t d, float* out);
   // scores[i · scores_stride + j] = cosine of query i, at queries + i · query_stride, and row j. A row whose inverse norm is infinite scores 0.
-  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, CorpusType type, int64_t stride, int64_t count, int64_t d,
+  void (*scores)(const float* queries, int64_t query_stride, int64_t query_count, const void* rows, GemmType type, int64_t stride, int64_t count, int64_t d,
                  const float* norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.
   int64_t (*next_above)(const float* scores, int64_t begin, int64_t end, float threshold);
