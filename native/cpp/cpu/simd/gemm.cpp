@@ -503,8 +503,11 @@ Cuts cuts_of(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
   if (cuts.row_panels <= 1 || cuts.groups == 0) return cuts;  // a single row panel reads W as it lies
   int64_t panel_bytes = panel_depth(k, type) * geometry.columns * 4;
   if (bytes_per_word == 2 && type == GemmType::int8) panel_bytes *= 2;  // as pairs
-  cuts.pieces = smaller((panel_bytes + piece_bytes - 1) / piece_bytes, cuts.groups);
-  cuts.blocks = smaller((rows * cuts.groups * geometry.group * 4 + block_bytes - 1) / block_bytes, cuts.pieces);
+#if defined(CHIASMA_ISA_amx)
+  if (type != GemmType::float32) panel_bytes = 0;  // tiles fetch what they need of the second-level cache in time
+#endif
+  cuts.pieces = panel_bytes > 0 ? smaller((panel_bytes + piece_bytes - 1) / piece_bytes, cuts.groups) : 1;
+  cuts.blocks = smaller((rows * cuts.groups * geometry.group * 4 + block_bytes - 1) / block_bytes, panel_bytes > 0 ? cuts.pieces : cuts.groups);
   cuts.pieces = round_up(cuts.pieces, cuts.blocks);
   if (cuts.blocks > 1) {
     const int64_t run = block_bytes / (cuts.row_panels * geometry.rows * geometry.columns * 4);
@@ -594,6 +597,9 @@ void multiply(const GemmBlock& block) {
         upcoming += work.groups * line_floats * 4;
       }
 #if defined(CHIASMA_ISA_amx)
+      const bool again = i + 1 < cuts.row_panels;
+      work.next_x = again ? work.x + rows * work.x_pitch : static_cast<const float*>(block.x) + piece_begin(piece) * geometry.group;
+      work.next_w = again ? work.w : w_at(p + 1, piece);
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
       const Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
