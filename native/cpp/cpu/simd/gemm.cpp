@@ -372,46 +372,94 @@ struct ByteScales {
   const char* rows;            // of the row panel: scale and zero of each, x_pitch apart
 };
 
-// Row r's sums of the columns from `column` on, as float32 before the bias.
-template <bool bytes>
-CHIASMA_INLINE Vec product(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t r, int64_t column) {  // sums: of the row
-  if constexpr (bytes) {
-    const uint32_t* const row = reinterpret_cast<const uint32_t*>(scales.rows + r * block.x_pitch);
-    const Vec scale = set(float_of(row[0])) * load(scales.columns + column);
-#if defined(CHIASMA_HAS_BYTE_DOT)
-    const __m512i zero = _mm512_set1_epi32(static_cast<int>(row[1]));
-    const __m512i excess = _mm512_mullo_epi32(zero, _mm512_loadu_si512(scales.column_sums + column));
-    return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums), excess))} * scale;
-#elif defined(CHIASMA_VEC_256)
-    return Vec{_mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums)))} * scale;
-#else
-    return load_packed(sums) * scale;
-#endif
-  } else {
-    return load_packed(sums) * set(block.scale);
+// A run of rows of C: where each goes, and what is added to it. Holds what a block says of it in registers.
+class Rows {
+ public:
+  Rows(const GemmBlock& block, int64_t row, int64_t column) : block_(block), column_(column), place_(block.first_row + row) {
+    if (block.group_rows > 0) group_ = place_ / block.group_rows, place_ %= block.group_rows;
+    find();
   }
-}
 
-template <Activation activation, bool bytes, bool whole>
-CHIASMA_INLINE void finish_vector(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
-                                  int n) {
-  const int64_t sums_stride = geometry_of(block.weight_type).columns;
-  const Vec bias = block.bias ? load_lanes<whole>(block.bias + column, n) : set(-0.0f);  // adding -0 changes nothing
-  int64_t place = block.first_row + row, group = 0;  // among the rows of its group
-  if (block.group_rows > 0) group = place / block.group_rows, place %= block.group_rows;
-  for (int64_t r = 0; r < rows; ++r, ++place) {
-    if (place == block.group_rows && place > 0) ++group, place = 0;
-    Vec value = activate<activation>(product<bytes>(block, scales, sums + r * sums_stride, r, column) + bias);
-    if (block.residual) {
-      const int64_t at = place * block.residual_stride + column;
-      value = value + (block.residual_type == GemmType::float32 ? load_lanes<whole>(static_cast<const float*>(block.residual) + at, n)
-                                                                : load_lanes<whole>(static_cast<const Bf16*>(block.residual) + at, n));
-    }
-    const int64_t at = group * block.out_group + place * block.out_stride + column;
-    if (block.out_type == GemmType::float32) {
-      store_lanes<whole>(static_cast<float*>(block.out) + at, value, n);
+  CHIASMA_INLINE void next() {
+    ++place_;
+    out_ += out_pitch_;
+    residual_ += residual_pitch_;
+    if (place_ == group_rows_) ++group_, place_ = 0, find();
+  }
+
+  template <bool whole>
+  CHIASMA_INLINE Vec add_residual(Vec value, int64_t column, int n) const {
+    if (!has_residual_) return value;
+    return value + (residual_floats_ ? load_lanes<whole>(reinterpret_cast<const float*>(residual_) + column, n)
+                                     : load_lanes<whole>(reinterpret_cast<const Bf16*>(residual_) + column, n));
+  }
+  template <bool whole>
+  CHIASMA_INLINE void write(Vec value, int64_t column, int n) const {
+    if (out_floats_) {
+      store_lanes<whole>(reinterpret_cast<float*>(out_) + column, value, n);
     } else {
-      store_lanes<whole>(static_cast<Bf16*>(block.out) + at, value, n);
+      store_lanes<whole>(reinterpret_cast<Bf16*>(out_) + column, value, n);
+    }
+  }
+
+ private:
+  static int64_t size_of(bool floats) { return floats ? sizeof(float) : sizeof(Bf16); }
+
+  void find() {
+    out_ = static_cast<char*>(block_.out) + (group_ * block_.out_group + column_) * size_of(out_floats_) + place_ * out_pitch_;
+    if (has_residual_) residual_ = static_cast<const char*>(block_.residual) + column_ * size_of(residual_floats_) + place_ * residual_pitch_;
+  }
+
+  const GemmBlock& block_;
+  const int64_t column_;
+  int64_t place_, group_ = 0;  // among the rows of its group
+  const int64_t group_rows_ = block_.group_rows > 0 ? block_.group_rows : -1;
+  const bool has_residual_ = block_.residual != nullptr;
+  const bool residual_floats_ = block_.residual_type == GemmType::float32, out_floats_ = block_.out_type == GemmType::float32;
+  const int64_t residual_pitch_ = has_residual_ ? block_.residual_stride * size_of(residual_floats_) : 0;
+  const int64_t out_pitch_ = block_.out_stride * size_of(out_floats_);
+  const char* residual_ = nullptr;
+  char* out_;
+};
+
+// `vectors` whole vectors of the rows' columns from `column` on, or the first n lanes of one. sums: of the first row and column.
+template <Activation activation, bool bytes, int vectors, bool whole>
+CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
+                                   int n) {
+  const int64_t sums_stride = geometry_of(block.weight_type).columns;
+  Vec bias[vectors], scale[vectors];
+#if defined(CHIASMA_HAS_BYTE_DOT)
+  __m512i column_sums[vectors];
+#endif
+  CHIASMA_UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    const int64_t at = column + v * Vec::lanes;
+    bias[v] = block.bias ? load_lanes<whole>(block.bias + at, n) : set(-0.0f);  // adding -0 changes nothing
+    scale[v] = bytes ? load(scales.columns + at) : set(block.scale);
+#if defined(CHIASMA_HAS_BYTE_DOT)
+    if constexpr (bytes) column_sums[v] = _mm512_loadu_si512(scales.column_sums + at);
+#endif
+  }
+  Rows place(block, row, column);
+  const char* of_row = scales.rows;
+  for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
+    CHIASMA_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      Vec product = load_packed(sums + v * Vec::lanes);
+      if constexpr (bytes) {
+        const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
+#if defined(CHIASMA_HAS_BYTE_DOT)
+        const __m512i excess = _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), column_sums[v]);
+        product = {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(product.v), excess))};
+#elif defined(CHIASMA_VEC_256)
+        product = {_mm256_cvtepi32_ps(_mm256_castps_si256(product.v))};
+#endif
+        product = product * (set(float_of(word[0])) * scale[v]);
+      } else {
+        product = product * scale[v];
+      }
+      const Vec value = activate<activation>(product + bias[v]);
+      place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
     }
   }
 }
@@ -419,9 +467,11 @@ CHIASMA_INLINE void finish_vector(const GemmBlock& block, const ByteScales& scal
 // The tile's rows [row, row + rows) and columns [column, column + columns) of C.
 template <Activation activation, bool bytes>
 void finish_tile(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  constexpr int64_t pair = 2 * Vec::lanes;
   int64_t c = 0;
-  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vector<activation, bytes, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
-  if (c < columns) finish_vector<activation, bytes, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
+  for (; c + pair <= columns; c += pair) finish_vectors<activation, bytes, 2, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vectors<activation, bytes, 1, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  if (c < columns) finish_vectors<activation, bytes, 1, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
 }
 
 using Finish = void (*)(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns);
