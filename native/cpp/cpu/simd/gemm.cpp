@@ -564,6 +564,8 @@ void multiply(const GemmBlock& block) {
 
   const char* upcoming = static_cast<const char*>(block.upcoming);
   const char* const upcoming_end = upcoming + block.upcoming_bytes;
+  const int64_t all_groups = (block.panel_end - block.panel_begin) * cuts.row_panels * cuts.groups;
+  const int64_t upcoming_lines = all_groups > 0 ? round_up(block.upcoming_bytes, all_groups * 64) / (all_groups * 64) : 0;  // in a group
 
   // The tiles of one piece.
   const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
@@ -590,8 +592,8 @@ void multiply(const GemmBlock& block) {
       work.ahead_lines = fetch ? lines : 0;
       if (upcoming < upcoming_end) {
         work.ahead = reinterpret_cast<const float*>(upcoming);
-        work.ahead_lines = 1;
-        upcoming += work.groups * line_floats * 4;
+        work.ahead_lines = upcoming_lines;
+        upcoming += work.groups * upcoming_lines * line_floats * 4;
       }
 #if defined(CHIASMA_ISA_amx)
       if (amx && rows != configured) amx_configure(configured = rows);
