@@ -224,13 +224,13 @@ class SearchKernel final : public core::Kernel {
 
   // Enough tasks for all threads, while a slice stays much longer than its heap.
   int64_t slices_for(int64_t batches, int64_t rows) const {
-    return std::clamp<int64_t>(rows / std::max(min_slice_rows, 8 * k_), 1, ceil_div(4 * threads_, batches));
+    return std::clamp<int64_t>(rows / std::max(min_slice_rows, 64 * k_), 1, ceil_div(16 * threads_, batches));
   }
 
   // The most that any number of queries up to the capacity wants.
   int64_t most_heaps(int64_t queries, int64_t rows) const {
     const int64_t size = multiplies(queries, rows) ? product_columns_ : batch_queries;
-    return std::min(queries * slices_for(1, rows), size * (4 * threads_ + ceil_div(queries, size)));
+    return std::min(queries * slices_for(1, rows), size * (16 * threads_ + ceil_div(queries, size)));
   }
 
   void normalize(const TensorView& queries, int64_t query, float* direction) const {
