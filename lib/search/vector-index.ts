@@ -46,7 +46,7 @@ const storage = { f32: 'float32', bf16: 'bfloat16', int8: 'int8' } as const
 const segmentBytes = 128 << 20
 /** A larger segment on the device gets no more rows: these go into the next one. */
 const readBackBytes = 16 << 20
-const queriesAtOnce = 256
+const queriesAtOnce = 512
 /** Segments whose search is queued at once. */
 const runsAhead = 3
 /** Elements converted before the event loop gets a turn. */
