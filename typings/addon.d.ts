@@ -29,7 +29,7 @@ export interface WeightSpec {
   role: 'plain' | 'linear'
   dtype: WireType // storage type on the device; float sources are converted
   shape: number[] // [rows, columns] for role 'linear'
-  source: FileSource | { data: ArrayBufferView; dtype: WireType }
+  source: FileSource | { data: ArrayBufferView; dtype: WireType; held?: boolean } // held: is not copied; must stay as it is until the load ends
   rowScale?: Float32Array // a factor for each of shape[0]'s rows, of float sources
 }
 

@@ -137,20 +137,21 @@ export class Device {
    * ranges on a native thread.
    *
    * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
+   *   (`held`: it is not copied, and must stay as it is until the promise has settled)
    * @param options.signal stops loading between tensors; the promise rejects with its reason
    * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
    */
   async loadWeights(
-    entries: readonly { parameter: Parameter; source: FileSource | TensorLike; rowScale?: Float32Array }[],
+    entries: readonly { parameter: Parameter; source: FileSource | TensorLike; rowScale?: Float32Array; held?: boolean }[],
     options: { signal?: AbortSignal | undefined; onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined } = {},
   ): Promise<Weights> {
     const index = new Map<Parameter, number>()
-    const specs = entries.map(({ parameter, source, rowScale }, i): WeightSpec => {
+    const specs = entries.map(({ parameter, source, rowScale, held }, i): WeightSpec => {
       if (index.has(parameter)) {
         throw new ArgumentError(`[loadWeights] parameter '${parameter.name}' is given twice; expected each once`, { field: parameter.name })
       }
       index.set(parameter, i)
-      return { ...weightSpec(parameter, source), ...(rowScale && { rowScale }) }
+      return { ...weightSpec(parameter, source, held), ...(rowScale && { rowScale }) }
     })
     // A callback that throws stops the load, which then rejects with what it threw.
     const failed = new AbortController()
@@ -284,7 +285,7 @@ function choose(wanted: string, devices: readonly DeviceInfo[]): DeviceInfo {
   )
 }
 
-function weightSpec(parameter: Parameter, source: FileSource | TensorLike): WeightSpec {
+function weightSpec(parameter: Parameter, source: FileSource | TensorLike, held?: boolean): WeightSpec {
   const { name, role, dtype } = parameter
   const shape = [...parameter.shape]
   if (role === 'linear' && shape.length !== 2) {
@@ -301,7 +302,7 @@ function weightSpec(parameter: Parameter, source: FileSource | TensorLike): Weig
   if (isFile) return { name, role, dtype, shape, source }
   const tensor = Tensor.from(source, name)
   checkConversion(name, tensor.type, role === 'linear' && dtype === 'int8' ? 'float32' : dtype)
-  return { name, role, dtype, shape, source: { data: tensor.data, dtype: tensor.type } }
+  return { name, role, dtype, shape, source: { data: tensor.data, dtype: tensor.type, ...(held && { held }) } }
 }
 
 function checkConversion(name: string, from: DataType, to: DataType): void {

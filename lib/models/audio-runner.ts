@@ -30,13 +30,27 @@ export class AudioRunner implements Part {
     readonly tower: AudioTower,
     readonly programs: Programs,
   ) {
-    // Two frames tell the outputs for each frame from those for each clip.
-    const length = tower.samplesFor(2)
-    this.kinds = outputKinds(({ samples }) => this.trace(samples!), specs(1, length, 2, false), programs)
-    outputKinds(({ samples, rows, cuSeqlens }) => this.trace(samples!, rows, cuSeqlens), specs(1, length, 2, true), programs)
-    this.perFrame = new Set([...this.kinds].filter(([, { rows }]) => rows === 2).map(([name]) => name))
+    // Two frames or more tell the outputs for each frame from those for each clip.
+    const frames = Math.max(2, tower.leastFrames ?? 1)
+    const length = tower.samplesFor(frames)
+    this.kinds = outputKinds(({ samples }) => this.trace(samples!), specs(1, length, frames, false), programs)
+    if (!tower.mixesFrames) outputKinds(({ samples, rows, cuSeqlens }) => this.trace(samples!, rows, cuSeqlens), specs(1, length, frames, true), programs)
+    const reduced = tower.reduced?.outputs ?? []
+    this.perFrame = new Set([...this.kinds].filter(([name, { rows }]) => rows === frames || reduced.includes(name)).map(([name]) => name))
     this.outputs = [...this.kinds.keys()].filter(name => name !== EMBEDDING)
     this.absent = tower.absent
+  }
+
+  /** The fewest samples of a clip. */
+  get leastSamples(): number {
+    return this.tower.samplesFor(this.tower.leastFrames ?? 1)
+  }
+
+  /** Rows of an output for a clip of so many frames. */
+  private rowsOf(name: string, frames: number): number {
+    if (!this.perFrame.has(name)) return 1
+    const { reduced } = this.tower
+    return reduced?.outputs.includes(name) ? reduced.framesOf(frames) : frames
   }
 
   prepare(given: Readonly<Record<string, Tensor>>): Prepared {
@@ -49,7 +63,7 @@ export class AudioRunner implements Part {
   private readValues(tensor: Tensor): Tensor {
     const { type, dims } = tensor
     if (type !== 'float32') throw new DTypeError(`[forward] input_values is ${type}; expected float32`, { field: 'input_values' })
-    const least = this.tower.samplesFor(1)
+    const least = this.leastSamples
     if (dims.length !== 2 || dims[1]! < least) {
       throw new ShapeError(`[forward] input_values is [${dims.join(', ')}]; expected [n, samples], at least ${least} samples`, { field: 'input_values', shapes: [dims] })
     }
@@ -65,7 +79,7 @@ export class AudioRunner implements Part {
     if (mask.dims.length !== 2 || mask.dims[0] !== n || mask.dims[1] !== length) {
       throw new ShapeError(`[forward] ${field} is [${mask.dims.join(', ')}]; expected [${n}, ${length}], as input_values`, { field, shapes: [mask.dims, dims] })
     }
-    const least = this.tower.samplesFor(1)
+    const least = this.leastSamples
     const valid = Array.from({ length: n }, (_, index) => {
       let samples = 0
       for (let i = index * length; i < (index + 1) * length; i++) {
@@ -77,7 +91,13 @@ export class AudioRunner implements Part {
       return this.tower.framesOf(samples)
     })
     const frames = this.tower.framesOf(length)
-    return valid.every(count => count === frames) ? undefined : valid
+    const index = valid.findIndex(count => count !== frames)
+    if (index < 0) return undefined
+    const { mixesFrames } = this.tower
+    if (mixesFrames) {
+      throw new ArgumentError(`[forward] ${field} of clip ${index} counts ${valid[index]} of ${frames} frames; expected all, as ${mixesFrames} reads frames side by side: run clips of another length by themselves`, { field, index })
+    }
+    return valid
   }
 
   /**
@@ -89,7 +109,7 @@ export class AudioRunner implements Part {
     if (!this.programs.ready) await this.programs.load(signal)
     const [count, length] = values.dims as [number, number]
     const frames = this.tower.framesOf(length)
-    const kinds = want.map(name => ({ name, width: this.kinds.get(name)!.width, rows: this.perFrame.has(name) ? frames : 1 }))
+    const kinds = want.map(name => ({ name, width: this.kinds.get(name)!.width, rows: this.rowsOf(name, frames) }))
     const results = kinds.map(({ rows, width }) => (valid ? new Float32Array(count * rows * width) : (unwritten('float32', [count, rows, width], 'forward') as Float32Array)))
     let most = Math.max(1, Math.floor(SAMPLES_AT_ONCE / length))
     let first = 0
@@ -108,7 +128,7 @@ export class AudioRunner implements Part {
         if (ran < clips) most = Math.min(most, ran)
       })
     })
-    return Object.fromEntries(kinds.map(({ name, width }, i) => [name, new Tensor('float32', results[i]!, this.perFrame.has(name) ? [count, frames, width] : [count, width])]))
+    return Object.fromEntries(kinds.map(({ name, rows, width }, i) => [name, new Tensor('float32', results[i]!, this.perFrame.has(name) ? [count, rows, width] : [count, width])]))
   }
 
   private async runMasked(samples: Tensor, valid: readonly number[], frames: number, parts: [string, Float32Array][], signal: AbortSignal | undefined): Promise<void> {

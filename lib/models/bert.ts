@@ -7,8 +7,8 @@ import { constant, type Parameter, parameter, type Value } from '../core/value.j
 import { Tensor } from '../core/tensor.js'
 import { type Activation, type BlockOptions, Embedding, hiddenStates, LayerNorm, Linear, type Scope, type ScoreBias, TransformerBlock } from '../nn/index.js'
 import { add, gather, matmul, pickToken, reshape } from '../ops/index.js'
-import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, tableRows, width } from './config.js'
-import { type Architecture, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
+import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, savesDifferencesOnly, tableRows, width } from './config.js'
+import { type Architecture, EMBEDDING, meanOfTokens, type TextTower, type TokenInputs, type Traced } from './encoder.js'
 
 export interface BertOptions {
   vocabulary: number
@@ -117,6 +117,16 @@ export class BertEncoder implements TextTower {
   }
 }
 
+/** Of which the first token, as it comes out of the last block, stands for a text. */
+export class FirstTokenBert extends BertEncoder {
+  override readonly readsFirst: readonly string[] = ['pooler_output', EMBEDDING]
+
+  override trace(tokens: TokenInputs): Traced {
+    const traced = super.trace(tokens)
+    return { ...traced, embedding: pickToken(traced.outputs['last_hidden_state']!, { which: 'first', cuSeqlens: tokens.sequences.cuSeqlens }) }
+  }
+}
+
 const schema = v.object({
   vocab_size: tableRows(),
   hidden_size: width(),
@@ -152,7 +162,7 @@ const SECTION_WIDTHS = { hidden_size: 768, num_attention_heads: 12, intermediate
 
 /**
  * Reads a section for the text tower of a pair. Some releases of the reference library save of it only what differs from its class's defaults;
- * of the widths all or none, so that a forgotten field is no silent default.
+ * see savesDifferencesOnly.
  * @param own defaults of this class that others do not have
  * @throws CheckpointError also for a number of layers that is not told, if the weights have more than the usual one
  */
@@ -165,7 +175,8 @@ export function readBertSection(file: ConfigFile, section: string, scope: Scope,
     throw new CheckpointError(`${file.file}: ${field} is missing, and the weights have more than the usual ${DEFAULT_LAYERS} layers`, { file: file.file, field })
   }
   const tables = { vocab_size: 30522, max_position_embeddings: 512, num_hidden_layers: DEFAULT_LAYERS }
-  const widths = Object.keys(SECTION_WIDTHS).some(field => fields[field] !== undefined) ? {} : SECTION_WIDTHS
+  const told = Object.keys(SECTION_WIDTHS).some(field => fields[field] !== undefined)
+  const widths = told && !savesDifferencesOnly(file) ? {} : SECTION_WIDTHS
   const defaults = Object.fromEntries(Object.entries({ ...tables, ...widths }).map(([field, value]) => [field, own[field] ?? value]))
   return readBertConfig({ ...file, json: { ...file.json, [section]: { ...defaults, ...fields } } }, section)
 }

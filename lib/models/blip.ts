@@ -6,8 +6,8 @@ import { UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { pickToken } from '../ops/index.js'
-import { type BertConfig, BertEncoder, bertOptions, readBertSection } from './bert.js'
-import { activation, checkHeads, type ConfigFile, epsilon, headCount, layerCount, readConfig, sides, squarePatch, width } from './config.js'
+import { type BertConfig, bertOptions, encoderScope, FirstTokenBert, readBertConfig, readBertSection } from './bert.js'
+import { activation, checkHeads, type ConfigFile, epsilon, headCount, layerCount, readConfig, sectionOf, sides, squarePatch, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
 import { BlipMatching, featureImages, featureTexts } from './blip-matching.js'
 import { projectedImages, projectedTexts } from './projected.js'
@@ -66,19 +66,39 @@ export class BlipVision implements ImageTower {
   }
 }
 
-/** BLIP's BERT: no token types; saved as a decoder, and used as an encoder here. */
-export function blipText(file: ConfigFile, scope: Scope, section: string): { tower: BertEncoder; config: BertConfig } {
-  const encoder = { ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), is_decoder: false } } }
-  const config = readBertSection(encoder, section, scope, { vocab_size: 30524, num_attention_heads: 8 })
-  return { tower: new BertEncoder(scope, { ...bertOptions(config), tokenTypes: 0 }), config }
+/** BLIP's BERT: no token types; saved as a decoder, and used as an encoder here. @param section of config.json that describes it; undefined: all of it */
+export function blipText(file: ConfigFile, scope: Scope, section: string | undefined): { tower: FirstTokenBert; config: BertConfig } {
+  const encoder = { is_decoder: false }
+  const config =
+    section === undefined
+      ? readBertConfig({ ...file, json: { ...file.json, ...encoder } })
+      : readBertSection({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), ...encoder } } }, section, scope, {
+          ...{ vocab_size: 30524, num_attention_heads: 8 },
+        })
+  return { tower: new FirstTokenBert(scope, { ...bertOptions(config), tokenTypes: 0 }), config }
 }
 
 /** @param architecture the reference's class */
 export function buildBlip(file: ConfigFile, scope: Scope, architecture: string): Architecture {
-  if (architecture === 'BlipForImageTextRetrieval') return buildRetrieval(file, scope)
-  if (architecture !== 'BlipModel') {
-    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of BLIP there are BlipModel and BlipForImageTextRetrieval`, { file: file.file, field: 'architectures' })
+  switch (architecture) {
+    case 'BlipForImageTextRetrieval':
+      return buildRetrieval(file, scope)
+    case 'BlipVisionModel': {
+      const at = scope.firstWith('embeddings.class_embedding', ['', 'vision_model'])
+      return { images: new BlipVision(file, at, sectionOf(file, 'blip', 'vision_config')) }
+    }
+    case 'BlipTextModel':
+      return { texts: blipText(file, encoderScope(scope, 'text_model', 'text_encoder'), sectionOf(file, 'blip', 'text_config')).tower }
+    case 'BlipModel':
+      return buildPair(file, scope)
+    default:
+      throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of BLIP there are BlipModel, its towers alone and BlipForImageTextRetrieval`, {
+        ...{ file: file.file, field: 'architectures' },
+      })
   }
+}
+
+function buildPair(file: ConfigFile, scope: Scope): Architecture {
   const { projection_dim: projection } = readConfig(jointSchema, file)
   const vision = new BlipVision(file, scope.at('vision_model'), 'vision_config')
   const text = blipText(file, scope.at('text_model'), 'text_config')

@@ -1,14 +1,14 @@
 // CLIP (Radford et al., arXiv:2103.00020): a picture tower and a causal text tower, both pre-norm, projected into one space.
 // A text is read at its end token: the largest id where config.json is old (eos_token_id 2, which is no token of CLIP's), else the
-// first eos_token_id. CLIPModel, and each tower alone with or without its projection.
+// first eos_token_id. CLIPModel, each tower alone with or without its projection, and CLIPForImageClassification, which reads the mean of the patches.
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
-import { l2Normalize, pickToken } from '../ops/index.js'
+import { l2Normalize, pickToken, pool } from '../ops/index.js'
 import { buildModifiedResNet, MODIFIED_RESNET } from './clip-resnet.js'
-import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
+import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, labelNames, labels, layerCount, readConfig, savesDifferencesOnly, sectionOf, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
 import { EndTokenText } from './end-token-text.js'
 import { projectedImages } from './projected.js'
@@ -44,17 +44,18 @@ interface TowerSizes {
 }
 type TowerConfig<S extends v.GenericSchema> = Omit<v.InferOutput<S>, keyof TowerSizes> & TowerSizes
 
-/** Sizes that only the configuration knows come all or none, so that a forgotten field is no silent default. */
+/** Sizes that only the configuration knows; see savesDifferencesOnly. */
 function readTower<S extends typeof visionSchema | typeof textSchema>(schema: S, file: ConfigFile, section: string | undefined, defaults: TowerSizes): TowerConfig<S> {
   const config = readConfig(schema, withOlderSpelling(file, section), section)
   const fields = Object.keys(defaults) as (keyof TowerSizes)[]
   const given = fields.filter(field => config[field] != null)
   const path = (field: string) => (section === undefined ? field : `${section}.${field}`)
-  if (given.length > 0 && given.length < fields.length) {
+  const complete = given.length === 0 || given.length === fields.length
+  if (!complete && (section === undefined || !savesDifferencesOnly(file))) {
     const field = path(fields.find(name => !given.includes(name))!)
     throw new CheckpointError(`${file.file}: ${field} is missing; expected it beside ${path(given[0]!)}`, { file: file.file, field })
   }
-  const sizes = given.length > 0 ? (config as TowerSizes) : defaults
+  const sizes = { ...defaults, ...Object.fromEntries(given.map(field => [field, config[field]])) }
   checkHeads(file.file, path('num_attention_heads'), sizes.num_attention_heads, sizes.hidden_size)
   return { ...config, ...sizes } as TowerConfig<S>
 }
@@ -121,6 +122,7 @@ class ClipVision implements ImageTower {
     config: TowerConfig<typeof visionSchema>,
     patch: number,
     private readonly place: Place,
+    private readonly classifier?: Linear,
   ) {
     this.prefix = place.joint ? 'vision_' : ''
     this.imageSize = config.image_size
@@ -144,8 +146,9 @@ class ClipVision implements ImageTower {
     const states = hiddenStates(this.layers, embedded, { length: this.tokens })
     const last = states.at(-1)!
     const pooled = this.postNorm.forward(pickToken(last, { which: 'first', length: this.tokens }), { dtype: 'float32' })
-    const tokens = { [`${this.prefix}last_hidden_state`]: last, [`${this.prefix}pooler_output`]: pooled }
-    return { ...projected('image_embeds', tokens, pooled, this.projection, this.place), hiddenStates: states }
+    const logits = () => this.classifier!.forward(pool(last, { mode: 'mean', skip: 1, length: this.tokens, dtype: 'float32' }), { dtype: 'float32' })
+    const outputs = { [`${this.prefix}last_hidden_state`]: last, [`${this.prefix}pooler_output`]: pooled, ...(this.classifier && { logits: logits() }) }
+    return { ...projected('image_embeds', outputs, pooled, this.projection, this.place), hiddenStates: states }
   }
 }
 
@@ -198,10 +201,15 @@ function projected(name: string, tokens: Record<string, Value>, pooled: Value, p
 const VISION_DEFAULTS: TowerSizes = { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 }
 const TEXT_DEFAULTS: TowerSizes = { hidden_size: 512, intermediate_size: 2048, num_attention_heads: 8 }
 
-/** CLIP's picture tower, also of its relatives. @param section of config.json that describes it; undefined: all of it */
-export function buildClipVision(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): ImageTower {
+/**
+ * CLIP's picture tower, also of its relatives.
+ * @param section of config.json that describes it; undefined: all of it
+ * @param classes how many the checkpoint's `classifier` tells apart, if it has one
+ */
+export function buildClipVision(file: ConfigFile, scope: Scope, section: string | undefined, place: Place, classes?: number): ImageTower {
   const config = readTower(visionSchema, file, section, VISION_DEFAULTS)
-  return new ClipVision(scope, config, squarePatch(file.file, config.patch_size, config.image_size), place)
+  const classifier = classes === undefined ? undefined : new Linear(scope.at('classifier'), config.hidden_size, classes)
+  return new ClipVision(scope, config, squarePatch(file.file, config.patch_size, config.image_size), place, classifier)
 }
 
 function buildText(file: ConfigFile, scope: Scope, section: string | undefined, place: Place): TextTower {
@@ -213,13 +221,19 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
   const { projection_dim } = readConfig(jointSchema, file)
   const alone = /^CLIP(Vision|Text)Model(WithProjection)?$/.exec(architecture)
   if (alone) {
-    const section = (name: string) => (file.json['model_type'] === 'clip' ? name : undefined)
+    const section = (name: string) => sectionOf(file, 'clip', name)
     const place = { joint: false, projection: alone[2] ? projection_dim : 0 }
     if (alone[1] === 'Vision') return { images: buildClipVision(file, scope, section('vision_config'), place) }
     return { texts: buildText(file, scope, section('text_config'), place) }
   }
+  if (architecture === 'CLIPForImageClassification') {
+    const names = labelNames(file, readConfig(v.object(labels), file))
+    return { images: buildClipVision(file, scope, 'vision_config', { joint: false, projection: 0 }, names.length), labels: names }
+  }
   if (architecture !== 'CLIPModel') {
-    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of CLIP there are CLIPModel and its towers alone`, { file: file.file, field: 'architectures' })
+    throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of CLIP there are CLIPModel, its towers alone and CLIPForImageClassification`, {
+      ...{ file: file.file, field: 'architectures' },
+    })
   }
   const place = { joint: true, projection: projection_dim }
   const vision = file.json['vision_config'] as { model_type?: unknown } | null | undefined

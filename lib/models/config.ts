@@ -31,6 +31,19 @@ export function readConfig<S extends v.GenericSchema>(schema: S, { json, file }:
   throw new CheckpointError(`${file}: ${problems.join(', and ')}`, { file, field: fields[0] })
 }
 
+/**
+ * Whether what a section leaves out has the default of its class, each field by itself: so transformers 4 wrote the sections of its pairs. In other
+ * files widths come all or none, so that a forgotten field is no silent default.
+ */
+export function savesDifferencesOnly({ json }: ConfigFile): boolean {
+  return typeof json['transformers_version'] === 'string' && json['transformers_version'].startsWith('4.')
+}
+
+/** Where a tower alone is described: in a section of the pair's config.json, or else all of it. @param pair the pair's model_type */
+export function sectionOf({ json }: ConfigFile, pair: string, section: string): string | undefined {
+  return json['model_type'] === pair ? section : undefined
+}
+
 function show(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value)
   return text.length > 60 ? `${text.slice(0, 60)}…` : text

@@ -50,7 +50,8 @@ class Dinov2 implements ImageTower {
     scope: Scope,
     config: Dinov2Config,
     private readonly patch: number,
-    registers: number,
+    /** undefined: a model that knows none, which is not the same as 0 of them. */
+    registers: number | undefined,
     private readonly classifier: Linear | undefined,
   ) {
     const { hidden_size: width, image_size: size, layer_norm_eps: eps } = config
@@ -60,14 +61,14 @@ class Dinov2 implements ImageTower {
     const embeddings = scope.at('embeddings')
     const names = { weight: 'patch_embeddings.projection.weight', bias: 'patch_embeddings.projection.bias' }
     this.embeddings = new PatchEmbed(embeddings, { width, patch, tokens: patches, names })
-    this.positions = new GridPositions(embeddings, 'position_embeddings', { width, grid, skip: 1, antialias: registers > 0 })
-    this.prefixRows = 1 + registers
+    this.positions = new GridPositions(embeddings, 'position_embeddings', { width, grid, skip: 1, antialias: registers !== undefined })
+    this.prefixRows = 1 + (registers ?? 0)
     this.before = embeddings.parameter('cls_token and register_tokens', [this.prefixRows, width], {
       derived: {
         from: [
           { name: embeddings.nameOf('cls_token'), shape: [1, width] },
           { name: embeddings.nameOf('position_embeddings'), shape: [1 + patches, width] },
-          ...(registers > 0 ? [{ name: embeddings.nameOf('register_tokens'), shape: [registers, width] }] : []),
+          ...(registers ? [{ name: embeddings.nameOf('register_tokens'), shape: [registers, width] }] : []),
         ],
         compute: ([token, positions, more]) => Float32Array.of(...token!.map((value, i) => value + positions![i]!), ...(more ?? [])),
       },
@@ -127,7 +128,7 @@ export function buildDinov2(file: ConfigFile, scope: Scope, architecture: string
   const names = labelNames(file, config)
   const classifier = architecture.endsWith('ForImageClassification') ? new Linear(scope.at('classifier'), 2 * config.hidden_size, names.length) : undefined
   return {
-    images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : 0, classifier),
+    images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : undefined, classifier),
     ...(classifier && { labels: names }),
   }
 }

@@ -108,6 +108,12 @@ export interface ValidFrames {
 }
 
 export interface AudioTower extends Tower {
+  /** The fewest frames that it can do with. Default 1. */
+  readonly leastFrames?: number
+  /** There if frames that do not count would have an influence, so that a mask may leave out none: which part of the model reads them. */
+  readonly mixesFrames?: string | undefined
+  /** Outputs with a row for each of fewer frames: their names, and how many rows come of so many frames. */
+  readonly reduced?: { readonly outputs: readonly string[]; framesOf(frames: number): number } | undefined
   /** Frames that so many samples make; 0 for too few. */
   framesOf(samples: number): number
   /** The fewest samples that make so many frames. */

@@ -390,7 +390,7 @@ export class Model {
     return {
       load: this.loadOf(runner),
       dimensions: width,
-      minSamples: runner.tower.samplesFor(1),
+      minSamples: runner.leastSamples,
       // Clips of one length run together; nothing is padded.
       encode: async (clips, { signal } = {}) => {
         this.checkAlive()

@@ -51,7 +51,7 @@ export function projectedTexts(tower: TextTower, head: Head & { readsFirst: bool
   return textsLike(tower, {
     prefix,
     absent: prefixed(tower.absent, prefix),
-    readsFirst: [...tower.readsFirst.map(name => prefix + name), ...own],
+    readsFirst: [...tower.readsFirst.filter(name => name !== EMBEDDING).map(name => prefix + name), ...own],
     trace: tokens => project(tower.trace(tokens), prefix, 'text_embeds', head),
   })
 }

@@ -43,6 +43,8 @@ const entries: Readonly<Record<string, Entry>> = {
   clip_vision_model: { build: buildClip, classes: 'CLIPVision', usual: 'CLIPVisionModel' },
   clip_text_model: { build: buildClip, classes: 'CLIPText', usual: 'CLIPTextModel' },
   chinese_clip: { build: buildChineseClip, classes: 'ChineseCLIP', usual: 'ChineseCLIPModel' },
+  chinese_clip_vision_model: { build: buildChineseClip, classes: 'ChineseCLIPVision', usual: 'ChineseCLIPVisionModel' },
+  chinese_clip_text_model: { build: buildChineseClip, classes: 'ChineseCLIPText', usual: 'ChineseCLIPTextModel' },
   siglip: { build: buildSiglip, classes: 'Siglip', usual: 'SiglipModel' },
   siglip_vision_model: { build: buildSiglip, classes: 'SiglipVision', usual: 'SiglipVisionModel' },
   siglip_text_model: { build: buildSiglip, classes: 'SiglipText', usual: 'SiglipTextModel' },
@@ -53,6 +55,8 @@ const entries: Readonly<Record<string, Entry>> = {
   siglip2_vision_model: { build: buildSiglip2, classes: 'Siglip2Vision', usual: 'Siglip2VisionModel' },
   siglip2_text_model: { build: buildSiglip2, classes: 'Siglip2Text', usual: 'Siglip2TextModel' },
   blip: { build: buildBlip, classes: 'Blip', usual: 'BlipModel' },
+  blip_vision_model: { build: buildBlip, classes: 'BlipVision', usual: 'BlipVisionModel' },
+  blip_text_model: { build: buildBlip, classes: 'BlipText', usual: 'BlipTextModel' },
   'vision-text-dual-encoder': {
     build: (file, scope) => buildDualEncoder(file, scope, buildArchitecture),
     ...{ classes: 'VisionTextDualEncoder', usual: 'VisionTextDualEncoderModel' },

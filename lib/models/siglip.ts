@@ -6,7 +6,7 @@ import { CheckpointError, UnsupportedError } from '../core/errors.js'
 import type { Value } from '../core/value.js'
 import { AttentionPool, Embedding, hiddenStates, LayerNorm, Linear, Mlp, PatchEmbed, type PixelScale, type Scope, type Sequences, TransformerBlock } from '../nn/index.js'
 import { pool } from '../ops/index.js'
-import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
+import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sectionOf, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, TokenInputs, Traced } from './encoder.js'
 import { EndTokenText } from './end-token-text.js'
 import { projectedImages, projectedTexts } from './projected.js'
@@ -167,9 +167,8 @@ export function buildSiglipText(file: ConfigFile, scope: Scope, section: string 
 
 /** @param architecture the reference's class, say 'SiglipVisionModel' */
 export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string): Architecture {
-  const joint = file.json['model_type'] === 'siglip'
-  const vision = joint ? 'vision_config' : undefined
-  const text = joint ? 'text_config' : undefined
+  const vision = sectionOf(file, 'siglip', 'vision_config')
+  const text = sectionOf(file, 'siglip', 'text_config')
   const visionScope = scope.firstWith('embeddings.patch_embedding.weight', ['vision_model', ''])
   const textScope = scope.firstWith('embeddings.token_embedding.weight', ['text_model', ''])
   switch (architecture) {

@@ -1,6 +1,7 @@
 // wav2vec 2.0 (Baevski et al., arXiv:2006.11477): convolutions over raw audio, a grouped convolution for positions, and a transformer.
 // Wav2Vec2Model in both variants (a group norm behind the first convolution and post-norm blocks, or layer norms and pre-norm blocks),
-// Wav2Vec2ForCTC and Wav2Vec2ForSequenceClassification.
+// Wav2Vec2ForCTC, Wav2Vec2ForSequenceClassification, Wav2Vec2ForAudioFrameClassification and Wav2Vec2ForXVector; the first two also with an adapter
+// that leaves fewer frames.
 
 import * as v from 'valibot'
 import { CheckpointError, UnsupportedError } from '../core/errors.js'
@@ -10,11 +11,13 @@ import { activated, type Activation, type BlockOptions, type ComputeType, Convol
 import { add, cast, columns, convolution, div, gather, mul, pool, repeatRows, reshape, scaleSequences, scatter, unary } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
 import type { Architecture, AudioTower, Traced, ValidFrames } from './encoder.js'
+import { FrameAdapter, type Frames, XVector } from './wav2vec2-heads.js'
 
 const each = (most: number) => {
   const expected = `integers from 1 to ${most}, one for each convolution`
   return v.pipe(v.array(integer(1, most), expected), v.minLength(1, expected), v.maxLength(32, expected))
 }
+const listOf = (most: number, otherwise: number[]) => v.nullish(each(most), otherwise)
 
 const schema = v.object({
   hidden_size: v.nullish(width(), 768),
@@ -25,18 +28,26 @@ const schema = v.object({
   layer_norm_eps: epsilon(1e-5),
   feat_extract_norm: v.nullish(v.picklist(['group', 'layer'], "'group' or 'layer'"), 'group'),
   feat_extract_activation: activation('gelu'),
-  conv_dim: v.nullish(each(65536), [512, 512, 512, 512, 512, 512, 512]),
-  conv_stride: v.nullish(each(4096), [5, 2, 2, 2, 2, 2, 2]),
-  conv_kernel: v.nullish(each(4096), [10, 3, 3, 3, 3, 2, 2]),
+  conv_dim: listOf(65536, [512, 512, 512, 512, 512, 512, 512]),
+  conv_stride: listOf(4096, [5, 2, 2, 2, 2, 2, 2]),
+  conv_kernel: listOf(4096, [10, 3, 3, 3, 3, 2, 2]),
   conv_bias: flag(false),
   num_conv_pos_embeddings: v.nullish(integer(1, 4096), 128),
   num_conv_pos_embedding_groups: v.nullish(integer(1, 4096), 16),
   do_stable_layer_norm: flag(false),
   vocab_size: v.nullish(tableRows(), 32),
   add_adapter: flag(false),
+  output_hidden_size: v.nullish(width()),
+  num_adapter_layers: v.nullish(integer(1, 100), 3),
+  adapter_kernel_size: v.nullish(integer(2, 4096), 3), // its padding is 1
+  adapter_stride: v.nullish(integer(1, 4096), 2),
   adapter_attn_dim: v.nullish(integer(1, 65536)),
   use_weighted_layer_sum: flag(false),
   classifier_proj_size: v.nullish(width(), 256),
+  tdnn_dim: listOf(65536, [512, 512, 512, 512, 1500]),
+  tdnn_kernel: listOf(1024, [5, 3, 3, 1, 1]),
+  tdnn_dilation: listOf(1024, [1, 2, 3, 1, 1]),
+  xvector_output_dim: v.nullish(width(), 512),
   ...labels,
 })
 type Wav2Vec2Config = v.InferOutput<typeof schema>
@@ -208,15 +219,20 @@ class Wav2Vec2 implements AudioTower {
   /** What each of the states counts for the classifier, where it reads them all. */
   private readonly shares: readonly Parameter[] | undefined
   private readonly head: { forward(last: Value, frames: { cuSeqlens?: Value; length?: number }): Value } | undefined
+  private readonly adapter: FrameAdapter | undefined
+  private readonly voice: XVector | undefined
+  readonly reduced: AudioTower['reduced']
 
   constructor(
     scope: Scope,
     private readonly config: Wav2Vec2Config,
     labelCount: number,
+    architecture: string,
   ) {
     const { hidden_size: width, conv_dim, conv_kernel, conv_stride, feat_extract_activation: activation, layer_norm_eps: eps, feat_extract_norm } = config
     this.dtype = scope.computeType
-    this.dimensions = width
+    const ownWidth = config.add_adapter ? (config.output_hidden_size ?? width) : width
+    this.dimensions = architecture === 'Wav2Vec2ForXVector' ? config.xvector_output_dim : ownWidth
     const root = scope.firstWith('feature_projection.projection.weight', ['', 'wav2vec2'])
     this.layers = conv_dim.map((outputs, i) => {
       const norm = feat_extract_norm === 'layer' ? 'layer' : i === 0 ? 'channel' : undefined
@@ -245,12 +261,33 @@ class Wav2Vec2 implements AudioTower {
       return adapted == null ? new TransformerBlock(encoder.at('layers', i), options) : new AdaptedBlock(encoder.at('layers', i), options, adapted)
     })
     this.shares = config.use_weighted_layer_sum && scope.has('layer_weights') ? layerShares(scope, config.num_hidden_layers + 1) : undefined
-    this.head = this.makeHead(scope, labelCount)
+    if (architecture === 'Wav2Vec2ForXVector') {
+      this.voice = new XVector(scope, width, config)
+      return
+    }
+    if (config.add_adapter) {
+      const sizes = { layers: config.num_adapter_layers, kernel: config.adapter_kernel_size, stride: config.adapter_stride }
+      const adapter = (this.adapter = new FrameAdapter(root.at('adapter'), { inputs: width, width: ownWidth, ...sizes }))
+      this.reduced = { outputs: ['last_hidden_state', 'logits'], framesOf: frames => adapter.framesOf(frames) }
+    }
+    this.head = this.makeHead(scope, ownWidth, labelCount, architecture)
     if (!this.head) this.absent['logits'] = 'lm_head.weight'
   }
 
-  private makeHead(scope: Scope, labelCount: number): Wav2Vec2['head'] {
-    const { hidden_size: width, classifier_proj_size, vocab_size } = this.config
+  get leastFrames(): number {
+    return this.voice?.leastFrames ?? this.adapter?.leastFrames ?? 1
+  }
+
+  get mixesFrames(): string | undefined {
+    return this.voice ? 'the x-vector' : this.adapter ? 'the adapter behind the transformer (add_adapter)' : undefined
+  }
+
+  private makeHead(scope: Scope, width: number, labelCount: number, architecture: string): Wav2Vec2['head'] {
+    const { classifier_proj_size, vocab_size } = this.config
+    if (architecture === 'Wav2Vec2ForAudioFrameClassification') {
+      const layer = new Linear(scope.at('classifier'), width, labelCount)
+      return { forward: last => layer.forward(last, { dtype: 'float32' }) }
+    }
     if (scope.has('lm_head.weight')) {
       const layer = new Linear(scope.at('lm_head'), width, vocab_size)
       return { forward: last => layer.forward(last, { dtype: 'float32' }) }
@@ -294,15 +331,28 @@ class Wav2Vec2 implements AudioTower {
     const stable = this.config.do_stable_layer_norm
     const states = hiddenStates(this.blocks, stable ? placed : this.norm.forward(placed, { dtype: 'float32' }), sequences)
     const last = stable ? this.norm.forward(states.at(-1)!, { dtype: 'float32' }) : states.at(-1)!
+    const all = { hiddenStates: states, outputs: { last_hidden_state: last, extract_features: normed } }
+    if (this.voice) {
+      const { embeddings, logits } = this.voice.forward({ rows: this.read(states, last), length: frames })
+      return { ...all, outputs: { ...all.outputs, embeddings, logits }, embedding: embeddings }
+    }
+    if (this.adapter) return { ...all, ...this.reduce(this.adapter.forward({ rows: last, length: frames }), normed) }
     return {
-      outputs: { last_hidden_state: last, extract_features: normed, ...(this.head && { logits: this.head.forward(this.read(states, last), sequences) }) },
-      hiddenStates: states,
+      ...all,
+      outputs: { ...all.outputs, ...(this.head && { logits: this.head.forward(this.read(states, last), sequences) }) },
       embedding: pool(last, { mode: 'mean', ...sequences }),
+    }
+  }
+
+  private reduce({ rows, length }: Frames, normed: Value): Pick<Traced, 'outputs' | 'embedding'> {
+    return {
+      outputs: { last_hidden_state: rows, extract_features: normed, ...(this.head && { logits: this.head.forward(rows, { length }) }) },
+      embedding: pool(rows, { mode: 'mean', length }),
     }
   }
 }
 
-const CLASSES = ['Wav2Vec2Model', 'Wav2Vec2ForCTC', 'Wav2Vec2ForSequenceClassification', 'Wav2Vec2ForPreTraining']
+const CLASSES = ['Wav2Vec2Model', 'Wav2Vec2ForCTC', 'Wav2Vec2ForSequenceClassification', 'Wav2Vec2ForAudioFrameClassification', 'Wav2Vec2ForXVector', 'Wav2Vec2ForPreTraining']
 
 /** @param architecture the reference's class, one of CLASSES */
 export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: string): Architecture {
@@ -314,7 +364,7 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
     throw new CheckpointError(`${file.file}: ${field} ${came}`, { file: file.file, field })
   }
   if (!CLASSES.includes(architecture)) unsupported('architectures', `${architecture}; expected one of ${CLASSES.join(', ')}: it`)
-  if (config.add_adapter) unsupported('add_adapter', 'a convolutional adapter (add_adapter)')
+  if (config.add_adapter && !['Wav2Vec2Model', 'Wav2Vec2ForCTC'].includes(architecture)) unsupported('add_adapter', `a convolutional adapter (add_adapter) in ${architecture}`)
   // transformers 4 normalises the last of the states before it is summed, transformers 5 does not.
   if (config.use_weighted_layer_sum && config.do_stable_layer_norm) unsupported('use_weighted_layer_sum', 'a weighted sum of layers (use_weighted_layer_sum) with do_stable_layer_norm')
   const { hidden_size, conv_dim, num_conv_pos_embedding_groups: groups } = config
@@ -322,6 +372,9 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
   for (const field of ['conv_stride', 'conv_kernel'] as const) {
     if (config[field].length !== conv_dim.length) wrong(field, `has ${config[field].length} convolutions, conv_dim has ${conv_dim.length}; expected as many`)
   }
+  for (const field of ['tdnn_kernel', 'tdnn_dilation'] as const) {
+    if (config[field].length !== config.tdnn_dim.length) wrong(field, `has ${config[field].length} layers, tdnn_dim has ${config.tdnn_dim.length}; expected as many`)
+  }
   if (hidden_size % groups !== 0) wrong('num_conv_pos_embedding_groups', `is ${groups}, which does not divide the width ${hidden_size}`)
-  return { audio: new Wav2Vec2(scope, config, labelNames(file, config).length) }
+  return { audio: new Wav2Vec2(scope, config, labelNames(file, config).length, architecture) }
 }

@@ -1,6 +1,6 @@
 // VectorIndex: exact cosine search over embeddings kept on a device. Rows live in segments, each in one place at a time: in host memory from
-// when they are added until the next search, which uploads them, and on the device from then on; the last segment, if it is not full, is read
-// back before rows are added to it. A search asks every segment and merges.
+// when they are added until the next search, which uploads them, and on the device from then on; the last segment, if it is small, is read back
+// before rows are added to it. A search asks every segment and merges.
 
 import type { FileSource } from '../../typings/addon.js'
 import { BYTES_PER_ELEMENT, type DataType, toBfloat16 } from '../core/dtype.js'
@@ -42,9 +42,11 @@ export interface Hit {
 }
 
 const storage = { f32: 'float32', bf16: 'bfloat16', int8: 'int8' } as const
-/** Small, since the event loop waits while one is copied to the device. */
-const segmentBytes = 16 << 20
-const queriesAtOnce = 256
+/** Large, since every segment is a run of its own, which has to learn anew what is near. */
+const segmentBytes = 128 << 20
+/** A larger segment on the device gets no more rows: these go into the next one. */
+const readBackBytes = 16 << 20
+const queriesAtOnce = 512
 /** Segments whose search is queued at once. */
 const runsAhead = 3
 /** Elements converted before the event loop gets a turn. */
@@ -252,6 +254,7 @@ export class VectorIndex {
     const n = tensor.dims[0]!
     const added: { segment: Segment; take: number }[] = []
     let segment = this.#segments.at(-1)
+    if (segment?.loaded && segment.loaded.weights.bytes > readBackBytes) segment = undefined
     for (let begin = 0; begin < n; ) {
       if (!segment || segment.count === this.#capacity) segment = { count: 0 }
       const take = Math.min(n - begin, this.#capacity - segment.count)
@@ -331,7 +334,7 @@ export class VectorIndex {
 
   async #upload(count: number, source: FileSource | Tensor): Promise<Loaded> {
     const rows = { name: 'corpus', shape: [count, this.dimensions], dtype: storage[this.dtype], role: 'plain' } satisfies Parameter
-    return { weights: await this.#device.loadWeights([{ parameter: rows, source }]), parameter: rows, programs: new Map() }
+    return { weights: await this.#device.loadWeights([{ parameter: rows, source, held: true }]), parameter: rows, programs: new Map() }
   }
 
   async #load(segment: Segment): Promise<Loaded> {

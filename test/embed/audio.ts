@@ -8,6 +8,7 @@ import { Tensor } from '../../lib/core/tensor.js'
 import { type AudioProcessor } from '../../lib/data/audio-processor.js'
 import { AutoProcessor } from '../../lib/data/processor.js'
 import { Embedder } from '../../lib/embed/embedder.js'
+import { readTensors } from '../../lib/io/safetensors.js'
 import { AutoModel } from '../../lib/models/auto-model.js'
 import { difference, fixture, random, temporary } from '../support/models.js'
 
@@ -87,4 +88,38 @@ t.test('masks and clips that do not fit', async t => {
   await t.rejects(model.forward({ input_values: values(1, 500) }, { outputs: ['logits'] }), { name: 'CheckpointError', missing: ['lm_head.weight'] })
   const { last_hidden_state: states } = await model.forward({ input_values: values(1, 500), attention_mask: mask(0, 500) })
   t.ok(states!.data.every(value => value === 0), 'a clip of which nothing counts')
+})
+
+t.test('voices: clips of any length that the x-vector has frames for', async t => {
+  const folder = checkpoint(t, 'wav2vec2-voices')
+  const inputs = await readTensors(join(folder, 'inputs.safetensors'))
+  const { embeddings } = await readTensors(join(folder, 'expected.safetensors'))
+  const [count, length] = inputs['input_values']!.dims as [number, number]
+  await using model = await AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' })
+  const clips = Array.from({ length: count }, (_, i) => inputs['input_values']!.data.subarray(i * length, (i + 1) * length) as Float32Array)
+  const encoder = model.audioEncoder!
+  const got = new Tensor('float32', await encoder.encode(clips), [count, encoder.dimensions])
+  t.ok(difference(got, embeddings!).max < 1e-5, 'what is embedded is the x-vector')
+  // 2 frames behind windows of 3 and of 2 with a gap of 2 between, which are 7 of the transformer's.
+  t.equal(encoder.minSamples, 9 + 7 * (4 - 1 + 3 * (7 - 1)))
+  const short = clips[0]!.subarray(0, encoder.minSamples)
+  t.ok((await encoder.encode([short])).every(Number.isFinite))
+  const mixed = await encoder.encode([clips[0]!, short, clips[1]!])
+  t.same(mixed.subarray(0, 6), await encoder.encode([clips[0]!]), 'the same bits beside another length')
+  const tooShort = { input_values: new Tensor('float32', clips[0]!.slice(1, encoder.minSamples), [1, encoder.minSamples - 1]) }
+  await t.rejects(model.forward(tooShort), { name: 'ShapeError', field: 'input_values', message: new RegExp(`at least ${encoder.minSamples} samples`) })
+})
+
+t.test('masks where frames are read side by side', async t => {
+  for (const [name, part] of [['wav2vec2-voices', /the x-vector reads frames side by side/], ['wav2vec2-reduced', /the adapter behind the transformer \(add_adapter\) reads/]] as const) {
+    await using model = await AutoModel.fromPretrained(fixture(name), { device: 'cpu', dtype: 'f32' })
+    const inputs = await readTensors(join(fixture(name), 'inputs.safetensors'))
+    const [count, length] = inputs['input_values']!.dims as [number, number]
+    const counted = new BigInt64Array(count * length).fill(1n)
+    const mask = new Tensor('int64', counted, [count, length])
+    const [all, masked] = [await model.forward(inputs), await model.forward({ ...inputs, attention_mask: mask })]
+    for (const output of Object.keys(all)) t.same(masked[output]!.data, all[output]!.data, output)
+    counted.fill(0n, length + 300)
+    await t.rejects(model.forward({ ...inputs, attention_mask: mask }), { name: 'ArgumentError', field: 'attention_mask', index: 1, message: part })
+  }
 })

@@ -126,6 +126,8 @@ const READ: Record<string, { sizes: string[]; settings?: string[] }> = {
       ...['num_conv_pos_embeddings', 'num_conv_pos_embedding_groups', 'do_stable_layer_norm', 'vocab_size', 'add_adapter', 'adapter_attn_dim'],
     ],
   },
+  'wav2vec2-voices': { sizes: [], settings: ['tdnn_dim', 'tdnn_kernel', 'tdnn_dilation', 'xvector_output_dim'] },
+  'wav2vec2-reduced': { sizes: [], settings: ['output_hidden_size', 'num_adapter_layers', 'adapter_kernel_size', 'adapter_stride'] },
   'xlm-roberta': { sizes: TEXT, settings: ['type_vocab_size', 'pad_token_id', 'hidden_act'] },
 }
 const ABSURD = ['-1', '1e15', '1e400', '"x"', '[]', '[3,[]]']
@@ -164,15 +166,17 @@ t.test('architectures that are not there', t => {
     ['bert-v5', c => { delete c['model_type']; c['architectures'] = ['BertaModel'] }, /architecture 'BertaModel' is not supported/],
     ['bert-v5', c => (c['position_embedding_type'] = 'relative_key'), /position_embedding_type 'relative_key' is not supported/],
     ['bert-v5', c => (c['is_decoder'] = true), /is_decoder is true/],
-    ['wav2vec2-layer-holes', c => (c['add_adapter'] = true), /add_adapter/],
+    ['wav2vec2-layer-holes', c => { c['add_adapter'] = true; c['architectures'] = ['Wav2Vec2ForSequenceClassification'] }, /\(add_adapter\) in Wav2Vec2ForSequenceClassification/],
     ['wav2vec2-layer-holes', c => (c['use_weighted_layer_sum'] = true), /use_weighted_layer_sum.*do_stable_layer_norm/],
-    ['wav2vec2-layer-holes', c => (c['architectures'] = ['Wav2Vec2ForXVector']), /Wav2Vec2ForXVector; expected one of Wav2Vec2Model/],
+    ['wav2vec2-layer-holes', c => (c['architectures'] = ['Wav2Vec2ForSpeech']), /Wav2Vec2ForSpeech; expected one of Wav2Vec2Model/],
     ['align-odd', c => (c['architectures'] = ['AlignForSomething']), /AlignForSomething is not supported; of ALIGN there are AlignModel/],
     ['qwen3-sliding-right', c => (c['rope_parameters'] = { rope_type: 'longrope', factor: 4, rope_theta: 1e6 }), /rope_parameters has the rope_type 'longrope'; 'default', 'linear', 'dynamic', 'yarn' and 'llama3' are supported/],
     ['qwen3-sliding-right', c => (c['rope_scaling'] = { rope_type: 'linear', factor: 2, partial_rotary_factor: 0.5 }), /rope_scaling\.partial_rotary_factor is 0\.5; only 1 is supported/],
     ['modernbert-classifier-holes', c => (c['rope_scaling'] = { type: 'linear', factor: 2 }), /rope_scaling has the rope_type 'linear'/],
     ['vit-v5', c => (c['patch_size'] = [8, 4]), /patch_size is 8 x 4; only square patches/],
-    ['clip-v5', c => (c['architectures'] = ['CLIPForImageClassification']), /CLIPForImageClassification is not supported/],
+    ['clip-v5', c => (c['architectures'] = ['CLIPForSegmentation']), /CLIPForSegmentation is not supported; of CLIP there are CLIPModel, its towers alone and CLIPForImageClassification/],
+    ['clip-v5', c => { c['model_type'] = 'chinese_clip'; c['architectures'] = ['ChineseCLIPForSomething'] }, /ChineseCLIPForSomething is not supported; of Chinese-CLIP there are/],
+    ['blip-itm-odd', c => (c['architectures'] = ['BlipForQuestionAnswering']), /BlipForQuestionAnswering is not supported; of BLIP there are BlipModel, its towers alone and/],
   ]
   for (const [name, change, message] of cases) {
     const config = read(name)
@@ -206,6 +210,9 @@ t.test('CLIP configurations that leave out defaults', t => {
   t.strictSame(shapeOf('vision_model.embeddings.position_embedding.weight'), [197, 768])
   t.strictSame(shapeOf('text_model.encoder.layers.11.mlp.fc1.weight'), [2048, 512])
   t.throws(() => build(sparse, ['text_model.encoder.layers.12.layer_norm1.weight']), { message: /num_hidden_layers of text_model is missing/ })
+  const some = (transformers_version: string) => build({ ...sparse, transformers_version, text_config: { hidden_size: 96, intermediate_size: 64 } })
+  t.throws(() => some('5.23.0'), { name: 'CheckpointError', field: 'text_config.num_attention_heads' })
+  t.strictSame(some('4.46.3').scope.parameters.find(({ name }) => name === 'text_model.encoder.layers.0.mlp.fc1.weight')?.shape, [64, 96], 'heads as usual')
   const older = { ...sparse, text_config_dict: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 } }
   t.strictSame(build(older).scope.parameters.find(({ name }) => name === 'text_model.final_layer_norm.weight')?.shape, [768])
   t.end()
@@ -223,6 +230,9 @@ t.test('text sections of pairs that leave out defaults', t => {
     t.throws(() => build(sparse, [`${tower}.encoder.layer.12.output.dense.weight`]), { name: 'CheckpointError', field: 'text_config.num_hidden_layers' }, type)
     const half = { ...sparse, text_config: { ...sparse.text_config, hidden_size: 96 } }
     t.throws(() => build(half), { name: 'CheckpointError', message: /text_config\.num_attention_heads is missing/ }, type)
+    // transformers 4 left out each field that has its default.
+    const { scope } = build({ ...half, transformers_version: '4.46.3' })
+    t.strictSame(scope.parameters.find(({ name }) => name === `${tower}.encoder.layer.0.intermediate.dense.weight`)?.shape, [3072, 96], type)
   }
   t.end()
 })

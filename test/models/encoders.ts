@@ -46,6 +46,13 @@ t.test('a text encoder without a folder of modules gives the mean over tokens', 
   t.equal(model.imageEncoder, undefined)
 })
 
+t.test('a text tower of a pair, alone, gives its first token', async t => {
+  await using model = await AutoModel.fromPretrained(fixture('blip-text'), { dtype: 'f32', device: 'cpu' })
+  const ids = Int32Array.of(5, 6, 7, 8)
+  const { last_hidden_state: states } = await model.forward({ input_ids: new Tensor('int32', ids, [1, 4]) })
+  t.same(await model.textEncoder!.encode([ids]), states!.data.subarray(0, states!.dims[2]))
+})
+
 t.test('pictures', async t => {
   const next = random(3)
   for (const { name, side, output } of [

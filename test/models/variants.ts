@@ -38,6 +38,26 @@ t.test('a CLIP tower alone', async t => {
   }
 })
 
+t.test("BLIP's towers alone, in the pair's file and described by themselves", async t => {
+  const { pixel_values, input_ids, attention_mask } = (await inputsOf('blip-itm-odd')) as Record<'pixel_values' | 'input_ids' | 'attention_mask', Tensor>
+  const expected = await readTensors(join(fixture('blip-itm-odd'), 'expected.safetensors'))
+  for (const [tower, inputs] of [['Vision', { pixel_values }], ['Text', { input_ids, attention_mask }]] as const) {
+    const inPair = await run(variant(t, 'blip-itm-odd', c => (c['architectures'] = [`Blip${tower}Model`])), inputs)
+    const alone = await run(
+      variant(t, 'blip-itm-odd', c => {
+        const own = { ...c[`${tower.toLowerCase()}_config`], architectures: [`Blip${tower}Model`] }
+        for (const key of Object.keys(c)) delete c[key]
+        Object.assign(c, own)
+      }),
+      inputs,
+    )
+    t.ok(sameBits(inPair.outputs['last_hidden_state']!, alone.outputs['last_hidden_state']!))
+    if (tower === 'Text') continue
+    t.ok(difference(alone.outputs['last_hidden_state']!, expected['vision_last_hidden_state']!).max < 2e-5)
+    t.ok(difference(alone.outputs['pooler_output']!, expected['vision_pooler_output']!).max < 2e-5)
+  }
+})
+
 t.test('pictures of a single patch have one token each', async t => {
   const folder = variant(t, 'siglip-v5', c => (c['vision_config']['image_size'] = 8))
   const file = join(folder, 'model.safetensors')

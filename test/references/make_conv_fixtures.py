@@ -121,7 +121,7 @@ def wav2vec2(name, rows=3, length=900, cls="Wav2Vec2Model", mask=None, change=No
                 attention[row, row :: 2 + row] = 0
         inputs["attention_mask"] = attention
     result = model(**inputs, output_hidden_states=True)
-    expected = outputs_of(result, ["last_hidden_state", "extract_features", "logits"])
+    expected = outputs_of(result, ["last_hidden_state", "extract_features", "logits", "embeddings"])
     if mask:
         # The mask of the frames is an output of the reference only; it is kept among the expected as integers.
         frames = base._get_feature_vector_attention_mask(base._get_feat_extract_output_lengths(length), inputs["attention_mask"], add_adapter=False)
@@ -143,6 +143,12 @@ wav2vec2("wav2vec2-stable-group", rows=2, do_stable_layer_norm=True, num_conv_po
 wav2vec2("wav2vec2-classes", cls="Wav2Vec2ForSequenceClassification", mask="right", num_labels=5, classifier_proj_size=24)
 wav2vec2("wav2vec2-weighted", cls="Wav2Vec2ForSequenceClassification", mask="right", num_labels=3, classifier_proj_size=8, use_weighted_layer_sum=True, feat_extract_norm="layer", hidden_size=16, num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, conv_dim=[8, 8], conv_stride=[7, 3], conv_kernel=[9, 4])
 wav2vec2("wav2vec2-adapted", rows=2, length=300, cls="Wav2Vec2ForCTC", mask="right", feat_extract_norm="layer", do_stable_layer_norm=True, adapter_attn_dim=6, hidden_size=16, num_attention_heads=2, intermediate_size=16, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, conv_dim=[8, 8], conv_stride=[7, 3], conv_kernel=[9, 4])
+TINY = dict(hidden_size=12, num_attention_heads=2, intermediate_size=16, num_hidden_layers=1, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, conv_dim=[8, 8], conv_stride=[7, 3], conv_kernel=[9, 4])
+wav2vec2("wav2vec2-voices", rows=2, length=500, cls="Wav2Vec2ForXVector", tdnn_dim=[10, 9, 8], tdnn_kernel=[3, 2, 1], tdnn_dilation=[1, 3, 1], xvector_output_dim=6, num_labels=4, use_weighted_layer_sum=True, **TINY)
+wav2vec2("wav2vec2-voices-default", rows=2, length=700, cls="Wav2Vec2ForXVector", feat_extract_norm="layer", do_stable_layer_norm=True, **TINY)
+wav2vec2("wav2vec2-reduced", rows=2, length=450, cls="Wav2Vec2ForCTC", add_adapter=True, output_hidden_size=10, num_adapter_layers=2, vocab_size=11, feat_extract_norm="layer", **TINY)
+wav2vec2("wav2vec2-reduced-same-width", rows=2, length=450, add_adapter=True, adapter_stride=3, adapter_kernel_size=4, do_stable_layer_norm=True, **TINY)
+wav2vec2("wav2vec2-frame-classes", rows=2, length=300, cls="Wav2Vec2ForAudioFrameClassification", mask="right", num_labels=3, use_weighted_layer_sum=True, **TINY)
 wav2vec2("wav2vec2-short", rows=1, length=95, feat_extract_norm="layer", num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=16)
 
 

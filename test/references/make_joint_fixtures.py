@@ -203,6 +203,26 @@ blip("blip-itm-odd", size=29, patch=7, mask="holes", vision=dict(hidden_size=35,
 blip("blip-itm-first", mask="first", text=dict(hidden_act="relu", num_hidden_layers=1), vision=dict(hidden_act="gelu_pytorch_tanh", num_hidden_layers=1), change=old_config)
 
 
+def blip_tower(name, cls, size=12, patch=4, change=None, **config):
+    """One of BLIP's towers as a model of its own."""
+    if skip(name):
+        return
+    random = stream(name)
+    fields = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    if cls == "BlipVisionModel":
+        model = build(cls, transformers.BlipVisionConfig(**{**fields, **config}, image_size=size, patch_size=patch), random)
+        inputs = {"pixel_values": torch.randn(2, 3, size, size, generator=random)}
+    else:
+        model = build(cls, transformers.models.blip.BlipTextConfig(**{**fields, **config}, vocab_size=40, max_position_embeddings=12, encoder_hidden_size=12), random)
+        inputs = {k: v for k, v in text_inputs(random, 3, 9, 40, "first").items() if k != "token_type_ids"}
+    result = model(**inputs)
+    save(name, model, inputs, outputs_of(result, ["last_hidden_state", "pooler_output"]), change)
+
+
+blip_tower("blip-vision", "BlipVisionModel", size=14, layer_norm_eps=1e-3, num_hidden_layers=2)
+blip_tower("blip-text", "BlipTextModel", hidden_act="relu", change=old_config)
+
+
 # --- by the original authors: their modules, written anew on transformers' BERT ---
 
 

@@ -85,6 +85,7 @@ dinov2("dinov2-classifier", cls="Dinov2ForImageClassification", num_labels=5, pi
 dinov2("dinov2-registers-classifier", kind="Dinov2WithRegisters", cls="Dinov2WithRegistersForImageClassification", num_register_tokens=3, num_labels=4)
 dinov2("dinov2-registers-native", kind="Dinov2WithRegisters", num_register_tokens=3)
 dinov2("dinov2-registers-smaller", kind="Dinov2WithRegisters", pictures=(28, 42), image_size=98)
+dinov2("dinov2-registers-none", kind="Dinov2WithRegisters", pictures=(9, 22), image_size=16, num_register_tokens=0, num_hidden_layers=1, hidden_size=12, patch_size=4)
 dinov2("dinov2-registers-larger", kind="Dinov2WithRegisters", pictures=(84, 56), use_swiglu_ffn=True, num_register_tokens=1)
 
 
@@ -160,6 +161,45 @@ clip("clip-text-projection", cls="CLIPTextModelWithProjection", projection=9, ma
 clip("clip-text", cls="CLIPTextModel", text=dict(eos_token_id=2))
 clip("clip-one-layer", vision=dict(num_hidden_layers=1), text=dict(num_hidden_layers=1))
 clip("clip-middle-eos", text=dict(eos_token_id=50), end=50)
+
+
+def clip_classifier(name, change=None, tensors=None, **vision):
+    if skip(name):
+        return
+    random = stream(name)
+    v = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=13, patch_size=4, **vision)
+    t = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=20, max_position_embeddings=5)
+    model = build("CLIPForImageClassification", CLIPConfig(text_config=t, vision_config=v, num_labels=5), random)
+    pixels = torch.randn(2, 3, 13, 13, generator=random)
+    result = model(pixels, output_hidden_states=True)
+    expected = {"logits": result.logits, **outputs_of(model.vision_model(pixels), ["last_hidden_state", "pooler_output"])}
+    save(name, model, {"pixel_values": pixels}, expected, change, tensors)
+
+
+clip_classifier("clip-classifier", hidden_act="gelu", layer_norm_eps=1e-3)
+
+
+def chinese_clip_tower(name, cls, change=None, tensors=None, **config):
+    """One of Chinese-CLIP's towers as a model of its own."""
+    if skip(name):
+        return
+    random = stream(name)
+    kinds = transformers.models.chinese_clip
+    fields = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, **config)
+    if cls == "ChineseCLIPVisionModel":
+        model = build(cls, kinds.ChineseCLIPVisionConfig(**fields, image_size=12, patch_size=4), random)
+        inputs = {"pixel_values": torch.randn(2, 3, 12, 12, generator=random)}
+    else:
+        model = build(cls, kinds.ChineseCLIPTextConfig(**fields, vocab_size=40, max_position_embeddings=14), random)
+        attention = mask_of("holes", 3, 13)
+        inputs = {"input_ids": torch.randint(3, 40, (3, 13), generator=random), "attention_mask": attention, "token_type_ids": torch.randint(0, 2, (3, 13), generator=random)}
+    result = model(**inputs)
+    save(name, model, inputs, outputs_of(result, ["last_hidden_state", "pooler_output"]), change, tensors)
+
+
+def below(prefix):
+    """As transformers 4 named the tensors of a tower alone."""
+    return lambda tensors: {f"{prefix}.{k}": v for k, v in tensors.items()}
 
 
 # --- texts ---
@@ -268,3 +308,7 @@ text("mpnet-buckets", "MPNetModel", relative_attention_num_buckets=40, mask="lef
 text("mpnet-long", "MPNetModel", length=190, max_position_embeddings=200, rows=2)
 text("mpnet-pad-5", "MPNetModel", pad_token_id=5, mask="right")
 text("mpnet-no-pooler", "MPNetModel", pooler=False, mask="holes")
+
+
+chinese_clip_tower("chinese-clip-vision", "ChineseCLIPVisionModel", change=old_config, tensors=below("vision_model"), num_channels=3)
+chinese_clip_tower("chinese-clip-text", "ChineseCLIPTextModel", hidden_act="relu", layer_norm_eps=1e-5)

@@ -73,7 +73,7 @@ t.test('rows are in one place: on the device once they have been searched', asyn
     }
     return process.memoryUsage().arrayBuffers
   }
-  const [n, d] = [36_000, 512] // several segments
+  const [n, d] = [36_000, 512] // more than is read back
   const bytes = n * d * 4
   const before = await hostBytes()
   const index = await VectorIndex.create({ dimensions: d })
@@ -109,13 +109,16 @@ t.test('rows are in one place: on the device once they have been searched', asyn
 
 t.test('several segments: best first, ties to the lower index', async (t) => {
   const d = 1 << 18
-  const [n, kinds] = [40, 7] // rows of a MiB, sixteen a segment
+  const [n, kinds] = [40, 7] // rows of a MiB
   const unit = (kind: number, row: Float32Array) => (row[kind * 1000] = 1)
   await using index = await VectorIndex.create({ dimensions: d })
   const data = new Float32Array(n * d)
   for (let i = 0; i < n; i++) unit(i % kinds, data.subarray(i * d, (i + 1) * d))
-  await index.add(new Tensor('float32', data, [n, d]))
   const queries = new Float32Array(2 * d)
+  for (const [from, to] of [[0, 17], [17, 35], [35, n]] as const) {
+    await index.add(new Tensor('float32', data.subarray(from * d, to * d), [to - from, d]))
+    await index.search(new Tensor('float32', queries, [2, d]), 1) // more rows would go into a segment of their own
+  }
   unit(3, queries)
   unit(5, queries.subarray(d))
   for (const k of [1, 4, 12, n, n + 5]) {
@@ -125,6 +128,19 @@ t.test('several segments: best first, ties to the lower index', async (t) => {
       t.same(found[q], all.sort((a, b) => b.score - a.score).slice(0, k), `k ${k}`)
     }
   }
+  const many = 130 // more than a segment holds
+  const more = new Float32Array(many * d)
+  more[(many - 1) * d] = Number.NaN
+  await t.rejects(index.add(new Tensor('float32', more, [many, d])), { name: 'ArgumentError', index: many - 1 })
+  t.equal(index.size, n, 'all rows of a call or none')
+  unit(99, more.subarray(0, d))
+  more[(many - 1) * d] = 0
+  unit(99, more.subarray((many - 1) * d))
+  await index.add(new Tensor('float32', more, [many, d]))
+  queries.fill(0)
+  unit(99, queries)
+  const [found] = await index.search(new Tensor('float32', queries, [2, d]), 3)
+  t.same(found, [{ index: n, score: 1 }, { index: n + many - 1, score: 1 }, { index: 0, score: 0 }], 'rows of one call in several segments')
 })
 
 t.test('an index says what made its rows', async (t) => {

@@ -81,8 +81,11 @@ Napi::Value DeviceWrap::load_weights(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Environment& environment = Environment::of(env);
   Napi::Promise promise;
-  const napi_value callback = info[2].IsFunction() ? static_cast<napi_value>(info[2]) : nullptr;
-  const uint64_t id = environment.begin(env, &promise, device_, callback);
+  const bool callback = info[2].IsFunction();
+  const Napi::Array kept = Napi::Array::New(env);  // the callback, and what sources are held in
+  if (callback) kept.Set(0u, info[2]);
+  kept.Set(1u, info[0]);
+  const uint64_t id = environment.begin(env, &promise, device_, kept);
   try {
     if (!callback && !info[2].IsUndefined() && !info[2].IsNull()) throw Error(ErrorCode::argument, "onProgress is not a function");
     core::LoadRequest request;
@@ -94,7 +97,7 @@ Napi::Value DeviceWrap::load_weights(const Napi::CallbackInfo& info) {
         if (!report->update(loaded, total)) return;
         mailbox->post([id, report, &environment](napi_env here) {
           const auto numbers = report->take();
-          if (const napi_value callee = environment.kept(here, id)) call_progress(here, callee, numbers);
+          if (const napi_value values = environment.kept(here, id)) call_progress(here, Napi::Array(here, values).Get(0u), numbers);
         });
       };
     }

@@ -201,7 +201,8 @@ std::vector<core::WeightRequest> read_weights(const Napi::Value& value) {
       host.dtype = core::parse_dtype(read_string(source.Get("dtype"), what + ".source.dtype"));
       const Bytes bytes = read_bytes(source.Get("data"), what + ".source.data");
       const auto* begin = static_cast<const char*>(bytes.data);
-      if (bytes.size > 0) host.data.assign(begin, begin + bytes.size);
+      if (source.Get("held").ToBoolean()) host.held = {begin, bytes.size};
+      else if (bytes.size > 0) host.data.assign(begin, begin + bytes.size);
       request.source = std::move(host);
     }
     const Napi::Value scale = spec.Get("rowScale");

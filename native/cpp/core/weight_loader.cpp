@@ -107,7 +107,7 @@ class SourceRows final : public RowReader {
 TensorReader make_reader(const WeightRequest& request, Files& files) {
   if (const auto* host = std::get_if<HostSource>(&request.source)) {
     return TensorReader(host->dtype, request.shape.shape, {}, [host](int64_t offset, void* target, size_t bytes) {
-      std::memcpy(target, host->data.data() + offset, bytes);
+      std::memcpy(target, host->bytes().data() + offset, bytes);
     });
   }
   const auto& source = std::get<FileSource>(request.source);
@@ -150,11 +150,11 @@ uint64_t check_source(const WeightRequest& request, const Device& device, Files&
   }
   const auto size = static_cast<int64_t>(size_of(source_dtype(request)));
   if (const auto* host = std::get_if<HostSource>(&request.source)) {
-    if (host->data.size() != static_cast<size_t>(*elements * size)) {
-      throw Error(ErrorCode::argument, "weight '" + weight.name + "' " + text_of(weight.shape) + " is given " + std::to_string(host->data.size()) +
+    if (host->bytes().size() != static_cast<size_t>(*elements * size)) {
+      throw Error(ErrorCode::argument, "weight '" + weight.name + "' " + text_of(weight.shape) + " is given " + std::to_string(host->bytes().size()) +
                                            " bytes; expected " + std::to_string(*elements * size));
     }
-    return host->data.size();
+    return host->bytes().size();
   }
   const auto& source = std::get<FileSource>(request.source);
   const TensorReader tensor = make_reader(request, files);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -27,6 +28,9 @@ struct FileSource {
 struct HostSource {
   std::vector<char> data;
   DType dtype = DType::float32;
+  std::span<const char> held = {};  // in place of `data`: memory that stays as it is until the load has finished
+
+  std::span<const char> bytes() const { return held.data() ? held : std::span<const char>(data); }
 };
 
 struct WeightRequest {

@@ -92,7 +92,7 @@ class SearchKernel final : public core::Kernel {
   SearchKernel(const core::KernelSpec& spec, const SimdKernels& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
 
   size_t workspace_bytes() const override {
-    return static_cast<size_t>(query_bytes_ + 2 * margin_bytes_ + packed_bytes_ + heap_bytes_ + threads_ * thread_bytes_);
+    return static_cast<size_t>(query_bytes_ + 2 * margin_bytes_ + packed_bytes_ + heap_bytes_ + candidate_bytes_ + threads_ * thread_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -110,7 +110,8 @@ class SearchKernel final : public core::Kernel {
     auto* const thresholds = reinterpret_cast<std::atomic<float>*>(memory + query_bytes_ + margin_bytes_);
     char* const packed = memory + query_bytes_ + 2 * margin_bytes_;
     Entry* const heaps = reinterpret_cast<Entry*>(packed + packed_bytes_);
-    char* const scratch = packed + packed_bytes_ + heap_bytes_;
+    auto* const lists = reinterpret_cast<Candidate*>(packed + packed_bytes_ + heap_bytes_);
+    char* const scratch = packed + packed_bytes_ + heap_bytes_ + candidate_bytes_;
     const bool multiplied = multiplies(m, n);
     stream.parallel_for(m, [&](int64_t query, int) {
       float* const direction = directions + query * query_stride_;
@@ -125,18 +126,29 @@ class SearchKernel final : public core::Kernel {
 
     const float* const inverse_norms = norms.present() ? norms.as<const float>() : kept_norms(corpus, stream);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
+    std::vector<int64_t> known(static_cast<size_t>(stream.threads()), -1);  // the batch of which each thread has seen products
     stream.parallel_for(batches * slices, [&](int64_t task, int worker) {
       const int64_t slice = task % slices, number = task / slices;
       const int64_t first = number * batch_size;
       const Batch batch{std::min(batch_size, m - first), directions + first * query_stride_, margins + first, thresholds + first, packed + number * one_packed_,
-                  heaps + (first * slices + slice) * k_, slices * k_};
-      for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.step, k_, no_entry);
+                  heaps + (first * slices + slice) * k_, lists + (first * slices + slice) * list_size_, slices};
+      for (int64_t q = 0; q < batch.count; ++q) std::fill_n(batch.heaps + q * batch.slices * k_, k_, no_entry);
       const int64_t begin = slice * n / slices, end = (slice + 1) * n / slices;
       char* const own = scratch + worker * thread_bytes_;
-      multiplied ? multiply_slice(batch, corpus, inverse_norms, begin, end, own)
-                 : search_slice(batch, corpus, inverse_norms, begin, end, reinterpret_cast<float*>(own));
+      if (!multiplied) return search_slice(batch, corpus, inverse_norms, begin, end, reinterpret_cast<float*>(own));
+      const bool first_slice = std::exchange(known[static_cast<size_t>(worker)], number) != number;
+      multiply_slice(batch, corpus, inverse_norms, begin, end, Scratch(*this, own), first_slice);
     });
-    stream.parallel_for(m, [&](int64_t query, int) {
+    stream.parallel_for(m, [&](int64_t query, int worker) {
+      if (multiplied) {
+        float* const best = Scratch(*this, scratch + worker * thread_bytes_).best;
+        std::fill_n(best, k_, lowest);
+        for (int64_t i = query * slices; i < (query + 1) * slices; ++i) include(lists + i * list_size_, best);
+        const float threshold = std::max(thresholds[query].load(std::memory_order_relaxed), threshold_of(best[0], margins[query]));
+        for (int64_t i = query * slices; i < (query + 1) * slices; ++i) {
+          score_candidates(directions + query * query_stride_, lists + i * list_size_, threshold, corpus, inverse_norms, heaps + i * k_);
+        }
+      }
       write_best(heaps + query * slices * k_, slices * k_, arguments.outputs[TopKSpec::scores], arguments.outputs[TopKSpec::indices], query);
     });
   }
@@ -162,27 +174,29 @@ class SearchKernel final : public core::Kernel {
       row_bytes_ = static_cast<int64_t>(gemm_.row_bytes(d_, product_type_));
       rows_at_once_ = std::clamp(gemm_block_bytes() / row_bytes_ / gemm_.row_unit, int64_t{1}, product_rows / gemm_.row_unit) * gemm_.row_unit;
       batch_columns_ = std::min(queries, product_columns_);
-      most_candidates_ = 4 * k_ + 32;
+      list_size_ = 2 * k_ + 65;
+      candidate_bytes_ = aligned(heaps_ * list_size_ * static_cast<int64_t>(sizeof(Candidate)));
       thread_bytes_ = std::max(thread_bytes_, Scratch(*this, nullptr).bytes);
     }
     const bool given = spec.inputs[TopKSpec::norms].present();
     if (!given && !spec.fixed.empty() && spec.fixed[TopKSpec::corpus]) kept_norms_.resize(static_cast<size_t>(rows));
   }
 
-  // `count` queries, with the heap of one slice each, `step` entries apart.
+  // A row and its product, at length 1. The first of a list has their number as its row.
+  struct Candidate {
+    float product;
+    int32_t row;
+  };
+
+  // `count` queries, with the heap and the list of candidates of one slice each.
   struct Batch {
     int64_t count;
     const float *directions, *margins;
     std::atomic<float>* thresholds;  // shared by the slices
     const char* packed;
     Entry* heaps;
-    int64_t step;
-  };
-
-  // A row and its product, at length 1.
-  struct Candidate {
-    float product;
-    int32_t row;
+    Candidate* lists;
+    int64_t slices;  // heaps and lists from one query's to the next one's
   };
 
   // What a thread multiplies with.
@@ -191,20 +205,17 @@ class SearchKernel final : public core::Kernel {
       const auto take = [&](int64_t size) { return memory + std::exchange(bytes, bytes + aligned(size)); };
       rows = take(kernel.rows_at_once_ * kernel.row_bytes_);
       gemm = take(static_cast<int64_t>(kernel.gemm_.scratch_bytes(kernel.rows_at_once_, kernel.d_, kernel.product_type_, gemm_block_bytes())));
-      inverse_norms = reinterpret_cast<float*>(take(kernel.rows_at_once_ * float_bytes));
-      products = reinterpret_cast<float*>(take(kernel.rows_at_once_ * kernel.batch_columns_ * float_bytes));
+      factors = reinterpret_cast<float*>(take(kernel.rows_at_once_ * float_bytes));
+      hits = reinterpret_cast<GemmHit*>(take(kernel.rows_at_once_ * kernel.batch_columns_ * static_cast<int64_t>(sizeof(GemmHit))));
       thresholds = reinterpret_cast<float*>(take(kernel.batch_columns_ * float_bytes));
       best = reinterpret_cast<float*>(take(kernel.batch_columns_ * kernel.k_ * float_bytes));
-      counts = reinterpret_cast<int64_t*>(take(kernel.batch_columns_ * static_cast<int64_t>(sizeof(int64_t))));
-      candidates = reinterpret_cast<Candidate*>(take(kernel.batch_columns_ * kernel.most_candidates_ * static_cast<int64_t>(sizeof(Candidate))));
     }
     int64_t bytes = 0;
     char *rows, *gemm;
-    float *inverse_norms, *products;
-    // Of each query: what a product must exceed; the k greatest products, a heap; candidates.
+    float* factors;
+    GemmHit* hits;
+    // Of each query: what a product must exceed; the k greatest products, a heap.
     float *thresholds, *best;
-    int64_t* counts;
-    Candidate* candidates;
   };
 
   bool multiplies(int64_t queries, int64_t rows) const {
@@ -213,13 +224,13 @@ class SearchKernel final : public core::Kernel {
 
   // Enough tasks for all threads, while a slice stays much longer than its heap.
   int64_t slices_for(int64_t batches, int64_t rows) const {
-    return std::clamp<int64_t>(rows / std::max(min_slice_rows, 8 * k_), 1, ceil_div(4 * threads_, batches));
+    return std::clamp<int64_t>(rows / std::max(min_slice_rows, 64 * k_), 1, ceil_div(16 * threads_, batches));
   }
 
   // The most that any number of queries up to the capacity wants.
   int64_t most_heaps(int64_t queries, int64_t rows) const {
     const int64_t size = multiplies(queries, rows) ? product_columns_ : batch_queries;
-    return std::min(queries * slices_for(1, rows), size * (4 * threads_ + ceil_div(queries, size)));
+    return std::min(queries * slices_for(1, rows), size * (16 * threads_ + ceil_div(queries, size)));
   }
 
   void normalize(const TensorView& queries, int64_t query, float* direction) const {
@@ -262,7 +273,7 @@ class SearchKernel final : public core::Kernel {
       if (!inverse_norms) measure(corpus, row, count, own_norms);
       simd_.scores(batch.directions, query_stride_, batch.count, rows, corpus_type_, corpus.row_stride, count, d_, inverse_norms ? inverse_norms + row : own_norms,
                    scores, tile_rows);
-      for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.step);
+      for (int64_t q = 0; q < batch.count; ++q) keep_best(scores + q * tile_rows, count, row, batch.heaps + q * batch.slices * k_);
     }
   }
 
@@ -293,24 +304,28 @@ class SearchKernel final : public core::Kernel {
     });
   }
 
-  void multiply_slice(const Batch& batch, const TensorView& corpus, const float* given_norms, int64_t begin, int64_t end, char* memory) const {
-    const Scratch scratch(*this, memory);
-    std::fill_n(scratch.thresholds, batch.count, lowest);
-    std::fill_n(scratch.best, batch.count * k_, lowest);
-    std::fill_n(scratch.counts, batch.count, 0);
+  // Of the batch's `first_slice` on a thread nothing is known; of later ones, what the thread has seen.
+  void multiply_slice(const Batch& batch, const TensorView& corpus, const float* given_norms, int64_t begin, int64_t end, const Scratch& scratch,
+                      bool first_slice) const {
+    if (first_slice) {
+      std::fill_n(scratch.thresholds, batch.count, lowest);
+      std::fill_n(scratch.best, batch.count * k_, lowest);
+    }
+    for (int64_t q = 0; q < batch.count; ++q) batch.lists[q * batch.slices * list_size_].row = 0;
     const int64_t pitch = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
     const bool as_is = gemm_.as_is(corpus_type_, pitch, d_, product_type_);
     GemmBlock block{};
     block.weight = batch.packed;
     block.weight_type = product_type_;
-    block.n = block.out_stride = batch.count;
+    block.n = batch.count;
     block.k = d_;
     block.panel_end = ceil_div(batch.count, gemm_.panel_columns(product_type_));
     block.block_bytes = gemm_block_bytes();
     block.scratch = scratch.gemm;
     block.scale = 1;
-    block.out = scratch.products;
-    block.out_type = GemmType::float32;
+    block.hits = scratch.hits;
+    block.factors = scratch.factors;
+    block.thresholds = scratch.thresholds;
     for (int64_t first = begin; first < end; first += rows_at_once_) {
       const char* const rows = corpus.as<const char>() + first * pitch;
       block.rows = std::min(rows_at_once_, end - first);
@@ -320,26 +335,53 @@ class SearchKernel final : public core::Kernel {
       const int64_t left = end - first - block.rows;
       block.upcoming = rows + block.rows * pitch;
       block.upcoming_bytes = std::min(left, rows_at_once_) * pitch;
-      gemm_.multiply(block);
-      if (!given_norms) measure(corpus, first, block.rows, scratch.inverse_norms);
-      const float* const inverse_norms = given_norms ? given_norms + first : scratch.inverse_norms;
+      if (!given_norms) measure(corpus, first, block.rows, scratch.factors);
+      for (int64_t r = 0; r < block.rows; ++r) scratch.factors[r] = product_factor(given_norms ? given_norms[first + r] : scratch.factors[r]);
       for (int64_t q = 0; q < batch.count; ++q) share(batch.thresholds[q], scratch.thresholds[q]);
-      for (int64_t r = 0; r < block.rows; ++r) {
-        const float* const products = scratch.products + r * batch.count;
-        const float factor = product_factor(inverse_norms[r]);
-        for (int64_t q = 0; (q = simd_.next_product_above(products, factor, q, batch.count, scratch.thresholds)) < batch.count; ++q) {
-          if (scratch.counts[q] == most_candidates_) score_candidates(batch, scratch, q, corpus, given_norms);
-          const float product = products[q] * factor;
-          scratch.candidates[q * most_candidates_ + scratch.counts[q]++] = {product, static_cast<int32_t>(first + r)};
-          float* const best = scratch.best + q * k_;
-          if (!(product > best[0])) continue;
-          replace_least(best, k_, product);
-          // k rows have products of best[0] at least, so scores of no less than a margin below; and a product may be a margin less than its score.
-          scratch.thresholds[q] = std::max(scratch.thresholds[q], std::nextafter(best[0] - 2 * batch.margins[q], lowest));
-        }
+      int64_t hits = 0;
+      block.hit_count = &hits;
+      gemm_.multiply(block);
+      for (int64_t i = 0; i < hits; ++i) take(batch, scratch, scratch.hits[i], first, corpus, given_norms);
+    }
+    for (int64_t q = 0; q < batch.count; ++q) share(batch.thresholds[q], scratch.thresholds[q]);
+  }
+
+  // Makes a row a candidate, and raises the threshold where its product is of the k greatest.
+  void take(const Batch& batch, const Scratch& scratch, const GemmHit& hit, int64_t first, const TensorView& corpus, const float* given_norms) const {
+    const int64_t q = hit.column;
+    float& threshold = scratch.thresholds[q];
+    if (hit.value <= threshold) return;
+    Candidate* const list = batch.lists + q * batch.slices * list_size_;
+    if (list->row + 1 == list_size_) {
+      drop_candidates(list, threshold);
+      if (list->row > list_size_ / 2) {
+        score_candidates(batch.directions + q * query_stride_, list, threshold, corpus, given_norms, batch.heaps + q * batch.slices * k_);
+        list->row = 0;
       }
     }
-    for (int64_t q = 0; q < batch.count; ++q) score_candidates(batch, scratch, q, corpus, given_norms);
+    list[++list->row] = {hit.value, static_cast<int32_t>(first + hit.row)};
+    float* const best = scratch.best + q * k_;
+    if (!(hit.value > best[0])) return;
+    replace_least(best, k_, hit.value);
+    threshold = std::max(threshold, threshold_of(best[0], batch.margins[q]));
+  }
+
+  // Where k rows have products of `least` at least, so scores of no less than a margin below; and a product may be a margin less than its score.
+  static float threshold_of(float least, float margin) { return std::nextafter(least - 2 * margin, lowest); }
+
+  // The products of a list into a heap of the k greatest.
+  void include(const Candidate* list, float* best) const {
+    for (const Candidate* candidate = list + 1; candidate <= list + list->row; ++candidate) {
+      if (candidate->product > best[0]) replace_least(best, k_, candidate->product);
+    }
+  }
+
+  static void drop_candidates(Candidate* list, float threshold) {
+    const Candidate* const end = list + 1 + list->row;
+    list->row = 0;
+    for (const Candidate* from = list + 1; from < end; ++from) {
+      if (!(from->product <= threshold)) list[++list->row] = *from;
+    }
   }
 
   // Slices learn of each other what a product must exceed. What is found does not depend on when they do.
@@ -349,20 +391,15 @@ class SearchKernel final : public core::Kernel {
     else if (own > others) all.store(own, std::memory_order_relaxed);
   }
 
-  // Scores what is still a candidate, and empties the list.
-  void score_candidates(const Batch& batch, const Scratch& scratch, int64_t q, const TensorView& corpus, const float* given_norms) const {
+  void score_candidates(const float* direction, const Candidate* list, float threshold, const TensorView& corpus, const float* given_norms, Entry* heap) const {
     const int64_t pitch = corpus.row_stride * static_cast<int64_t>(core::size_of(corpus.dtype));
-    Entry* const heap = batch.heaps + q * batch.step;
-    const Candidate* const candidates = scratch.candidates + q * most_candidates_;
-    const int64_t count = std::exchange(scratch.counts[q], 0);
-    for (int64_t i = 0; i < count; ++i) {
-      if (candidates[i].product <= scratch.thresholds[q]) continue;
-      const int64_t row = candidates[i].row;
+    for (const Candidate* candidate = list + 1; candidate <= list + list->row; ++candidate) {
+      if (candidate->product <= threshold) continue;
+      const int64_t row = candidate->row;
       float inverse_norm, score;
       if (given_norms) inverse_norm = given_norms[row];
       else measure(corpus, row, 1, &inverse_norm);
-      simd_.scores(batch.directions + q * query_stride_, query_stride_, 1, corpus.as<const char>() + row * pitch, corpus_type_, corpus.row_stride, 1, d_,
-                   &inverse_norm, &score, 1);
+      simd_.scores(direction, query_stride_, 1, corpus.as<const char>() + row * pitch, corpus_type_, corpus.row_stride, 1, d_, &inverse_norm, &score, 1);
       const Entry entry = entry_of(score, row);
       if (entry > heap[0]) replace_least(heap, k_, entry);
     }
@@ -409,7 +446,7 @@ class SearchKernel final : public core::Kernel {
   // For products with many queries:
   GemmType product_type_ = GemmType::float32;  // in which they are multiplied
   int64_t product_columns_ = 0, batch_columns_ = 0;  // queries of a batch: whole panels; at most as many as there are
-  int64_t most_candidates_ = 0;
+  int64_t list_size_ = 0, candidate_bytes_ = 0;  // of one list; of all
   int64_t one_packed_ = 0, packed_bytes_ = 0;  // one batch, packed; all of them
   int64_t margin_bytes_ = 0, row_bytes_ = 0, rows_at_once_ = 0;  // row_bytes_: of a packed row of the corpus
 };

@@ -474,6 +474,37 @@ void finish_tile(const GemmBlock& block, const ByteScales& scales, const float* 
   if (c < columns) finish_vectors<activation, bytes, 1, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
 }
 
+// The same tile where only what is above thresholds is wanted.
+template <bool bytes>
+void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const int64_t sums_stride = geometry_of(block.weight_type).columns;
+  for (int64_t c = 0; c < columns; c += Vec::lanes) {
+    const int n = static_cast<int>(smaller(Vec::lanes, columns - c));
+    const Vec limits = load_part(block.thresholds + column + c, n);
+#if defined(CHIASMA_HAS_BYTE_DOT)
+    // Of rows that are int8 all scales are 1 and all zeros 128.
+    const Vec scale = bytes ? load(scales.columns + column + c) : zero();
+    const __m512i excess = bytes ? _mm512_slli_epi32(_mm512_loadu_si512(scales.column_sums + column + c), 7) : __m512i{};
+    const auto product_at = [&](const float* at, int64_t r) {
+      if constexpr (bytes) return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(at), excess))} * scale;
+      return product<false>(block, scales, at, r, column + c);
+    };
+#else
+    const auto product_at = [&](const float* at, int64_t r) { return product<bytes>(block, scales, at, r, column + c); };
+#endif
+    for (int64_t r = 0; r < rows; ++r) {
+      const Vec value = product_at(sums + r * sums_stride + c, r) * set(block.factors[row + r]);
+      if (!any_above(value, limits)) continue;
+      float values[Vec::lanes];
+      store(values, value);
+      for (int lane = 0; lane < n; ++lane) {
+        if (values[lane] <= block.thresholds[column + c + lane]) continue;
+        block.hits[(*block.hit_count)++] = {values[lane], static_cast<int32_t>(row + r), static_cast<int32_t>(column + c + lane)};
+      }
+    }
+  }
+}
+
 using Finish = void (*)(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns);
 
 template <bool bytes>
@@ -585,7 +616,9 @@ void multiply(const GemmBlock& block) {
   const bool bytes = block.weight_type == GemmType::int8;
   const bool has_arithmetic = bytes ? has_byte_dot : dot || block.weight_type == GemmType::float32;
   const bool widen = !has_arithmetic && cuts.row_panels >= widen_from;
-  const Finish finish = bytes ? finish_of<true>(block.activation) : finish_of<false>(block.activation);
+  const Finish finish = block.hits ? (bytes ? filter_tile<true> : filter_tile<false>)
+                        : bytes    ? finish_of<true>(block.activation)
+                                   : finish_of<false>(block.activation);
   ByteScales scales{};
   if (bytes) {
     scales.columns = static_cast<const float*>(block.weight) + round_up(block.n, geometry.columns) * depth;
@@ -617,6 +650,8 @@ void multiply(const GemmBlock& block) {
 
   const char* upcoming = static_cast<const char*>(block.upcoming);
   const char* const upcoming_end = upcoming + block.upcoming_bytes;
+  const int64_t all_groups = (block.panel_end - block.panel_begin) * cuts.row_panels * cuts.groups;
+  const int64_t upcoming_lines = all_groups > 0 ? round_up(block.upcoming_bytes, all_groups * 64) / (all_groups * 64) : 0;  // in a group
 
   // The tiles of one piece.
   const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
@@ -643,8 +678,8 @@ void multiply(const GemmBlock& block) {
       work.ahead_lines = fetch ? lines : 0;
       if (upcoming < upcoming_end) {
         work.ahead = reinterpret_cast<const float*>(upcoming);
-        work.ahead_lines = 1;
-        upcoming += work.groups * line_floats * 4;
+        work.ahead_lines = upcoming_lines;
+        upcoming += work.groups * upcoming_lines * line_floats * 4;
       }
 #if defined(CHIASMA_ISA_amx)
       const bool again = i + 1 < cuts.row_panels;

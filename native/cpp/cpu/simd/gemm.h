@@ -18,6 +18,12 @@ enum class GemmType : uint8_t { float32, bfloat16, int8 };
 constexpr int64_t max_int8_depth = 1 << 16;  // K up to which the sums of products fit their 32 bits
 enum class Activation : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh };
 
+// An element of C that is not below or equal to its column's threshold.
+struct GemmHit {
+  float value;
+  int32_t row, column;
+};
+
 // One block of C: `rows` packed rows against the weight's panels [panel_begin, panel_end). Pointers of the epilogue are those of C's
 // first row and column; strides are in elements.
 struct GemmBlock {
@@ -45,6 +51,11 @@ struct GemmBlock {
   int64_t upcoming_bytes;
   // If not 0: rows come in groups of so many, whose outputs begin out_group elements apart and which have one residual [group_rows, n].
   int64_t group_rows, out_group;
+  // If `hits` is set, nothing is written to `out`: products, times `factors` of their rows, are compared with `thresholds` of their columns, and what
+  // is above is listed, with its row in the block, and counted. There is room for all. `x` is of the weight's type, and there is nothing else to do.
+  GemmHit* hits;
+  int64_t* hit_count;
+  const float *factors, *thresholds;
 };
 
 struct GemmFunctions {

@@ -163,38 +163,11 @@ void inverse_norms(const void* rows, GemmType type, int64_t stride, int64_t coun
   });
 }
 
-// Whether a lane of `values` is not below or equal to its lane of `limits`.
-CHIASMA_INLINE bool any_above(Vec values, Vec limits) {
-#if defined(CHIASMA_VEC_512)
-  return _mm512_cmp_ps_mask(values.v, limits.v, _CMP_NLE_UQ) != 0;
-#elif defined(CHIASMA_VEC_256)
-  return _mm256_movemask_ps(_mm256_cmp_ps(values.v, limits.v, _CMP_NLE_UQ)) != 0;
-#else
-  float value[lanes], limit[lanes];
-  store(value, values);
-  store(limit, limits);
-  bool found = false;
-  for (int lane = 0; lane < lanes; ++lane) found |= !(value[lane] <= limit[lane]);
-  return found;
-#endif
-}
-
 int64_t next_above(const float* scores, int64_t begin, int64_t end, float threshold) {
   int64_t i = begin;
   for (; i + lanes <= end && !any_above(load(scores + i), set(threshold)); i += lanes) {
   }
   while (i < end && scores[i] <= threshold) ++i;
-  return i;
-}
-
-int64_t next_product_above(const float* products, float factor, int64_t begin, int64_t end, const float* thresholds) {
-  const auto above = [&](int64_t i) { return any_above(load(products + i) * set(factor), load(thresholds + i)); };
-  int64_t i = begin;
-  for (; i + 4 * lanes <= end && !(above(i) | above(i + lanes) | above(i + 2 * lanes) | above(i + 3 * lanes)); i += 4 * lanes) {
-  }
-  for (; i + lanes <= end && !above(i); i += lanes) {
-  }
-  while (i < end && products[i] * factor <= thresholds[i]) ++i;
   return i;
 }
 
@@ -205,7 +178,6 @@ const SearchFunctions search_functions = {
     .inverse_norms = inverse_norms,
     .scores = scores,
     .next_above = next_above,
-    .next_product_above = next_product_above,
 };
 
 }  // namespace chiasma::cpu::CHIASMA_ISA

@@ -20,8 +20,6 @@ struct SearchFunctions {
                  const float* norms, float* scores, int64_t scores_stride);
   // The first of scores[begin, end) that is not below or equal to `threshold` (NaN is not), or end.
   int64_t (*next_above)(const float* scores, int64_t begin, int64_t end, float threshold);
-  // The same of products[begin, end) · factor, with a threshold for each.
-  int64_t (*next_product_above)(const float* products, float factor, int64_t begin, int64_t end, const float* thresholds);
 };
 
 #ifdef CHIASMA_ISA

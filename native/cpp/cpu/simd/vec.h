@@ -82,6 +82,22 @@ CHIASMA_INLINE Vec min_nan(Vec a, Vec b) { return select(is_nan(a), a, min(a, b)
 // The first n lanes of a, the others of b.
 CHIASMA_INLINE Vec select_first(int n, Vec a, Vec b) { return select(first_lanes(n), a, b); }
 
+// Whether a lane of `values` is not below or equal to its lane of `limits`.
+CHIASMA_INLINE bool any_above(Vec values, Vec limits) {
+#if defined(CHIASMA_VEC_512)
+  return _mm512_cmp_ps_mask(values.v, limits.v, _CMP_NLE_UQ) != 0;
+#elif defined(CHIASMA_VEC_256)
+  return _mm256_movemask_ps(_mm256_cmp_ps(values.v, limits.v, _CMP_NLE_UQ)) != 0;
+#else
+  float value[Vec::lanes], limit[Vec::lanes];
+  store(value, values);
+  store(limit, limits);
+  bool found = false;
+  for (int lane = 0; lane < Vec::lanes; ++lane) found |= !(value[lane] <= limit[lane]);
+  return found;
+#endif
+}
+
 }  // namespace
 }  // namespace chiasma::cpu::CHIASMA_ISA
 
