@@ -422,43 +422,56 @@ class Rows {
   char* out_;
 };
 
+// What the sums of `vectors` vectors of columns from `column` on are multiplied with.
+template <bool bytes, int vectors>
+struct Columns {
+  Columns(const GemmBlock& block, const ByteScales& scales, int64_t column) {
+    CHIASMA_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      scale[v] = bytes ? load(scales.columns + column + v * Vec::lanes) : set(block.scale);
+#if defined(CHIASMA_HAS_BYTE_DOT)
+      if constexpr (bytes) weight_sums[v] = _mm512_loadu_si512(scales.column_sums + column + v * Vec::lanes);
+#endif
+    }
+  }
+
+  // Vector v of a row's sums as float32. of_row: its scale and zero.
+  CHIASMA_INLINE Vec product(const float* sums, int v, const char* of_row) const {
+    const Vec sum = load_packed(sums + v * Vec::lanes);
+    if constexpr (!bytes) return sum * scale[v];
+    const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
+    const Vec both = set(float_of(word[0])) * scale[v];
+#if defined(CHIASMA_HAS_BYTE_DOT)
+    return without(sum, _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), weight_sums[v])) * both;
+#elif defined(CHIASMA_VEC_256)
+    return Vec{_mm256_cvtepi32_ps(_mm256_castps_si256(sum.v))} * both;
+#else
+    return sum * both;
+#endif
+  }
+
+  Vec scale[vectors];
+#if defined(CHIASMA_HAS_BYTE_DOT)
+  static CHIASMA_INLINE Vec without(Vec sum, __m512i excess) { return {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum.v), excess))}; }
+  __m512i weight_sums[vectors];
+#endif
+};
+
 // `vectors` whole vectors of the rows' columns from `column` on, or the first n lanes of one. sums: of the first row and column.
 template <Activation activation, bool bytes, int vectors, bool whole>
 CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
                                    int n) {
   const int64_t sums_stride = geometry_of(block.weight_type).columns;
-  Vec bias[vectors], scale[vectors];
-#if defined(CHIASMA_HAS_BYTE_DOT)
-  __m512i column_sums[vectors];
-#endif
+  const Columns<bytes, vectors> factors(block, scales, column);
+  Vec bias[vectors];
   CHIASMA_UNROLL
-  for (int v = 0; v < vectors; ++v) {
-    const int64_t at = column + v * Vec::lanes;
-    bias[v] = block.bias ? load_lanes<whole>(block.bias + at, n) : set(-0.0f);  // adding -0 changes nothing
-    scale[v] = bytes ? load(scales.columns + at) : set(block.scale);
-#if defined(CHIASMA_HAS_BYTE_DOT)
-    if constexpr (bytes) column_sums[v] = _mm512_loadu_si512(scales.column_sums + at);
-#endif
-  }
+  for (int v = 0; v < vectors; ++v) bias[v] = block.bias ? load_lanes<whole>(block.bias + column + v * Vec::lanes, n) : set(-0.0f);  // adding -0 changes nothing
   Rows place(block, row, column);
   const char* of_row = scales.rows;
   for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
     CHIASMA_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      Vec product = load_packed(sums + v * Vec::lanes);
-      if constexpr (bytes) {
-        const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
-#if defined(CHIASMA_HAS_BYTE_DOT)
-        const __m512i excess = _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), column_sums[v]);
-        product = {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(product.v), excess))};
-#elif defined(CHIASMA_VEC_256)
-        product = {_mm256_cvtepi32_ps(_mm256_castps_si256(product.v))};
-#endif
-        product = product * (set(float_of(word[0])) * scale[v]);
-      } else {
-        product = product * scale[v];
-      }
-      const Vec value = activate<activation>(product + bias[v]);
+      const Vec value = activate<activation>(factors.product(sums, v, of_row) + bias[v]);
       place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
     }
   }
@@ -481,17 +494,14 @@ void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* 
   for (int64_t c = 0; c < columns; c += Vec::lanes) {
     const int n = static_cast<int>(smaller(Vec::lanes, columns - c));
     const Vec limits = load_part(block.thresholds + column + c, n);
-#if defined(CHIASMA_HAS_BYTE_DOT)
-    // Of rows that are int8 all scales are 1 and all zeros 128.
-    const Vec scale = bytes ? load(scales.columns + column + c) : zero();
-    const __m512i excess = bytes ? _mm512_slli_epi32(_mm512_loadu_si512(scales.column_sums + column + c), 7) : __m512i{};
+    const Columns<bytes, 1> factors(block, scales, column + c);
     const auto product_at = [&](const float* at, int64_t r) {
-      if constexpr (bytes) return Vec{_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(at), excess))} * scale;
-      return product<false>(block, scales, at, r, column + c);
-    };
-#else
-    const auto product_at = [&](const float* at, int64_t r) { return product<bytes>(block, scales, at, r, column + c); };
+#if defined(CHIASMA_HAS_BYTE_DOT)
+      // Of rows that are int8 all scales are 1 and all zeros 128.
+      if constexpr (bytes) return factors.without(load_packed(at), _mm512_slli_epi32(factors.weight_sums[0], 7)) * factors.scale[0];
 #endif
+      return factors.product(at, 0, scales.rows + r * block.x_pitch);
+    };
     for (int64_t r = 0; r < rows; ++r) {
       const Vec value = product_at(sums + r * sums_stride + c, r) * set(block.factors[row + r]);
       if (!any_above(value, limits)) continue;
