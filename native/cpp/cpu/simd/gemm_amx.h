@@ -87,6 +87,7 @@ CHIASMA_INLINE void amx_group(const char* x, int64_t pitch, const float* w, AmxA
 template <bool bytes, bool lower>
 void multiply_amx(const TileWork& work) {
   constexpr int64_t pitch = amx_columns * sizeof(float);
+  __asm__ volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
   float* const sums = work.sums;
   if (work.fresh) {
     _tile_zero(0);

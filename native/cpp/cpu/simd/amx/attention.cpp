@@ -37,7 +37,7 @@ struct Scratch {
   float* scores;  // products of `side` queries with the keys
   Bf16* p;        // [side, p_pitch]
   float* out;     // products of all queries with the features
-  float* most;    // [query_run]: greatest score so far, times log2(e)
+  float* most;    // [query_run]: greatest score so far
   float* sum;     // [query_run]: Σ p so far
   int64_t q_pitch, p_pitch;  // elements
 };
@@ -92,8 +92,7 @@ void pack_keys(const Bf16* k, int64_t stride, int64_t keys, int64_t head_size, f
     for (int64_t d = 0; d < features; d += side) {
       Vec words[lanes];
       for (int64_t i = 0; i < lanes; ++i) {
-        const bool there = key + i < keys && d < head_size;
-        words[i] = there ? Vec{_mm512_castsi512_ps(load_features(k + (key + i) * stride, d, head_size))} : zero();
+        words[i] = key + i < keys ? Vec{_mm512_castsi512_ps(load_features(k + (key + i) * stride, d, head_size))} : zero();
       }
       transpose(words);
       for (int64_t i = 0; i < lanes; ++i) store(panel + (d / pair + i) * side, words[i]);
@@ -151,9 +150,9 @@ CHIASMA_INLINE Vec weight(Vec t) {
   return select(t < least, zero(), exp2(max(least, t)));
 }
 
-// As `soften` of the vectors, over all keys of the block. Scores are times `factor`, which is the scale · log2(e).
+// As `soften` of the vectors, whose comments hold here, over all keys of the block.
 template <int R>
-void soften(const Row (&row)[R], int64_t keys, Vec factor, int64_t out_squares, int64_t out_step) {
+void soften(const Row (&row)[R], int64_t keys, Vec scale, int64_t out_squares, int64_t out_step) {
   const Vec none = set(-INFINITY);
   const auto each = [&](auto&& f) {  // f(row, place of the score, key, whether it is there, for some lanes)
     for (int64_t j = 0; j < keys; j += lanes) {
@@ -164,8 +163,8 @@ void soften(const Row (&row)[R], int64_t keys, Vec factor, int64_t out_squares, 
   Vec greatest[R], shift[R], total[R];
   for (int i = 0; i < R; ++i) greatest[i] = none, total[i] = zero();
   each([&](int i, int64_t place, int64_t j, int count) {
-    Vec score = load(row[i].scores + place) * factor;
-    if (row[i].bias) score = fma(count < lanes ? load_part(row[i].bias + j, count) : load(row[i].bias + j), set(log2_e), score);
+    Vec score = load(row[i].scores + place) * scale;
+    if (row[i].bias) score = score + (count < lanes ? load_part(row[i].bias + j, count) : load(row[i].bias + j));
     if (count < lanes) score = select_first(count, score, none);
     store(row[i].scores + place, score);
     greatest[i] = max(score, greatest[i]);
@@ -176,11 +175,11 @@ void soften(const Row (&row)[R], int64_t keys, Vec factor, int64_t out_squares, 
     const float new_most = block_most > *row[i].most ? block_most : *row[i].most;
     shift[i] = set(new_most == -INFINITY ? 0.0f : new_most);
     faded[i] = 1.0f;
-    if (new_most != *row[i].most && *row[i].most != -INFINITY) store_part(&faded[i], weight(set(*row[i].most) - shift[i]), 1);
+    if (new_most != *row[i].most && *row[i].most != -INFINITY) store_part(&faded[i], weight((set(*row[i].most) - shift[i]) * set(log2_e)), 1);
     *row[i].most = new_most;
   }
   each([&](int i, int64_t place, int64_t j, int) {
-    const Vec p = weight(load(row[i].scores + place) - shift[i]);
+    const Vec p = weight((load(row[i].scores + place) - shift[i]) * set(log2_e));
     _mm256_store_si256(reinterpret_cast<__m256i*>(row[i].p + j), (__m256i)_mm512_cvtneps_pbh(p.v));
     total[i] = total[i] + p;
   });
@@ -213,7 +212,7 @@ void run_attention(const AttentionRun& run, void* memory) {
   const Bf16 *const k = static_cast<const Bf16*>(run.k.data), *const v = static_cast<const Bf16*>(run.v.data);
   for (int64_t r = 0; r < run.queries; ++r) scratch.most[r] = -INFINITY, scratch.sum[r] = 0.0f;
   const int64_t out_step = query_squares * square;  // [features / side][queries, side]
-  const Vec factor = set(run.scale * log2_e);
+  const Vec scale = set(run.scale);
   int64_t configured = 0;
   for (int64_t begin = 0; begin < run.keys; begin += key_block) {
     const int64_t keys = smaller(key_block, run.keys - begin);
@@ -231,8 +230,8 @@ void run_attention(const AttentionRun& run, void* memory) {
         return Row{scratch.scores + r * side, bias, scratch.p + r * scratch.p_pitch, scratch.most + first + r, scratch.sum + first + r, out + r * side};
       };
       int64_t r = 0;
-      for (; r + 4 <= rows; r += 4) soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, keys, factor, squares(head_size), out_step);
-      for (; r < rows; ++r) soften<1>({row(r)}, keys, factor, squares(head_size), out_step);
+      for (; r + 4 <= rows; r += 4) soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, keys, scale, squares(head_size), out_step);
+      for (; r < rows; ++r) soften<1>({row(r)}, keys, scale, squares(head_size), out_step);
       multiply_panels(scratch.p, scratch.p_pitch, rows, scratch.v, squares(head_size), padded(keys), out, out_step, begin == 0);
     }
   }
