@@ -1,6 +1,7 @@
 // Fused attention of one head: the seam between the op and the kernels. softmax(q·kᵀ·scale + bias)·v for a run of one sequence's queries
 // against all of its keys. Keys are taken in blocks of `key_block`, counted from the sequence's start, with an online softmax over the
-// blocks; arithmetic is float32, and bfloat16 is widened while packing, but with AMX products of bfloat16 are made by tiles.
+// blocks; arithmetic is float32, and bfloat16 is widened while packing, but with AMX tiles multiply where q, k, v and the
+// output are bfloat16 and every query sees every key.
 // A row of the output depends on its query and the sequence's keys and values alone.
 #pragma once
 
