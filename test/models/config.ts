@@ -73,7 +73,7 @@ t.test('fields that are missing or absurd', t => {
     ['qwen3-sliding-right', c => (c['num_key_value_heads'] = 3), 'num_key_value_heads', /num_key_value_heads is 3, which does not divide num_attention_heads 4/],
     ['qwen3-sliding-right', c => (c['head_dim'] = 7), 'head_dim', /head_dim gives heads of 7 features/],
     ['qwen3-sliding-right', c => (c['sliding_window'] = 0), 'sliding_window', /sliding_window is 0/],
-    ['wav2vec2-voices', c => (c['tdnn_dilation'][1] = 2.5), 'tdnn_dilation.1', /tdnn_dilation\.1 is 2\.5; expected integers from 1 to 1024/],
+    ['wav2vec2-voices', c => (c['tdnn_dilation'][1] = 2.5), 'tdnn_dilation.1', /tdnn_dilation\.1 is 2\.5; expected an integer from 1 to 1024/],
     [
       'wav2vec2-voices',
       c => Object.assign(c, { tdnn_dim: [10, 900, 800], tdnn_kernel: [3, 1024, 1024], tdnn_dilation: [1, 1, 1024] }),

@@ -375,7 +375,7 @@ TEST("cosineTopK: what is found takes a bounded part of memory, however many thr
           for (const int64_t m : {1, 19, 512, 2000}) {
             const int64_t bytes = workspace_of(device, m, 2 * mib, 64, k, type, threads);
             const int64_t one_slice = m * (m >= 20 && k <= 1024 ? 24 * k + 520 : 8 * k);
-            std::printf("WS %s k %ld t %d m %ld: %.1f one %.1f rest/thread %.2f\n", device.isa().c_str(), long(k), threads, long(m), bytes/1e6, one_slice/1e6, (bytes-std::max<int64_t>(32*mib, one_slice))/1e6/threads);
+            CHECK(bytes <= std::max(32 * mib, one_slice) + (4 + threads) * mib);  // with queries, and what each thread computes with
           }
         }
       }
