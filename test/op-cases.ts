@@ -34,8 +34,8 @@ export interface Tolerance {
   readonly float32: number
   /** Where an input is bfloat16: products of bfloat16 are exact in float32, so only what a kernel rounds in between needs more. */
   readonly bfloat16: number
-  /** The same on CUDA, where tensor cores need more. */
-  readonly cudaBfloat16?: number
+  /** The same on CUDA and with AMX, where products of bfloat16 are made of more than the inputs. */
+  readonly tileBfloat16?: number
 }
 
 const { NaN: nan, POSITIVE_INFINITY: inf } = Number
@@ -525,7 +525,7 @@ const rounding: Tolerance = { float32: 1e-6, bfloat16: 1e-6 }
 export const tolerances: Readonly<Record<OpName, Tolerance>> = {
   linear: { float32: 1e-5, bfloat16: 1e-5 },
   matmul: { float32: 2e-5, bfloat16: 2e-5 },
-  attention: { float32: 1e-5, bfloat16: 1e-3, cudaBfloat16: 2 ** -8 }, // each of softmax's weights is rounded to bfloat16, by 2^-9 of it at most
+  attention: { float32: 1e-5, bfloat16: 1e-3, tileBfloat16: 2 ** -8 }, // each of softmax's weights is rounded to bfloat16, by 2^-9 of it at most
   patchEmbed: { float32: 1e-5, bfloat16: 4e-5 },
   convolution: { float32: 1e-5, bfloat16: 1e-5 },
   depthwiseConvolution: { float32: 2e-6, bfloat16: 2e-6 },

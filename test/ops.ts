@@ -84,7 +84,7 @@ for (const info of devices) {
               try {
                 const run = await runOp(name, opCase, variant, device)
                 const expected = references[name](run.inputs, run.attributes)
-                const allowed = opCase.allowed ?? allowance(name, variant, info.kind)
+                const allowed = opCase.allowed ?? allowance(name, variant, info.kind, isa)
                 const wrong =
                   name === 'cosineTopK'
                     ? wrongTopK(run.inputs, run.outputs, expected, allowed)
@@ -148,10 +148,10 @@ function batchVariants(name: OpName, kind: string): Variant[] {
   return name === 'linear' ? [...plain, { input: 'float32', weight: 'int8', output: 'float32' }] : plain
 }
 
-function allowance(name: OpName, { input, weight }: Variant, kind: string): number {
-  const { float32, bfloat16, cudaBfloat16 = bfloat16 } = tolerances[name]
+function allowance(name: OpName, { input, weight }: Variant, kind: string, isa: string | undefined): number {
+  const { float32, bfloat16, tileBfloat16 = bfloat16 } = tolerances[name]
   if (input === 'float32' && weight === 'float32') return float32
-  return kind === 'cpu' || input !== 'bfloat16' ? bfloat16 : cudaBfloat16
+  return (kind === 'cpu' && isa !== 'amx') || input !== 'bfloat16' ? bfloat16 : tileBfloat16
 }
 
 /** Scores as the reference's; where indices differ from it, what they point at scores as well; ties are in order. */

@@ -26,7 +26,6 @@ using core::TensorView;
 
 constexpr int64_t alignment = 64;
 constexpr int64_t min_query_run = 48;     // below it, packing a head's keys and values again costs more than an idle thread
-constexpr int64_t no_limit = int64_t{1} << 48;  // of keys that a query sees, in a sum that cannot overflow
 constexpr int64_t task_products = 1 << 18;  // multiply-adds that make a task worth its scheduling
 
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
@@ -69,7 +68,7 @@ class AttentionKernel final : public core::Kernel {
     first_unit[0] = 0;
     for (int64_t s = 0; s < queries.count(); ++s) {
       first_unit[s + 1] = first_unit[s] + runs(queries.length(s), query_run) * spec_.heads;
-      const int64_t seen = std::min(keys.length(s), spec_.window < 0 ? no_limit : 2 * std::min(spec_.window, no_limit) + 1);
+      const int64_t seen = std::min(keys.length(s), spec_.window < 0 ? unlimited : 2 * std::min(spec_.window, unlimited) + 1);
       products += queries.length(s) * seen * spec_.head_size * spec_.heads;
     }
     const int64_t units = first_unit[queries.count()];
@@ -146,7 +145,7 @@ class AttentionKernel final : public core::Kernel {
     run.queries = std::min(query_run, queries.length(sequence) - first_query);
     run.keys = keys.length(sequence);
     run.place = first_query + run.keys - queries.length(sequence);
-    run.before = spec_.window < 0 ? no_limit : std::min(spec_.window, no_limit);
+    run.before = spec_.window < 0 ? unlimited : std::min(spec_.window, unlimited);
     run.after = spec_.causal ? 0 : run.before;
     run.head_size = spec_.head_size;
     run.scale = spec_.scale;

@@ -1,7 +1,8 @@
 // Fused attention of one head: the seam between the op and the kernels. softmax(q·kᵀ·scale + bias)·v for a run of one sequence's queries
 // against all of its keys. Keys are taken in blocks of `key_block`, counted from the sequence's start, with an online softmax over the
-// blocks; all arithmetic is float32, and bfloat16 is widened while packing (dot products of bfloat16 pairs are no faster on the processors
-// at hand, and would round the probabilities). A row of the output depends on its query and the sequence's keys and values alone.
+// blocks; arithmetic is float32, and bfloat16 is widened while packing, but with AMX tiles multiply where q, k, v and the
+// output are bfloat16 and every query sees every key.
+// A row of the output depends on its query and the sequence's keys and values alone.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +16,8 @@ struct AttentionRows {
   int64_t stride;
   bool bf16;  // else float32
 };
+
+constexpr int64_t unlimited = int64_t{1} << 48;  // keys that a query sees to a side, in a sum that cannot overflow
 
 struct AttentionRun {
   AttentionRows q, out;  // `queries` rows

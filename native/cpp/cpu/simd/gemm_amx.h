@@ -34,27 +34,52 @@ void amx_configure(int64_t rows) {
   amx_load(shape);
 }
 
+// Lines of the next group, into the first-level cache: 8 rows of x and as many lines of W. Tile loads alone wait for the second-level cache one after the other.
+struct AmxAhead {
+  const char* x;
+  int64_t pitch;
+  const char* w;
+
+  CHIASMA_INLINE void fetch_rows() {
+    CHIASMA_UNROLL
+    for (int r = 0; r < amx_side / 2; ++r) __builtin_prefetch(x + r * pitch, 0, 3);
+    x += amx_side / 2 * pitch;
+  }
+  CHIASMA_INLINE void fetch_words() {
+    CHIASMA_UNROLL
+    for (int r = 0; r < amx_side / 2; ++r) __builtin_prefetch(w + r * amx_line, 0, 3);
+    w += amx_side / 2 * amx_line;
+  }
+};
+
+// Loads and products take turns with the fetching, so that none waits for the others' queues.
 template <bool bytes, bool lower>
-CHIASMA_INLINE void amx_group(const char* x, int64_t pitch, const float* w) {
+CHIASMA_INLINE void amx_group(const char* x, int64_t pitch, const float* w, AmxAhead ahead) {
   constexpr int64_t w_pitch = amx_columns * sizeof(float);
   _tile_loadd(6, w, w_pitch);
   _tile_loadd(4, x, pitch);
+  ahead.fetch_rows();
+  ahead.fetch_words();
+  if constexpr (bytes) _tile_dpbusd(0, 4, 6);
+  else _tile_dpbf16ps(0, 4, 6);
   _tile_loadd(7, w + amx_side, w_pitch);
-  if constexpr (bytes) {
-    _tile_dpbusd(0, 4, 6);
-    _tile_dpbusd(1, 4, 7);
+  ahead.fetch_rows();
+  ahead.fetch_words();
+  if constexpr (bytes) _tile_dpbusd(1, 4, 7);
+  else _tile_dpbf16ps(1, 4, 7);
+  if constexpr (lower) {
+    _tile_loadd(5, x + amx_side * pitch, pitch);
+    ahead.fetch_rows();
+    ahead.fetch_words();
+    if constexpr (bytes) _tile_dpbusd(2, 5, 6);
+    else _tile_dpbf16ps(2, 5, 6);
+    ahead.fetch_rows();
+    ahead.fetch_words();
+    if constexpr (bytes) _tile_dpbusd(3, 5, 7);
+    else _tile_dpbf16ps(3, 5, 7);
   } else {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-  }
-  if constexpr (!lower) return;
-  _tile_loadd(5, x + amx_side * pitch, pitch);
-  if constexpr (bytes) {
-    _tile_dpbusd(2, 5, 6);
-    _tile_dpbusd(3, 5, 7);
-  } else {
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    ahead.fetch_words();
+    ahead.fetch_words();
   }
 }
 
@@ -62,6 +87,7 @@ CHIASMA_INLINE void amx_group(const char* x, int64_t pitch, const float* w) {
 template <bool bytes, bool lower>
 void multiply_amx(const TileWork& work) {
   constexpr int64_t pitch = amx_columns * sizeof(float);
+  __asm__ volatile("" : : : "memory");  // GCC 12 does not know that loads of tiles read memory
   float* const sums = work.sums;
   if (work.fresh) {
     _tile_zero(0);
@@ -81,7 +107,10 @@ void multiply_amx(const TileWork& work) {
   const int64_t share = work.aside.rows > 0 ? (work.aside.rows + work.groups - 1) / work.groups : 0;  // a tile that has an aside has groups
   int64_t aside = 0;
   for (int64_t g = 0; g < work.groups; ++g, x += amx_line, w += amx_side * amx_columns) {
-    amx_group<bytes, lower>(x, x_pitch, w);
+    const bool more = g + 1 < work.groups;
+    const char* const next_x = more ? x + amx_line : reinterpret_cast<const char*>(work.next_x);
+    const float* const next_w = more ? w + amx_side * amx_columns : work.next_w;
+    amx_group<bytes, lower>(x, x_pitch, w, {next_x, x_pitch, reinterpret_cast<const char*>(next_w)});
     for (int64_t i = 0; i < work.ahead_lines; ++i, ahead += line_floats) prefetch(ahead);
     if (aside == work.aside.rows) continue;
     const int64_t end = aside + share < work.aside.rows ? aside + share : work.aside.rows;

@@ -183,7 +183,9 @@ struct TileWork {
   bool fresh;
   const float* ahead;   // what comes next of W, or any place:
   int64_t ahead_lines;  // so many cache lines of it are fetched in each group, or always the first
-  Aside aside;          // for tiles of AMX alone
+  // For tiles of AMX alone:
+  const float *next_x, *next_w;  // where the tile after this one begins, or any place
+  Aside aside;
 };
 
 // `vectors` of a panel's: the rest of its columns are padding.

@@ -3,7 +3,7 @@
 //   namespace chiasma::cpu::CHIASMA_ISA { extern const GemmFunctions gemm_functions; const GemmFunctions gemm_functions = {...}; }
 // CHIASMA_ISA_portable, CHIASMA_ISA_avx2, CHIASMA_ISA_avx512, CHIASMA_ISA_avx512_vnni, CHIASMA_ISA_avx512_bf16 or CHIASMA_ISA_amx is defined as 1
 // for #if.
-// A set that adds to another for the matrix multiply alone takes all else from it: CHIASMA_BASE_ISA.
+// A set that adds to another for the matrix multiply, AMX for attention too, takes all else from it: CHIASMA_BASE_ISA.
 #include "cpu/simd_kernels.h"
 
 #include "cpu/simd/attention.h"
@@ -24,10 +24,16 @@ namespace base = chiasma::cpu::CHIASMA_ISA;
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
+#if defined(CHIASMA_ISA_amx)
+constexpr const AttentionFunctions* attention = &attention_functions;
+#else
+constexpr const AttentionFunctions* attention = &base::attention_functions;
+#endif
+
 extern const SimdKernels kernels;
 const SimdKernels kernels = {
     .gemm = &gemm_functions,
-    .attention = &base::attention_functions,
+    .attention = attention,
     .rows = &base::row_functions,
     .search = &base::search_functions,
 };

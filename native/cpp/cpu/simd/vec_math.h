@@ -35,7 +35,7 @@ CHIASMA_INLINE Vec tanh(Vec x) {
   return select(set(9.1f) < abs(x), flip_sign(set(1.0f), x), x * p / q);
 }
 
-// 2^t with a relative error of 2e-7, to be added to 1: some sets end at 2^-126 below, and at 2^127.5 above.
+// 2^t with a relative error of 2e-7, for t from -126 to 127.5: what other numbers give depends on the instruction set, but can be added to 1.
 CHIASMA_INLINE Vec exp2(Vec t) {
   const Vec power = take_power(t);
   Vec q = fma(set(1.3264727e-3f), t, set(9.671513e-3f));

@@ -1,0 +1,222 @@
+// The epilogue of the matrix multiply of gemm.h, which reads a finished tile back from a small buffer: scales, bias, activation and residual, or the
+// filter of a search. Included only by gemm.cpp.
+#pragma once
+
+#include "cpu/simd/gemm_pack.h"
+
+namespace chiasma::cpu::CHIASMA_ISA {
+namespace {
+
+template <Activation activation>
+CHIASMA_INLINE Vec activate(Vec x) {
+  if constexpr (activation == Activation::gelu) return gelu(x);
+  if constexpr (activation == Activation::quick_gelu) return quick_gelu(x);
+  if constexpr (activation == Activation::gelu_tanh) return gelu_tanh(x);
+  if constexpr (activation == Activation::relu) return relu(x);
+  if constexpr (activation == Activation::silu) return silu(x);
+  if constexpr (activation == Activation::tanh) return tanh(x);
+  return x;
+}
+
+// A whole vector, or its first n lanes.
+template <bool whole, typename T>
+CHIASMA_INLINE Vec load_lanes(const T* p, int n) {
+  if constexpr (whole) return load(p);
+  return load_part(p, n);
+}
+template <bool whole, typename T>
+CHIASMA_INLINE void store_lanes(T* p, Vec value, int n) {
+  if constexpr (whole) return store(p, value);
+  store_part(p, value, n);
+}
+
+// What turns the sums of int8 products into numbers; null pointers for other types.
+struct ByteScales {
+  const float* columns;        // of W, by column of C
+  const int32_t* column_sums;
+  const char* rows;            // of the row panel: scale and zero of each, x_pitch apart
+};
+
+// A run of rows of C: where each goes, and what is added to it. Holds what a block says of it in registers.
+class Rows {
+ public:
+  Rows(const GemmBlock& block, int64_t row, int64_t column) : block_(block), column_(column), place_(block.first_row + row) {
+    if (block.group_rows > 0) group_ = place_ / block.group_rows, place_ %= block.group_rows;
+    find();
+  }
+
+  CHIASMA_INLINE void next() {
+    ++place_;
+    out_ += out_pitch_;
+    residual_ += residual_pitch_;
+    if (place_ == group_rows_) ++group_, place_ = 0, find();
+  }
+
+  template <bool whole>
+  CHIASMA_INLINE Vec add_residual(Vec value, int64_t column, int n) const {
+    if (!has_residual_) return value;
+    return value + (residual_floats_ ? load_lanes<whole>(reinterpret_cast<const float*>(residual_) + column, n)
+                                     : load_lanes<whole>(reinterpret_cast<const Bf16*>(residual_) + column, n));
+  }
+  template <bool whole>
+  CHIASMA_INLINE void write(Vec value, int64_t column, int n) const {
+    if (out_floats_) {
+      store_lanes<whole>(reinterpret_cast<float*>(out_) + column, value, n);
+    } else {
+      store_lanes<whole>(reinterpret_cast<Bf16*>(out_) + column, value, n);
+    }
+  }
+
+ private:
+  static int64_t size_of(bool floats) { return floats ? sizeof(float) : sizeof(Bf16); }
+
+  void find() {
+    out_ = static_cast<char*>(block_.out) + (group_ * block_.out_group + column_) * size_of(out_floats_) + place_ * out_pitch_;
+    if (has_residual_) residual_ = static_cast<const char*>(block_.residual) + column_ * size_of(residual_floats_) + place_ * residual_pitch_;
+  }
+
+  const GemmBlock& block_;
+  const int64_t column_;
+  int64_t place_, group_ = 0;  // among the rows of its group
+  const int64_t group_rows_ = block_.group_rows > 0 ? block_.group_rows : -1;
+  const bool has_residual_ = block_.residual != nullptr;
+  const bool residual_floats_ = block_.residual_type == GemmType::float32, out_floats_ = block_.out_type == GemmType::float32;
+  const int64_t residual_pitch_ = has_residual_ ? block_.residual_stride * size_of(residual_floats_) : 0;
+  const int64_t out_pitch_ = block_.out_stride * size_of(out_floats_);
+  const char* residual_ = nullptr;
+  char* out_;
+};
+
+// What the sums of `vectors` vectors of columns from `column` on are multiplied with.
+template <bool bytes, int vectors>
+struct Columns {
+  Columns(const GemmBlock& block, const ByteScales& scales, int64_t column) {
+    CHIASMA_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      scale[v] = bytes ? load(scales.columns + column + v * Vec::lanes) : set(block.scale);
+#if defined(CHIASMA_HAS_BYTE_DOT)
+      if constexpr (bytes) weight_sums[v] = _mm512_loadu_si512(scales.column_sums + column + v * Vec::lanes);
+#endif
+    }
+  }
+
+  // Vector v of a row's sums as float32. of_row: its scale and zero.
+  CHIASMA_INLINE Vec product(const float* sums, int v, const char* of_row) const {
+    const Vec sum = load_packed(sums + v * Vec::lanes);
+    if constexpr (!bytes) return sum * scale[v];
+    const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
+    const Vec both = set(float_of(word[0])) * scale[v];
+#if defined(CHIASMA_HAS_BYTE_DOT)
+    return without(sum, _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), weight_sums[v])) * both;
+#elif defined(CHIASMA_VEC_256)
+    return Vec{_mm256_cvtepi32_ps(_mm256_castps_si256(sum.v))} * both;
+#else
+    return sum * both;
+#endif
+  }
+
+  Vec scale[vectors];
+#if defined(CHIASMA_HAS_BYTE_DOT)
+  static CHIASMA_INLINE Vec without(Vec sum, __m512i excess) { return {_mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sum.v), excess))}; }
+  __m512i weight_sums[vectors];
+#endif
+};
+
+// `vectors` whole vectors of the rows' columns from `column` on, or the first n lanes of one. sums: of the first row and column.
+template <Activation activation, bool bytes, int vectors, bool whole>
+CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
+                                   int n) {
+  const int64_t sums_stride = geometry_of(block.weight_type).columns;
+  const Columns<bytes, vectors> factors(block, scales, column);
+  Vec bias[vectors];
+  CHIASMA_UNROLL
+  for (int v = 0; v < vectors; ++v) bias[v] = block.bias ? load_lanes<whole>(block.bias + column + v * Vec::lanes, n) : set(-0.0f);  // adding -0 changes nothing
+  Rows place(block, row, column);
+  const char* of_row = scales.rows;
+  for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
+    CHIASMA_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const Vec value = activate<activation>(factors.product(sums, v, of_row) + bias[v]);
+      place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
+    }
+  }
+}
+
+// The tile's rows [row, row + rows) and columns [column, column + columns) of C.
+template <Activation activation, bool bytes>
+void finish_tile(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  constexpr int64_t pair = 2 * Vec::lanes;
+  int64_t c = 0;
+  for (; c + pair <= columns; c += pair) finish_vectors<activation, bytes, 2, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vectors<activation, bytes, 1, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  if (c < columns) finish_vectors<activation, bytes, 1, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
+}
+
+// The same tile where only what is above thresholds is wanted.
+template <bool bytes>
+void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const int64_t sums_stride = geometry_of(block.weight_type).columns;
+  for (int64_t c = 0; c < columns; c += Vec::lanes) {
+    const int n = static_cast<int>(smaller(Vec::lanes, columns - c));
+    const Vec limits = load_part(block.thresholds + column + c, n);
+    const Columns<bytes, 1> factors(block, scales, column + c);
+    const auto product_at = [&](const float* at, int64_t r) {
+#if defined(CHIASMA_HAS_BYTE_DOT)
+      // Of rows that are int8 all scales are 1 and all zeros 128.
+      if constexpr (bytes) return factors.without(load_packed(at), _mm512_slli_epi32(factors.weight_sums[0], 7)) * factors.scale[0];
+#endif
+      return factors.product(at, 0, scales.rows + r * block.x_pitch);
+    };
+    for (int64_t r = 0; r < rows; ++r) {
+      const Vec value = product_at(sums + r * sums_stride + c, r) * set(block.factors[row + r]);
+      if (!any_above(value, limits)) continue;
+      float values[Vec::lanes];
+      store(values, value);
+      for (int lane = 0; lane < n; ++lane) {
+        if (values[lane] <= block.thresholds[column + c + lane]) continue;
+        block.hits[(*block.hit_count)++] = {values[lane], static_cast<int32_t>(row + r), static_cast<int32_t>(column + c + lane)};
+      }
+    }
+  }
+}
+
+using Finish = void (*)(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns);
+
+template <bool bytes>
+Finish finish_of(Activation activation) {
+  switch (activation) {
+    case Activation::gelu:
+      return finish_tile<Activation::gelu, bytes>;
+    case Activation::quick_gelu:
+      return finish_tile<Activation::quick_gelu, bytes>;
+    case Activation::gelu_tanh:
+      return finish_tile<Activation::gelu_tanh, bytes>;
+    case Activation::relu:
+      return finish_tile<Activation::relu, bytes>;
+    case Activation::silu:
+      return finish_tile<Activation::silu, bytes>;
+    case Activation::tanh:
+      return finish_tile<Activation::tanh, bytes>;
+    default:
+      return finish_tile<Activation::none, bytes>;
+  }
+}
+
+// A tile whose sums are complete, its epilogue still to come.
+struct Unfinished {
+  const GemmBlock& block;
+  Finish finish;
+  ByteScales scales;
+  const float* sums;
+  int64_t row, rows, column, columns;
+
+  void run(int64_t begin, int64_t end) const {
+    ByteScales from = scales;
+    from.rows += begin * block.x_pitch;
+    finish(block, from, sums + begin * geometry_of(block.weight_type).columns, row + begin, end - begin, column, columns);
+  }
+  static void run_aside(const void* tile, int64_t begin, int64_t end) { static_cast<const Unfinished*>(tile)->run(begin, end); }
+};
+
+}  // namespace
+}  // namespace chiasma::cpu::CHIASMA_ISA
