@@ -413,6 +413,35 @@ t.test('loading weights', async (t) => {
   t.equal(device.memoryUsage().weights, before, 'nothing is left of a load that failed')
 })
 
+t.test('a load that is stopped rejects at once, or when it no longer reads the memory that it was lent', async (t) => {
+  await using own = await Device.open({ device: 'cpu', dtype: 'f32' })
+  const before = own.memoryUsage().weights
+  const p: Parameter = { name: 'p', shape: [3, 2], dtype: 'float32', role: 'plain' }
+  for (const held of [false, true]) {
+    for (const fails of [false, true]) {
+      // The native side ends when the test says so.
+      let end = () => {}
+      const ended = new Promise<void>((resolve) => (end = resolve))
+      const loadWeights: typeof own.native.loadWeights = async (specs) => {
+        await ended
+        if (fails) throw Object.assign(new Error('cancelled'), { code: 'ERR_ABORTED' })
+        return own.native.loadWeights(specs)
+      }
+      const device = Object.create(own, { native: { value: { loadWeights } } }) as Device
+      const stop = new AbortController()
+      const loading = device.loadWeights([{ parameter: p, source: random(3, 2), held }], { signal: stop.signal })
+      let settled = false
+      const rejected = t.rejects(loading, { message: 'enough' }).then(() => (settled = true))
+      stop.abort(new Error('enough'))
+      for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+      t.equal(settled, !held, held ? 'not while it reads' : 'at once')
+      end()
+      await rejected
+      if (held && !fails) t.equal(own.memoryUsage().weights, before, 'what it had loaded is freed')
+    }
+  }
+})
+
 t.test('memory is accounted for', async (t) => {
   const before = memoryUsage()['cpu']!.total
   const own = await Device.open({ device: 'cpu', dtype: 'f32' })

@@ -105,7 +105,6 @@ declare class Device {
      * ranges on a native thread.
      *
      * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
-     *   (`held`: it is not copied, and must stay as it is until the promise has settled)
      * @param options.signal stops loading between tensors; the promise rejects with its reason
      * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
      */
@@ -113,7 +112,6 @@ declare class Device {
         parameter: Parameter;
         source: FileSource | TensorLike;
         rowScale?: Float32Array;
-        held?: boolean;
     }[], options?: {
         signal?: AbortSignal | undefined;
         onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined;

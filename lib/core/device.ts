@@ -137,12 +137,17 @@ export class Device {
    * ranges on a native thread.
    *
    * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
-   *   (`held`: it is not copied, and must stay as it is until the promise has settled)
    * @param options.signal stops loading between tensors; the promise rejects with its reason
    * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
    */
   async loadWeights(
-    entries: readonly { parameter: Parameter; source: FileSource | TensorLike; rowScale?: Float32Array; held?: boolean }[],
+    entries: readonly {
+      parameter: Parameter
+      source: FileSource | TensorLike
+      rowScale?: Float32Array
+      /** The tensor is not copied, and must stay as it is until the promise has settled. @internal */
+      held?: boolean
+    }[],
     options: { signal?: AbortSignal | undefined; onProgress?: ((loadedBytes: number, totalBytes: number) => void) | undefined } = {},
   ): Promise<Weights> {
     const index = new Map<Parameter, number>()
@@ -167,6 +172,7 @@ export class Device {
       options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal,
       (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
+      entries.some(({ held }) => held),
     )
     return new Weights(loaded, index, this.plans)
   }

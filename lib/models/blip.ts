@@ -73,7 +73,8 @@ export function blipText(file: ConfigFile, scope: Scope, section: string | undef
     section === undefined
       ? readBertConfig({ ...file, json: { ...file.json, ...encoder } })
       : readBertSection({ ...file, json: { ...file.json, [section]: { ...(file.json[section] as object), ...encoder } } }, section, scope, {
-          ...{ vocab_size: 30524, num_attention_heads: 8 },
+          vocab_size: 30524,
+          num_attention_heads: 8,
         })
   return { tower: new FirstTokenBert(scope, { ...bertOptions(config), tokenTypes: 0 }), config }
 }
@@ -93,7 +94,8 @@ export function buildBlip(file: ConfigFile, scope: Scope, architecture: string):
       return buildPair(file, scope)
     default:
       throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of BLIP there are BlipModel, its towers alone and BlipForImageTextRetrieval`, {
-        ...{ file: file.file, field: 'architectures' },
+        file: file.file,
+        field: 'architectures',
       })
   }
 }

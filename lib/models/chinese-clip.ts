@@ -26,7 +26,8 @@ export function buildChineseClip(file: ConfigFile, scope: Scope, architecture: s
       return buildPair(file, scope)
     default:
       throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of Chinese-CLIP there are ChineseCLIPModel and its towers alone`, {
-        ...{ file: file.file, field: 'architectures' },
+        file: file.file,
+        field: 'architectures',
       })
   }
 }

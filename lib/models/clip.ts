@@ -232,7 +232,8 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
   }
   if (architecture !== 'CLIPModel') {
     throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of CLIP there are CLIPModel, its towers alone and CLIPForImageClassification`, {
-      ...{ file: file.file, field: 'architectures' },
+      file: file.file,
+      field: 'architectures',
     })
   }
   const place = { joint: true, projection: projection_dim }

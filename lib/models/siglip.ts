@@ -194,7 +194,8 @@ export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string
     }
     default:
       throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of SigLIP there are SiglipModel, its towers alone and SiglipForImageClassification`, {
-        ...{ file: file.file, field: 'architectures' },
+        file: file.file,
+        field: 'architectures',
       })
   }
 }

@@ -145,7 +145,8 @@ export function buildSiglip2(file: ConfigFile, scope: Scope, architecture: strin
     }
     default:
       throw new UnsupportedError(`${file.file}: ${architecture} is not supported; of SigLIP 2 there are Siglip2Model, its towers alone and Siglip2ForImageClassification`, {
-        ...{ file: file.file, field: 'architectures' },
+        file: file.file,
+        field: 'architectures',
       })
   }
 }

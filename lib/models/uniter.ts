@@ -141,7 +141,8 @@ class Uniter implements JointTower {
     const masks = given.mask('attn_masks', [count, 'places'])
     if (masks && masks.dims[1] !== length) {
       throw new ShapeError(`[forward] attn_masks is [${masks.dims.join(', ')}]; expected [${count}, ${length}] as ${places ? 'gather_index' : 'words and regions'}`, {
-        ...{ field: 'attn_masks', shapes: [masks.dims] },
+        field: 'attn_masks',
+        shapes: [masks.dims],
       })
     }
     return {

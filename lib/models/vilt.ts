@@ -192,7 +192,8 @@ class Vilt implements JointTower {
     const [batch, pictures] = tensor.dims
     if (tensor.dims.length === 5 && batch === count && pictures === this.sequencesPerExample) return withoutSecond(tensor)
     throw new ShapeError(`[forward] pixel_values is [${tensor.dims.join(', ')}]; expected [${count}, ${this.sequencesPerExample}, …], so many pictures as num_images says`, {
-      ...{ field: 'pixel_values', shapes: [tensor.dims] },
+      field: 'pixel_values',
+      shapes: [tensor.dims],
     })
   }
 
@@ -265,7 +266,8 @@ export function buildVilt(file: ConfigFile, scope: Scope, architecture: string):
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
   if (kind === 'pictures' && (config.num_images < 1 || config.num_images >= config.modality_type_vocab_size)) {
     throw new CheckpointError(`${file.file}: num_images is ${config.num_images}; expected 1 to ${config.modality_type_vocab_size - 1}, one less than modality_type_vocab_size`, {
-      ...{ file: file.file, field: 'num_images' },
+      file: file.file,
+      field: 'num_images',
     })
   }
   const names = labelNames(file, config)

@@ -122,7 +122,8 @@ class VisualBert implements JointTower {
     const alignment = given.integers('image_text_alignment', [count, 'regions', 'words'], -1, this.text.limits.positions)
     if (alignment && alignment.dims[1]! < regions) {
       throw new ShapeError(`[forward] image_text_alignment is [${alignment.dims.join(', ')}]; expected [${count}, ${regions}, words] as visual_embeds`, {
-        ...{ field: 'image_text_alignment', shapes: [alignment.dims] },
+        field: 'image_text_alignment',
+        shapes: [alignment.dims],
       })
     }
     const phrases = given.integers(PHRASES, [count, 'phrases'], -1, text.length + regions)

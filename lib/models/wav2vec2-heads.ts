@@ -77,6 +77,20 @@ export class FrameAdapter {
   }
 }
 
+interface SpacedSizes {
+  readonly inputs: number
+  readonly outputs: number
+  readonly kernel: number
+  readonly dilation: number
+}
+
+/** Frames from the first to the last of a window. */
+const reachOf = ({ kernel, dilation }: SpacedSizes) => (kernel - 1) * dilation + 1
+/** Numbers in the weight of a convolution with gaps, zeros included. */
+export const spacedNumbers = (sizes: SpacedSizes) => sizes.outputs * reachOf(sizes) * sizes.inputs
+/** A GiB in float32; the largest by config.json's defaults has 1.8 million. */
+export const MOST_SPACED_NUMBERS = 2 ** 28
+
 /** A convolution whose windows have gaps: `dilation` − 1 frames between those that it reads, whose weights are zeros here. */
 class SpacedConvolution {
   private readonly weight: Parameter
@@ -84,13 +98,15 @@ class SpacedConvolution {
   private readonly dtype: ComputeType
   readonly reach: number
 
-  constructor(scope: Scope, { inputs, outputs, kernel, dilation }: { inputs: number; outputs: number; kernel: number; dilation: number }) {
+  /** @param sizes with gaps, of at most MOST_SPACED_NUMBERS */
+  constructor(scope: Scope, sizes: SpacedSizes) {
+    const { inputs, outputs, kernel, dilation } = sizes
     this.dtype = scope.computeType
-    const reach = (this.reach = (kernel - 1) * dilation + 1)
+    const reach = (this.reach = reachOf(sizes))
     // Stored with a window's frames one after the other.
     const stored = { name: scope.nameOf('weight'), shape: [outputs, kernel * inputs] }
     const spaced = (weight: Float32Array) => {
-      const all = new Float32Array(outputs * reach * inputs)
+      const all = new Float32Array(spacedNumbers(sizes))
       for (let at = 0; at < outputs * kernel; at++) {
         const place = Math.floor(at / kernel) * reach + (at % kernel) * dilation
         all.set(weight.subarray(at * inputs, (at + 1) * inputs), place * inputs)

@@ -11,7 +11,7 @@ import { activated, type Activation, type BlockOptions, type ComputeType, Convol
 import { add, cast, columns, convolution, div, gather, mul, pool, repeatRows, reshape, scaleSequences, scatter, unary } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, tableRows, width } from './config.js'
 import type { Architecture, AudioTower, Traced, ValidFrames } from './encoder.js'
-import { FrameAdapter, type Frames, XVector } from './wav2vec2-heads.js'
+import { FrameAdapter, type Frames, MOST_SPACED_NUMBERS, spacedNumbers, XVector } from './wav2vec2-heads.js'
 
 const each = (most: number) => {
   const expected = `integers from 1 to ${most}, one for each convolution`
@@ -205,6 +205,12 @@ class AdaptedBlock extends TransformerBlock {
   }
 }
 
+/** What makes logits of the frames of clips: a row for each frame, or one for each clip. */
+interface Head {
+  readonly perFrame: boolean
+  forward(last: Value, frames: { cuSeqlens?: Value; length?: number }): Value
+}
+
 class Wav2Vec2 implements AudioTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
@@ -218,7 +224,7 @@ class Wav2Vec2 implements AudioTower {
   private readonly blocks: readonly TransformerBlock[]
   /** What each of the states counts for the classifier, where it reads them all. */
   private readonly shares: readonly Parameter[] | undefined
-  private readonly head: { forward(last: Value, frames: { cuSeqlens?: Value; length?: number }): Value } | undefined
+  private readonly head: Head | undefined
   private readonly adapter: FrameAdapter | undefined
   private readonly voice: XVector | undefined
   readonly reduced: AudioTower['reduced']
@@ -265,12 +271,12 @@ class Wav2Vec2 implements AudioTower {
       this.voice = new XVector(scope, width, config)
       return
     }
+    this.head = this.makeHead(scope, ownWidth, labelCount, architecture)
     if (config.add_adapter) {
       const sizes = { layers: config.num_adapter_layers, kernel: config.adapter_kernel_size, stride: config.adapter_stride }
       const adapter = (this.adapter = new FrameAdapter(root.at('adapter'), { inputs: width, width: ownWidth, ...sizes }))
-      this.reduced = { outputs: ['last_hidden_state', 'logits'], framesOf: frames => adapter.framesOf(frames) }
+      this.reduced = { outputs: ['last_hidden_state', ...(this.head?.perFrame ? ['logits'] : [])], framesOf: frames => adapter.framesOf(frames) }
     }
-    this.head = this.makeHead(scope, ownWidth, labelCount, architecture)
     if (!this.head) this.absent['logits'] = 'lm_head.weight'
   }
 
@@ -282,20 +288,21 @@ class Wav2Vec2 implements AudioTower {
     return this.voice ? 'the x-vector' : this.adapter ? 'the adapter behind the transformer (add_adapter)' : undefined
   }
 
-  private makeHead(scope: Scope, width: number, labelCount: number, architecture: string): Wav2Vec2['head'] {
+  private makeHead(scope: Scope, width: number, labelCount: number, architecture: string): Head | undefined {
     const { classifier_proj_size, vocab_size } = this.config
     if (architecture === 'Wav2Vec2ForAudioFrameClassification') {
       const layer = new Linear(scope.at('classifier'), width, labelCount)
-      return { forward: last => layer.forward(last, { dtype: 'float32' }) }
+      return { perFrame: true, forward: last => layer.forward(last, { dtype: 'float32' }) }
     }
     if (scope.has('lm_head.weight')) {
       const layer = new Linear(scope.at('lm_head'), width, vocab_size)
-      return { forward: last => layer.forward(last, { dtype: 'float32' }) }
+      return { perFrame: true, forward: last => layer.forward(last, { dtype: 'float32' }) }
     }
     if (!scope.has('classifier.weight') || !scope.has('projector.weight')) return undefined
     const projector = new Linear(scope.at('projector'), width, classifier_proj_size)
     const classifier = new Linear(scope.at('classifier'), classifier_proj_size, labelCount)
-    return { forward: (last, frames) => classifier.forward(pool(projector.forward(last, { dtype: 'float32' }), { mode: 'mean', ...frames }), { dtype: 'float32' }) }
+    const pooled: Head['forward'] = (last, frames) => pool(projector.forward(last, { dtype: 'float32' }), { mode: 'mean', ...frames })
+    return { perFrame: false, forward: (last, frames) => classifier.forward(pooled(last, frames), { dtype: 'float32' }) }
   }
 
   /** The sum of the states by their shares, or the last. */
@@ -375,6 +382,13 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
   for (const field of ['tdnn_kernel', 'tdnn_dilation'] as const) {
     if (config[field].length !== config.tdnn_dim.length) wrong(field, `has ${config[field].length} layers, tdnn_dim has ${config.tdnn_dim.length}; expected as many`)
   }
+  config.tdnn_dim.forEach((outputs, i) => {
+    const [kernel, dilation, inputs] = [config.tdnn_kernel[i]!, config.tdnn_dilation[i]!, config.tdnn_dim[Math.max(0, i - 1)]!]
+    const numbers = spacedNumbers({ inputs, outputs, kernel, dilation })
+    if (architecture === 'Wav2Vec2ForXVector' && dilation > 1 && numbers > MOST_SPACED_NUMBERS) {
+      wrong('tdnn_dilation', `is ${dilation} for convolution ${i}, whose tdnn_kernel of ${kernel} makes ${numbers} weights with the gaps; expected at most ${MOST_SPACED_NUMBERS}`)
+    }
+  })
   if (hidden_size % groups !== 0) wrong('num_conv_pos_embedding_groups', `is ${groups}, which does not divide the width ${hidden_size}`)
   return { audio: new Wav2Vec2(scope, config, labelNames(file, config).length, architecture) }
 }

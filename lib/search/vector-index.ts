@@ -46,7 +46,9 @@ const storage = { f32: 'float32', bf16: 'bfloat16', int8: 'int8' } as const
 const segmentBytes = 128 << 20
 /** A larger segment on the device gets no more rows: these go into the next one. */
 const readBackBytes = 16 << 20
-const queriesAtOnce = 512
+/** Queries of one run, if these are not too many places for hits. */
+const mostQueries = 512
+const placesAtOnce = 1 << 20
 /** Segments whose search is queued at once. */
 const runsAhead = 3
 /** Elements converted before the event loop gets a turn. */
@@ -148,9 +150,11 @@ export class VectorIndex {
     return this.#inTurn(async () => {
       const hits: Hit[][] = []
       const m = rows.dims[0]!
-      for (let begin = 0; begin < m; begin += queriesAtOnce) {
-        const some = partOf(rows, begin * this.dimensions, [Math.min(queriesAtOnce, m - begin), this.dimensions], 'queries')
-        hits.push(...(await this.#searchSome(some, Math.min(k, this.size))))
+      const most = Math.min(k, this.size)
+      const atOnce = Math.max(1, Math.min(mostQueries, Math.floor(placesAtOnce / most)))
+      for (let begin = 0; begin < m; begin += atOnce) {
+        const some = partOf(rows, begin * this.dimensions, [Math.min(atOnce, m - begin), this.dimensions], 'queries')
+        hits.push(...(await this.#searchSome(some, most, m === 1 ? 1 : atOnce)))
       }
       return hits
     })
@@ -362,7 +366,8 @@ export class VectorIndex {
     return program
   }
 
-  async #searchSome(queries: Tensor, k: number): Promise<Hit[][]> {
+  /** @param capacity at least as many queries: one for all runs of a search, so that they share programs */
+  async #searchSome(queries: Tensor, k: number, capacity: number): Promise<Hit[][]> {
     const m = queries.dims[0]!
     const best = new BestRows(m, k)
     // The next ones are queued before the first has ended, so that the device need not wait for this thread.
@@ -371,7 +376,7 @@ export class VectorIndex {
     for (const segment of k ? this.#segments : []) {
       const [begin, count] = [first, Math.min(k, segment.count)]
       const loaded = await this.#load(segment)
-      const result = this.#program(loaded, m === 1 ? 1 : queriesAtOnce, count).run({ queries }, { counts: { queries: m } })
+      const result = this.#program(loaded, capacity, count).run({ queries }, { counts: { queries: m } })
       const merge = result.then(({ scores, indices }) => () => best.merge(scores!.data as Float32Array, indices!.data as Int32Array, count, begin))
       merge.catch(() => {}) // awaited below
       running.push(merge)

@@ -73,6 +73,13 @@ t.test('fields that are missing or absurd', t => {
     ['qwen3-sliding-right', c => (c['num_key_value_heads'] = 3), 'num_key_value_heads', /num_key_value_heads is 3, which does not divide num_attention_heads 4/],
     ['qwen3-sliding-right', c => (c['head_dim'] = 7), 'head_dim', /head_dim gives heads of 7 features/],
     ['qwen3-sliding-right', c => (c['sliding_window'] = 0), 'sliding_window', /sliding_window is 0/],
+    ['wav2vec2-voices', c => (c['tdnn_dilation'][1] = 2.5), 'tdnn_dilation.1', /tdnn_dilation\.1 is 2\.5; expected an integer from 1 to 1024/],
+    [
+      'wav2vec2-voices',
+      c => Object.assign(c, { tdnn_dim: [10, 900, 800], tdnn_kernel: [3, 1024, 1024], tdnn_dilation: [1, 1, 1024] }),
+      'tdnn_dilation',
+      /tdnn_dilation is 1024 for convolution 2, whose tdnn_kernel of 1024 makes 754\d+ weights with the gaps; expected at most 268435456/,
+    ],
     ['dinov3-oblong', c => (c['num_attention_heads'] = 16), 'num_attention_heads', /num_attention_heads gives heads of 2 features; expected a multiple of 4/],
     ['dinov3-oblong', c => (c['num_register_tokens'] = -1), 'num_register_tokens', /num_register_tokens is -1/],
     ['bert-v5', c => (c['model_type'] = 7), 'model_type', /model_type is 7/],

@@ -155,3 +155,28 @@ t.test('a dense module', async t => {
   writeFileSync(join(outside, 'modules.json'), JSON.stringify(modules))
   await t.rejects(run(outside, inputs), { code: 'ERR_CHECKPOINT', message: /modules\.json.*elsewhere/ })
 })
+
+t.test("an adapter's model with a classifier: logits are of clips, as where frames are labelled they are of frames", async t => {
+  const inputs = await inputsOf('wav2vec2-reduced')
+  const whole = await run(fixture('wav2vec2-reduced'), inputs)
+  const [clips, frames, width] = whole.outputs['last_hidden_state']!.dims as [number, number, number]
+  t.strictSame(whole.outputs['logits']!.dims, [clips, frames, 11])
+  const folder = variant(t, 'wav2vec2-reduced', c => Object.assign(c, { architectures: ['Wav2Vec2Model'], classifier_proj_size: 6, num_labels: 3 }))
+  const file = join(folder, 'model.safetensors')
+  const next = random(3)
+  const some = (...dims: number[]) => new Tensor('float32', Float32Array.from({ length: dims.reduce((a, b) => a * b) }, () => next() - 0.5), dims)
+  const [projector, classifier, offsets, bias] = [some(6, width), some(3, 6), some(6), some(3)]
+  const others = Object.entries(await readTensors(file)).filter(([name]) => !name.startsWith('lm_head.'))
+  const heads = { 'projector.weight': projector, 'projector.bias': offsets, 'classifier.weight': classifier, 'classifier.bias': bias }
+  await writeSafetensors(file, { ...Object.fromEntries(others), ...heads })
+  const { outputs } = await run(folder, inputs)
+  t.ok(sameBits(outputs['last_hidden_state']!, whole.outputs['last_hidden_state']!))
+  const layer = (x: number[], { data, dims }: Tensor, b: Tensor) => Array.from({ length: dims[0]! }, (_, o) => x.reduce((sum, value, i) => sum + value * (data[o * dims[1]! + i] as number), b.data[o] as number))
+  const states = outputs['last_hidden_state']!.data as Float32Array
+  const expected = Array.from({ length: clips }, (_, clip) => {
+    const mean = Array.from({ length: width }, (_, c) => Array.from({ length: frames }, (_, f) => states[(clip * frames + f) * width + c]!).reduce((a, b) => a + b) / frames)
+    return layer(layer(mean, projector, offsets), classifier, bias)
+  })
+  t.strictSame(outputs['logits']!.dims, [clips, 3])
+  t.ok(difference(outputs['logits']!, new Tensor('float32', Float32Array.from(expected.flat()), [clips, 3])).max < 1e-5)
+})

@@ -118,10 +118,11 @@ core::KernelSpec spec_of(Table& queries, Table& corpus, std::vector<float>* inve
   return spec;
 }
 
-Found search(core::Device& device, Table& queries, Table& corpus, int64_t k, std::vector<float>* inverse_norms = nullptr, int threads = 0) {
+// With a kernel for as many threads as the device has, or more.
+Found search(core::Device& device, Table& queries, Table& corpus, int64_t k, std::vector<float>* inverse_norms = nullptr, int threads = 0, int kernel_threads = 0) {
   Found found(queries.rows, k);
   core::KernelSpec spec = spec_of(queries, corpus, inverse_norms, found);
-  spec.threads = device.threads();
+  spec.threads = std::max(device.threads(), kernel_threads);
   const auto kernel = device.make_kernel(spec);
   const size_t bytes = kernel->workspace_bytes();
   const auto free = [&](void* memory) { device.release(memory, bytes); };
@@ -345,6 +346,52 @@ TEST("cosineTopK: many queries find to the bit what each finds alone") {
         }
       }
     }
+  });
+}
+
+// What a search needs for m queries, without a corpus.
+int64_t workspace_of(core::Device& device, int64_t m, int64_t n, int64_t d, int64_t k, DType type, int threads) {
+  Table queries(1, 1, DType::float32), corpus(1, 1, type);
+  Found found(1, 1);
+  core::KernelSpec spec = spec_of(queries, corpus, nullptr, found);
+  const auto reshape = [](TensorView& view, int64_t rows, int64_t columns) {
+    view.shape[0] = rows;
+    view.shape[1] = view.row_stride = columns;
+  };
+  reshape(spec.inputs[0], m, d);
+  reshape(spec.inputs[1], n, d);
+  for (TensorView& output : spec.outputs) reshape(output, m, k);
+  spec.attributes.set("k", static_cast<double>(k));
+  spec.threads = threads;
+  return static_cast<int64_t>(device.make_kernel(spec)->workspace_bytes());
+}
+
+TEST("cosineTopK: what is found takes a bounded part of memory, however many threads there are") {
+  constexpr int64_t mib = 1 << 20;
+  on_every_isa([](core::Device& device) {
+    for (const DType type : {DType::float32, DType::bfloat16, DType::int8}) {
+      for (const int64_t k : {1, 10, 100, 400, 1000, 1024, 1025, 5000}) {
+        for (const int threads : {1, 2, 16, 64}) {
+          for (const int64_t m : {1, 19, 512, 2000}) {
+            const int64_t bytes = workspace_of(device, m, 2 * mib, 64, k, type, threads);
+            const int64_t one_slice = m * (m >= 20 && k <= 1024 ? 24 * k + 520 : 8 * k);
+            CHECK(bytes <= std::max(32 * mib, one_slice) + (4 + threads) * mib);  // with queries, and what each thread computes with
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST("cosineTopK: the same bits with the tasks of many threads") {
+  on_every_isa([](core::Device& device) {
+    std::mt19937 random(13);
+    const int64_t m = 520, n = 200000, d = 4, k = 100;  // 22 slices are what memory allows of 31
+    Table queries(m, d, DType::float32), corpus(n, d, DType::float32);
+    queries.fill(random);
+    corpus.fill(random);
+    const Found few = search(device, queries, corpus, k, nullptr, 1), many = search(device, queries, corpus, k, nullptr, 0, 64);
+    CHECK(few.scores == many.scores && few.indices == many.indices);
   });
 }
 

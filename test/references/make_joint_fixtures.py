@@ -3,6 +3,8 @@
 Run with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6:
     python make_joint_fixtures.py FOLDER            all of them, for test/models/parity.ts with CHIASMA_PARITY=FOLDER
     python make_joint_fixtures.py FOLDER NAME...    those alone (test/fixtures/parity has a few)
+
+Over 500 lines, as it has seven kinds of models, two of which transformers lacks and are written out here.
 """
 
 import torch

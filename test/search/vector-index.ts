@@ -107,6 +107,19 @@ t.test('rows are in one place: on the device once they have been searched', asyn
   await loaded.dispose()
 })
 
+t.test('many queries for many hits each, which are several runs', async (t) => {
+  const [n, d, m, k] = [5000, 8, 300, 4500]
+  await using index = await VectorIndex.create({ dimensions: d })
+  await index.add(rows(n, d))
+  const queries = rows(m, d, 7)
+  const found = await index.search(queries, k)
+  t.equal(found.length, m)
+  for (const q of [0, 231, 232, 233, 299]) {
+    const [alone] = await index.search(new Tensor('float32', (queries.data as Float32Array).slice(q * d, (q + 1) * d), [1, d]), k)
+    t.same(found[q], alone, `query ${q}`)
+  }
+})
+
 t.test('several segments: best first, ties to the lower index', async (t) => {
   const d = 1 << 18
   const [n, kinds] = [40, 7] // rows of a MiB

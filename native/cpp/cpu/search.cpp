@@ -36,6 +36,7 @@ constexpr int64_t alignment = 64;
 constexpr int64_t batch_queries = 64;        // of one task
 constexpr int64_t tile_rows = 96;            // of the corpus, whose scores are held at once
 constexpr int64_t min_slice_rows = 2048;
+constexpr int64_t found_bytes = 32 << 20;    // of heaps and candidates, unless one slice of all queries has more
 
 // Where queries are multiplied: from so many on, if there are enough rows to a place in the heap that few of them are scored anew.
 constexpr int64_t min_product_queries = 20;
@@ -161,20 +162,24 @@ class SearchKernel final : public core::Kernel {
     const int64_t rows = spec.inputs[TopKSpec::corpus].rows();
     // Without dot products bfloat16 is as quick when nothing is rounded.
     product_type_ = corpus_type_ == GemmType::bfloat16 && !gemm_.dot ? GemmType::float32 : corpus_type_;
-    product_columns_ = product_queries / gemm_.panel_columns(product_type_) * gemm_.panel_columns(product_type_);
+    const bool multiplied = multiplies(queries, rows);
+    list_size_ = multiplied ? 2 * k_ + 65 : 0;
+    const int64_t affordable = found_bytes / (k_ * static_cast<int64_t>(sizeof(Entry)) + list_size_ * static_cast<int64_t>(sizeof(Candidate)));
+    // Where few heaps are affordable, tasks of fewer queries, so that every thread has some.
+    const int64_t panel = gemm_.panel_columns(product_type_);
+    product_columns_ = std::clamp(affordable / (2 * threads_), panel, product_queries) / panel * panel;
     query_stride_ = ceil_div(d_, simd_.lanes) * simd_.lanes;
     query_bytes_ = aligned(queries * query_stride_ * float_bytes);
-    heaps_ = most_heaps(queries, rows);
+    heaps_ = std::max(queries, std::min(most_heaps(queries, rows), affordable));
     heap_bytes_ = aligned(heaps_ * k_ * static_cast<int64_t>(sizeof(Entry)));
     thread_bytes_ = aligned((std::min(queries, batch_queries) + 1) * tile_rows * float_bytes);
-    if (multiplies(queries, rows)) {
+    if (multiplied) {
       margin_bytes_ = aligned(queries * float_bytes);
       one_packed_ = aligned(static_cast<int64_t>(gemm_.weight_bytes(std::min(queries, product_columns_), d_, product_type_)));
       packed_bytes_ = ceil_div(queries, product_columns_) * one_packed_;
       row_bytes_ = static_cast<int64_t>(gemm_.row_bytes(d_, product_type_));
       rows_at_once_ = std::clamp(gemm_block_bytes() / row_bytes_ / gemm_.row_unit, int64_t{1}, product_rows / gemm_.row_unit) * gemm_.row_unit;
       batch_columns_ = std::min(queries, product_columns_);
-      list_size_ = 2 * k_ + 65;
       candidate_bytes_ = aligned(heaps_ * list_size_ * static_cast<int64_t>(sizeof(Candidate)));
       thread_bytes_ = std::max(thread_bytes_, Scratch(*this, nullptr).bytes);
     }
@@ -199,10 +204,13 @@ class SearchKernel final : public core::Kernel {
     int64_t slices;  // heaps and lists from one query's to the next one's
   };
 
-  // What a thread multiplies with.
+  // What a thread multiplies with. Without memory: its size.
   struct Scratch {
     Scratch(const SearchKernel& kernel, char* memory) {
-      const auto take = [&](int64_t size) { return memory + std::exchange(bytes, bytes + aligned(size)); };
+      const auto take = [&](int64_t size) {
+        const int64_t begin = std::exchange(bytes, bytes + aligned(size));
+        return memory ? memory + begin : nullptr;
+      };
       rows = take(kernel.rows_at_once_ * kernel.row_bytes_);
       gemm = take(static_cast<int64_t>(kernel.gemm_.scratch_bytes(kernel.rows_at_once_, kernel.d_, kernel.product_type_, gemm_block_bytes())));
       factors = reinterpret_cast<float*>(take(kernel.rows_at_once_ * float_bytes));
