@@ -97,7 +97,9 @@ Napi::Value DeviceWrap::load_weights(const Napi::CallbackInfo& info) {
         if (!report->update(loaded, total)) return;
         mailbox->post([id, report, &environment](napi_env here) {
           const auto numbers = report->take();
-          if (const napi_value values = environment.kept(here, id)) call_progress(here, Napi::Array(here, values).Get(0u), numbers);
+          const napi_value values = environment.kept(here, id);
+          napi_value callee = nullptr;  // not to be had where JavaScript is ending
+          if (values && napi_get_element(here, values, 0, &callee) == napi_ok) call_progress(here, callee, numbers);
         });
       };
     }
