@@ -19,7 +19,7 @@ constexpr int tile_queries = 4, tile_rows = 3;
 template <typename T>
 constexpr int stream_rows = sizeof(T) == sizeof(float) ? 1 : 2;
 constexpr int norm_rows = 8;  // enough sums to cover the latency of an addition
-constexpr int64_t fetch_ahead = 16 << 10;  // bytes
+constexpr int64_t fetch_ahead = 8 << 10;  // bytes
 constexpr int64_t line_bytes = 64;
 constexpr int64_t query_bytes = 16 << 10;  // of queries that stay in the first cache while the rows pass
 
