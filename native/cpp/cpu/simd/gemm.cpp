@@ -21,14 +21,15 @@ Tile tile_of(GemmType weight_type, int64_t rows, int64_t vectors) {
   return find_tile<WidenedStep>(rows, vectors);
 }
 
-// A panel of W is taken in pieces of so many bytes, but for tiles of AMX, which fetch what they need in time: one stays in the first-level cache
-// while the row panels pass by it. The sums of their tiles wait in scratch for the next piece.
+// A panel of W is taken in pieces of so many bytes, but for tiles of AMX, which fetch what they need in time, and the sums of their tiles wait in
+// scratch for the next piece. A tile reads its panel fast enough from the second-level cache, and its ends cost more than that. What is widened
+// stays in the first.
 #if defined(CHIASMA_VEC_256)
-constexpr int64_t piece_bytes = 48 << 10;  // a narrow panel is read fast enough from the second-level cache, and a tile's ends cost more than that
+constexpr int64_t piece_bytes = 48 << 10, widened_piece_bytes = piece_bytes;
 #else
-constexpr int64_t piece_bytes = 36 << 10;
+constexpr int64_t piece_bytes = 144 << 10, widened_piece_bytes = 36 << 10;
 #endif
-constexpr int64_t wide_size = piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
+constexpr int64_t wide_size = widened_piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
 
@@ -37,6 +38,12 @@ constexpr int64_t widen_from = 8;
 struct Cuts {
   int64_t groups, row_panels, pieces, blocks, run;
 };
+
+// Whether there are products of this type; else they are those of floats, or of pairs of int16.
+template <bool dot>
+constexpr bool has_arithmetic(GemmType type) {
+  return type == GemmType::int8 ? has_byte_dot : dot || type == GemmType::float32;
+}
 
 template <bool dot>
 Cuts cuts_of(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
@@ -51,7 +58,8 @@ Cuts cuts_of(int64_t rows, int64_t k, GemmType type, int64_t block_bytes) {
 #if defined(CHIASMA_ISA_amx)
   if (type != GemmType::float32) panel_bytes = 0;
 #endif
-  cuts.pieces = panel_bytes > 0 ? smaller((panel_bytes + piece_bytes - 1) / piece_bytes, cuts.groups) : 1;
+  const int64_t most = has_arithmetic<dot>(type) ? piece_bytes : widened_piece_bytes;
+  cuts.pieces = panel_bytes > 0 ? smaller((panel_bytes + most - 1) / most, cuts.groups) : 1;
   cuts.blocks = smaller((rows * cuts.groups * geometry.group * 4 + block_bytes - 1) / block_bytes, panel_bytes > 0 ? cuts.pieces : cuts.groups);
   cuts.pieces = round_up(cuts.pieces, cuts.blocks);
   if (cuts.blocks > 1) {
@@ -78,8 +86,7 @@ void multiply(const GemmBlock& block) {
   const int64_t depth = panel_depth(block.k, block.weight_type);
   const int64_t words = cuts.groups > 0 ? depth / cuts.groups : 0;  // of W's panel in a group, for each column
   const bool bytes = block.weight_type == GemmType::int8;
-  const bool has_arithmetic = bytes ? has_byte_dot : dot || block.weight_type == GemmType::float32;
-  const bool widen = !has_arithmetic && cuts.row_panels >= widen_from;
+  const bool widen = !has_arithmetic<dot>(block.weight_type) && cuts.row_panels >= widen_from;
   const Finish finish = block.hits ? (bytes ? filter_tile<true> : filter_tile<false>)
                         : bytes    ? finish_of<true>(block.activation)
                                    : finish_of<false>(block.activation);
@@ -108,7 +115,7 @@ void multiply(const GemmBlock& block) {
   const auto& row_begin = even_begin;
   constexpr bool later = false;
 #endif
-  Unfinished unfinished{block, finish, scales, nullptr, 0, 0, 0, 0};
+  Unfinished unfinished{&block, finish, scales, nullptr, 0, 0, 0, 0};
   // Where sums wait for no other piece, one tile's place is enough: it is read by the time that the next tile's sums come.
   const int64_t sums_step = cuts.pieces > 1 ? geometry.rows * geometry.columns : 0;
 
@@ -154,16 +161,18 @@ void multiply(const GemmBlock& block) {
       const Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
                         : bytes ? find_tile<WideByteStep>(rows, vectors)
                                 : find_tile<Float32Step>(rows, vectors);
+      scales.rows = x + cuts.groups * geometry.group * 4;
+      const Unfinished current{&block, finish, scales, sums, row, rows, column, columns};
+      if (last && !later) current.fetch();
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
       if (!last) continue;
-      scales.rows = x + cuts.groups * geometry.group * 4;
-      unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows;
-      unfinished.column = column, unfinished.columns = columns;
-      if (later && cuts.groups > 0) continue;
-      unfinished.run(0, rows);
-      unfinished.rows = 0;
+      if (later && cuts.groups > 0) {
+        unfinished = current;
+      } else {
+        current.run(0, rows);
+      }
     }
   };
 

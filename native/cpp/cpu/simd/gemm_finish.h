@@ -37,6 +37,8 @@ struct ByteScales {
   const char* rows;            // of the row panel: scale and zero of each, x_pitch apart
 };
 
+constexpr int64_t line_bytes = line_floats * sizeof(float);
+
 // A run of rows of C: where each goes, and what is added to it. Holds what a block says of it in registers.
 class Rows {
  public:
@@ -50,6 +52,13 @@ class Rows {
     out_ += out_pitch_;
     residual_ += residual_pitch_;
     if (place_ == group_rows_) ++group_, place_ = 0, find();
+  }
+
+  // Into the first-level cache: what `columns` columns of the row need.
+  void fetch(int64_t columns) const {
+    for (int64_t at = 0; at < columns * size_of(out_floats_); at += line_bytes) __builtin_prefetch(out_ + at, 1);
+    if (!has_residual_) return;
+    for (int64_t at = 0; at < columns * size_of(residual_floats_); at += line_bytes) __builtin_prefetch(residual_ + at);
   }
 
   template <bool whole>
@@ -202,9 +211,9 @@ Finish finish_of(Activation activation) {
   }
 }
 
-// A tile whose sums are complete, its epilogue still to come.
+// A tile whose sums are complete, or soon will be, its epilogue still to come.
 struct Unfinished {
-  const GemmBlock& block;
+  const GemmBlock* block;
   Finish finish;
   ByteScales scales;
   const float* sums;
@@ -212,10 +221,17 @@ struct Unfinished {
 
   void run(int64_t begin, int64_t end) const {
     ByteScales from = scales;
-    from.rows += begin * block.x_pitch;
-    finish(block, from, sums + begin * geometry_of(block.weight_type).columns, row + begin, end - begin, column, columns);
+    from.rows += begin * block->x_pitch;
+    finish(*block, from, sums + begin * geometry_of(block->weight_type).columns, row + begin, end - begin, column, columns);
   }
   static void run_aside(const void* tile, int64_t begin, int64_t end) { static_cast<const Unfinished*>(tile)->run(begin, end); }
+
+  // Fetches the tile's part of C and of the residual.
+  void fetch() const {
+    if (block->hits) return;
+    Rows place(*block, row, column);
+    for (int64_t r = 0; r < rows; ++r, place.next()) place.fetch(columns);
+  }
 };
 
 }  // namespace
