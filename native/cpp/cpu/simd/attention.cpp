@@ -5,6 +5,7 @@
 // Keys that a row does not see are never multiplied, so that their NaN stays away.
 #include "cpu/simd/attention.h"
 
+#include "cpu/simd/softmax.h"
 #include "cpu/simd/vec.h"
 #include "cpu/simd/vec_transpose.h"
 
@@ -222,14 +223,7 @@ void soften(const Row (&row)[R], int64_t begin, int64_t n, int64_t out_columns) 
   Vec shift[R], total[R];
   float faded[R];
   for (int i = 0; i < R; ++i) {
-    // A NaN score may be passed over here: its weight is NaN whatever is subtracted.
-    const float block_most = reduce_max(greatest[i]);
-    const float new_most = block_most > *row[i].most ? block_most : *row[i].most;
-    // Where all scores so far are −infinity the weights are zeros, and so is their sum: the row ends as 0 / 0, unless a later block has more.
-    shift[i] = set(new_most == -INFINITY ? 0.0f : new_most);
-    faded[i] = 1.0f;
-    if (new_most != *row[i].most && *row[i].most != -INFINITY) store_part(&faded[i], weight(set(*row[i].most) - shift[i]), 1);
-    *row[i].most = new_most;
+    shift[i] = raise_most(*row[i].most, reduce_max(greatest[i]), faded[i], weight);
     total[i] = zero();
   }
   for (int64_t j = begin; j < n; j += lanes) {

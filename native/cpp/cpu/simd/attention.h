@@ -1,7 +1,7 @@
 // Fused attention of one head: the seam between the op and the kernels. softmax(q·kᵀ·scale + bias)·v for a run of one sequence's queries
 // against all of its keys. Keys are taken in blocks of `key_block`, counted from the sequence's start, with an online softmax over the
-// blocks; arithmetic is float32, and bfloat16 is widened while packing, but with AMX tiles multiply where q, k, v and the
-// output are bfloat16 and every query sees every key.
+// blocks; arithmetic is float32, and bfloat16 is widened while packing, but where q, k, v and the output are bfloat16 and every query sees every
+// key, processors that have products of bfloat16 take these.
 // A row of the output depends on its query and the sequence's keys and values alone.
 #pragma once
 

@@ -24,7 +24,7 @@ namespace base = chiasma::cpu::CHIASMA_ISA;
 
 namespace chiasma::cpu::CHIASMA_ISA {
 
-#if defined(CHIASMA_ISA_amx)
+#if defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
 constexpr const AttentionFunctions* attention = &attention_functions;
 #else
 constexpr const AttentionFunctions* attention = &base::attention_functions;

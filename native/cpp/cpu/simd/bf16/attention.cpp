@@ -1,9 +1,15 @@
-// Fused attention of one head (see attention.h) on tiles of AMX, where everything is bfloat16 and all queries see all keys; the base set's vectors do
-// the rest. Per block of keys, K and V go into panels as the matrix multiply's weights have them; then for 32 queries at a time scores = q·kᵀ, the
-// online softmax, whose weights are rounded to bfloat16, and out += p·v. Which of the two computes does not depend on how queries are cut into runs.
+// Fused attention of one head (see attention.h) by products of bfloat16, tiles of AMX or dot products, where everything is bfloat16 and all queries see
+// all keys; the base set's vectors do the rest. Per block of keys, K and V go into panels as the matrix multiply's weights have them; then for 32 queries
+// at a time scores = q·kᵀ, the online softmax, whose weights are rounded to bfloat16, and out += p·v. Which of the two computes does not depend on how
+// queries are cut into runs.
 #include "cpu/simd/attention.h"
 
+#if defined(CHIASMA_ISA_amx)
 #include "cpu/simd/gemm_amx.h"
+#else
+#include "cpu/simd/gemm_tile.h"
+#endif
+#include "cpu/simd/softmax.h"
 #include "cpu/simd/vec_transpose.h"
 
 namespace chiasma::cpu {
@@ -23,9 +29,10 @@ constexpr int64_t side = 32;         // rows and columns of a product
 constexpr int64_t square = side * side;
 constexpr int64_t pair = 2;          // bf16 in a word
 
-static_assert(side == amx_rows && side == amx_columns && side == 2 * lanes);
+static_assert(side == 2 * lanes);
 
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 constexpr int64_t squares(int64_t n) { return (n + side - 1) / side; }
 constexpr int64_t padded(int64_t n) { return squares(n) * side; }
 
@@ -117,21 +124,80 @@ void pack_values(const Bf16* v, int64_t stride, int64_t keys, int64_t head_size,
   }
 }
 
-// products [panels][rows, side] (+)= x [rows, depth] · panels.
-void multiply_panels(const Bf16* x, int64_t x_pitch, int64_t rows, const float* panels, int64_t count, int64_t depth, float* products, int64_t step, bool fresh) {
-  TileWork work{};
-  work.x = reinterpret_cast<const float*>(x);
-  work.x_pitch = x_pitch / pair;
-  work.groups = depth / side;
-  work.fresh = fresh;
-  for (int64_t i = 0; i < count; ++i) {
-    work.w = panels + i * (depth / pair) * side;
-    work.sums = products + i * step;
-    work.ahead = work.next_x = work.x;
-    work.next_w = work.w + (depth / pair) * side;
-    rows > amx_side ? multiply_amx<false, true>(work) : multiply_amx<false, false>(work);
+#if defined(CHIASMA_ISA_amx)
+static_assert(side == amx_rows && side == amx_columns);
+constexpr int64_t depth_unit = side;
+
+// The shape that tiles are configured for.
+class Products {
+ public:
+  ~Products() { _tile_release(); }
+
+  // products [panels][rows, side] (+)= x [rows, depth] · panels, of `columns` columns; rows of a panel are `depth` deep, in whole units.
+  void multiply(const Bf16* x, int64_t x_pitch, int64_t rows, const float* panels, int64_t columns, int64_t depth, float* products, int64_t step, bool fresh) {
+    if (rows != configured_) amx_configure(configured_ = rows);
+    TileWork work{};
+    work.x = reinterpret_cast<const float*>(x);
+    work.x_pitch = x_pitch / pair;
+    work.groups = depth / side;
+    work.fresh = fresh;
+    for (int64_t i = 0; i < squares(columns); ++i) {
+      work.w = panels + i * (padded(depth) / pair) * side;
+      work.sums = products + i * step;
+      work.ahead = work.next_x = work.x;
+      work.next_w = work.w + (depth / pair) * side;
+      rows > amx_side ? multiply_amx<false, true>(work) : multiply_amx<false, false>(work);
+    }
+  }
+
+ private:
+  int64_t configured_ = 0;
+};
+#else
+constexpr int64_t depth_unit = pair;
+constexpr int64_t dot_rows = 8;
+
+// products [rows, vectors · lanes] (+)= x [rows, pairs] · panel
+template <int rows, int vectors>
+void multiply_dot(const float* x, int64_t x_pitch, const float* panel, int64_t pairs, float* products, bool fresh) {
+  Vec sum[rows][vectors];
+  for (int r = 0; r < rows; ++r) {
+    for (int v = 0; v < vectors; ++v) sum[r][v] = fresh ? zero() : load(products + r * side + v * lanes);
+  }
+  for (int64_t i = 0; i < pairs; ++i, panel += side) {
+    for (int r = 0; r < rows; ++r) {
+      for (int v = 0; v < vectors; ++v) sum[r][v] = DotStep::multiply(x + r * x_pitch + i, load_packed(panel + v * lanes), sum[r][v]);
+    }
+  }
+  for (int r = 0; r < rows; ++r) {
+    for (int v = 0; v < vectors; ++v) store(products + r * side + v * lanes, sum[r][v]);
   }
 }
+
+using MultiplyDot = void (*)(const float* x, int64_t x_pitch, const float* panel, int64_t pairs, float* products, bool fresh);
+
+template <int vectors, int rows = dot_rows>
+MultiplyDot find_dot(int64_t wanted) {
+  if constexpr (rows > 1) {
+    if (wanted < rows) return find_dot<vectors, rows - 1>(wanted);
+  }
+  return multiply_dot<rows, vectors>;
+}
+
+struct Products {
+  // As for tiles.
+  static void multiply(const Bf16* x, int64_t x_pitch, int64_t rows, const float* panels, int64_t columns, int64_t depth, float* products, int64_t step, bool fresh) {
+    const int64_t pitch = x_pitch / pair;
+    for (int64_t c = 0; c < columns; c += side, panels += padded(depth) / pair * side, products += step) {
+      const bool both = columns - c > lanes;
+      for (int64_t r = 0; r < rows; r += dot_rows) {
+        const MultiplyDot dot = both ? find_dot<2>(rows - r) : find_dot<1>(rows - r);
+        dot(reinterpret_cast<const float*>(x) + r * pitch, pitch, panels, depth / pair, products + r * side, fresh);
+      }
+    }
+  }
+};
+#endif
 
 // What a row of the online softmax carries from block to block, and its part of the scratch.
 struct Row {
@@ -144,9 +210,9 @@ struct Row {
 
 constexpr float log2_e = 1.44269504f;
 
-// 2^t for t <= 0; zero where it would be no normal number.
-CHIASMA_INLINE Vec weight(Vec t) {
-  const Vec least = set(-126.0f);
+// e^x for x <= 0; zero where it would be no normal number.
+CHIASMA_INLINE Vec weight(Vec x) {
+  const Vec t = x * set(log2_e), least = set(-126.0f);
   return select(t < least, zero(), exp2(max(least, t)));
 }
 
@@ -170,16 +236,9 @@ void soften(const Row (&row)[R], int64_t keys, Vec scale, int64_t out_squares, i
     greatest[i] = max(score, greatest[i]);
   });
   float faded[R];
-  for (int i = 0; i < R; ++i) {
-    const float block_most = reduce_max(greatest[i]);
-    const float new_most = block_most > *row[i].most ? block_most : *row[i].most;
-    shift[i] = set(new_most == -INFINITY ? 0.0f : new_most);
-    faded[i] = 1.0f;
-    if (new_most != *row[i].most && *row[i].most != -INFINITY) store_part(&faded[i], weight((set(*row[i].most) - shift[i]) * set(log2_e)), 1);
-    *row[i].most = new_most;
-  }
+  for (int i = 0; i < R; ++i) shift[i] = raise_most(*row[i].most, reduce_max(greatest[i]), faded[i], weight);
   each([&](int i, int64_t place, int64_t j, int) {
-    const Vec p = weight((load(row[i].scores + place) - shift[i]) * set(log2_e));
+    const Vec p = weight(load(row[i].scores + place) - shift[i]);
     _mm256_store_si256(reinterpret_cast<__m256i*>(row[i].p + j), (__m256i)_mm512_cvtneps_pbh(p.v));
     total[i] = total[i] + p;
   });
@@ -213,17 +272,16 @@ void run_attention(const AttentionRun& run, void* memory) {
   for (int64_t r = 0; r < run.queries; ++r) scratch.most[r] = -INFINITY, scratch.sum[r] = 0.0f;
   const int64_t out_step = query_squares * square;  // [features / side][queries, side]
   const Vec scale = set(run.scale);
-  int64_t configured = 0;
+  Products products;
   for (int64_t begin = 0; begin < run.keys; begin += key_block) {
     const int64_t keys = smaller(key_block, run.keys - begin);
     pack_keys(k + begin * run.k.stride, run.k.stride, keys, head_size, scratch.k);
     pack_values(v + begin * run.v.stride, run.v.stride, keys, head_size, scratch.v);
     for (int64_t first = 0; first < run.queries; first += side) {
       const int64_t rows = smaller(side, run.queries - first);
-      if (rows != configured) amx_configure(configured = rows);
       const AttentionRows q = {static_cast<Bf16*>(run.q.data) + first * run.q.stride, run.q.stride, true};
       pack_queries(q, rows, head_size, scratch.q, scratch.q_pitch);
-      multiply_panels(scratch.q, scratch.q_pitch, rows, scratch.k, squares(keys), features, scratch.scores, square, true);
+      products.multiply(scratch.q, scratch.q_pitch, rows, scratch.k, keys, round_up(head_size, depth_unit), scratch.scores, square, true);
       float* const out = scratch.out + first * side;
       const auto row = [&](int64_t r) {
         const float* bias = run.bias ? run.bias + begin - (first + r) : nullptr;
@@ -232,10 +290,9 @@ void run_attention(const AttentionRun& run, void* memory) {
       int64_t r = 0;
       for (; r + 4 <= rows; r += 4) soften<4>({row(r), row(r + 1), row(r + 2), row(r + 3)}, keys, scale, squares(head_size), out_step);
       for (; r < rows; ++r) soften<1>({row(r)}, keys, scale, squares(head_size), out_step);
-      multiply_panels(scratch.p, scratch.p_pitch, rows, scratch.v, squares(head_size), padded(keys), out, out_step, begin == 0);
+      products.multiply(scratch.p, scratch.p_pitch, rows, scratch.v, head_size, round_up(keys, depth_unit), out, out_step, begin == 0);
     }
   }
-  _tile_release();
   for (int64_t r = 0; r < run.queries; ++r) {
     store_row(static_cast<Bf16*>(run.out.data) + r * run.out.stride, scratch.out + r * side, out_step, head_size, 1.0f / scratch.sum[r]);
   }
