@@ -96,7 +96,7 @@ class Rows {
   char* out_;
 };
 
-// What the sums of `vectors` vectors of columns from `column` on are multiplied with.
+// What turns sums of `vectors` vectors of columns from `column` on into numbers.
 template <bool bytes, int vectors>
 struct Columns {
   Columns(const GemmBlock& block, const ByteScales& scales, int64_t column) {
@@ -109,18 +109,18 @@ struct Columns {
     }
   }
 
-  // Vector v of a row's sums as float32. of_row: its scale and zero.
-  CHIASMA_INLINE Vec product(const float* sums, int v, const char* of_row) const {
+  // Vector v of a row's sums as float32, and `bias`. of_row: its scale and zero.
+  CHIASMA_INLINE Vec product(const float* sums, int v, const char* of_row, Vec bias) const {
     const Vec sum = load_packed(sums + v * Vec::lanes);
-    if constexpr (!bytes) return sum * scale[v];
+    if constexpr (!bytes) return fma(sum, scale[v], bias);
     const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
-    const Vec both = set(float_of(word[0])) * scale[v];
+    const Vec row_scale = set(float_of(word[0]));
 #if defined(CHIASMA_HAS_BYTE_DOT)
-    return without(sum, _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), weight_sums[v])) * both;
+    return fma(without(sum, _mm512_mullo_epi32(_mm512_set1_epi32(static_cast<int>(word[1])), weight_sums[v])) * scale[v], row_scale, bias);
 #elif defined(CHIASMA_VEC_256)
-    return Vec{_mm256_cvtepi32_ps(_mm256_castps_si256(sum.v))} * both;
+    return fma(Vec{_mm256_cvtepi32_ps(_mm256_castps_si256(sum.v))} * scale[v], row_scale, bias);
 #else
-    return sum * both;
+    return fma(sum * scale[v], row_scale, bias);
 #endif
   }
 
@@ -145,7 +145,7 @@ CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& sca
   for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
     CHIASMA_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      const Vec value = activate<activation>(factors.product(sums, v, of_row) + bias[v]);
+      const Vec value = activate<activation>(factors.product(sums, v, of_row, bias[v]));
       place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
     }
   }
@@ -174,7 +174,7 @@ void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* 
       // Of rows that are int8 all scales are 1 and all zeros 128.
       if constexpr (bytes) return factors.without(load_packed(at), _mm512_slli_epi32(factors.weight_sums[0], 7)) * factors.scale[0];
 #endif
-      return factors.product(at, 0, scales.rows + r * block.x_pitch);
+      return factors.product(at, 0, scales.rows + r * block.x_pitch, set(-0.0f));
     };
     for (int64_t r = 0; r < rows; ++r) {
       const Vec value = product_at(sums + r * sums_stride + c, r) * set(block.factors[row + r]);
