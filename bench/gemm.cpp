@@ -216,14 +216,14 @@ struct Speed {
   double share;  // of the peak, measured in turns with it
 };
 
-// One linear layer. In bf16 input, weight and output are alike, as the MLP's middle has it; the others compute from and to float32.
+// One linear layer, from and to what models have beside weights of this type: bfloat16 where there are products of it, else float32.
 Speed measure(core::Device& device, int threads, DType dtype, const Shape& shape, PeakLoop top) {
   const auto stream = device.make_stream(threads);
   const core::WeightShape weight{"w", core::Layout::linear, dtype, {shape.n, shape.k}};
   const auto memory = [&device](size_t bytes) {
     return std::unique_ptr<void, std::function<void(void*)>>(device.allocate(bytes), [&device, bytes](void* p) { device.release(p, bytes); });
   };
-  const DType rows = dtype == DType::bfloat16 ? dtype : DType::float32;
+  const DType rows = dtype == DType::float32 || !device.has_bf16() ? DType::float32 : DType::bfloat16;
   const auto w = memory(device.weight_bytes(weight));
   const auto x = memory(static_cast<size_t>(shape.m * shape.k) * 4), out = memory(static_cast<size_t>(shape.m * shape.n) * 4);
   const auto bias = memory(static_cast<size_t>(shape.n) * 4);
