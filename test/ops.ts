@@ -151,7 +151,7 @@ function batchVariants(name: OpName, kind: string): Variant[] {
 function allowance(name: OpName, { input, weight }: Variant, kind: string, isa: string | undefined): number {
   const { float32, bfloat16, tileBfloat16 = bfloat16 } = tolerances[name]
   if (input === 'float32' && weight === 'float32') return float32
-  return (kind === 'cpu' && isa !== 'amx') || input !== 'bfloat16' ? bfloat16 : tileBfloat16
+  return (kind === 'cpu' && isa !== 'avx512_bf16' && isa !== 'amx') || input !== 'bfloat16' ? bfloat16 : tileBfloat16
 }
 
 /** Scores as the reference's; where indices differ from it, what they point at scores as well; ties are in order. */

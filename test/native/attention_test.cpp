@@ -218,7 +218,7 @@ std::vector<double> reference(const Operands& o) {
 
 // Whether the weights of the softmax are rounded to bfloat16, each by 2^-9 of it at most.
 bool rounds_weights(const core::Device& device, const Problem& problem) {
-  return device.isa() == "amx" && problem.in == DType::bfloat16 && problem.out == DType::bfloat16 && !problem.causal && problem.window < 0;
+  return (device.isa() == "amx" || device.isa() == "avx512_bf16") && problem.in == DType::bfloat16 && problem.out == DType::bfloat16 && !problem.causal && problem.window < 0;
 }
 
 double greatest(const Matrix& matrix) {

@@ -242,6 +242,12 @@ struct RowBytes {
   float scale, inverse, zero;
 };
 
+// lowest <= 0 <= highest; one of them is not finite if there is such a number in the row.
+RowBytes row_bytes_of(float lowest, float highest) {
+  const ByteScale bytes = byte_scale(highest - lowest, 255);
+  return {bytes.step, bytes.inverse, (-lowest * bytes.inverse + 0x1.8p23f) - 0x1.8p23f};
+}
+
 RowBytes measure_row(const int8_t*, int64_t) { return {1, 1, 128}; }
 
 template <typename T>
@@ -255,10 +261,30 @@ RowBytes measure_row(const T* x, int64_t k) {
   int64_t i = 0;
   for (; i + Vec::lanes <= k; i += Vec::lanes) include(load(x + i));
   if (i < k) include(load_part(x + i, static_cast<int>(k - i)));
-  const float lowest = -reduce_max(-low);
-  const ByteScale bytes = byte_scale(reduce_max(high) - lowest + reduce_sum(poison), 255);
-  return {bytes.step, bytes.inverse, (-lowest * bytes.inverse + 0x1.8p23f) - 0x1.8p23f};
+  return row_bytes_of(-reduce_max(-low), reduce_max(high) + reduce_sum(poison));
 }
+
+#if defined(CHIASMA_VEC_512)
+// bfloat16 as integers that are ordered as the numbers are, 32 at a time; NaN lies beyond infinity.
+RowBytes measure_row(const Bf16* x, int64_t k) {
+  __m512i low = _mm512_setzero_si512(), high = low;
+  for (int64_t i = 0; i < k; i += 32) {
+    const __m512i bits = k - i >= 32 ? _mm512_loadu_si512(x + i) : _mm512_maskz_loadu_epi16((1u << (k - i)) - 1, x + i);
+    const __m512i ordered = _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi16(bits, 15), _mm512_set1_epi16(0x7fff)));
+    low = _mm512_min_epi16(ordered, low);
+    high = _mm512_max_epi16(ordered, high);
+  }
+  // The least of both at once: unsigned, high's order turned round.
+  const auto least = [](__m512i values) {
+    const __m256i half = _mm256_min_epu16(_mm512_castsi512_si256(values), _mm512_extracti64x4_epi64(values, 1));
+    return static_cast<uint32_t>(_mm_extract_epi16(_mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1))), 0));
+  };
+  const uint32_t lowest_order = least(_mm512_xor_si512(low, _mm512_set1_epi16(-0x8000))) ^ 0x8000;
+  const uint32_t highest = least(_mm512_xor_si512(high, _mm512_set1_epi16(0x7fff))) ^ 0x7fff;
+  const float lowest = float_of((lowest_order & 0x8000 ? lowest_order ^ 0x7fff : lowest_order) << 16);
+  return row_bytes_of(lowest, float_of(highest << 16));
+}
+#endif
 
 // A vector of a row as what its bytes stand for, before the scale: from −zero to 255 − zero.
 CHIASMA_INLINE Vec byte_steps(Vec value, const RowBytes& row) { return min(round(value * set(row.inverse)), set(255 - row.zero)); }
@@ -277,7 +303,8 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
 #endif
   const auto pack = [&](int64_t i, Vec value) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((byte_steps(value, row) + set(row.zero)).v));
+    const __m512i steps = _mm512_cvtps_epi32((value * set(row.inverse)).v);
+    const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_add_epi32(steps, _mm512_set1_epi32(static_cast<int>(row.zero))));  // none is below 0
     _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<char*>(to) + i), bytes);
 #elif defined(CHIASMA_VEC_256)
     const __m256i steps = _mm256_cvtps_epi32(byte_steps(value, row).v);
