@@ -21,6 +21,21 @@ Tile tile_of(GemmType weight_type, int64_t rows, int64_t vectors) {
   return find_tile<WidenedStep>(rows, vectors);
 }
 
+// A tile that finishes the one before, for types that have products of their own and no tiles.
+template <bool dot>
+Tile finishing_tile_of([[maybe_unused]] GemmType weight_type, [[maybe_unused]] int64_t rows, [[maybe_unused]] Activation activation) {
+#if defined(CHIASMA_VEC_512)
+  if (weight_type == GemmType::float32) return find_finishing<Float32Step, false>(rows, activation);
+#if defined(CHIASMA_HAS_BYTE_DOT) && !defined(CHIASMA_ISA_amx)
+  if (weight_type == GemmType::int8) return find_finishing<ByteDotStep, true>(rows, activation);
+#endif
+#if defined(CHIASMA_ISA_avx512_bf16)
+  if (dot && weight_type == GemmType::bfloat16) return find_finishing<DotStep, false>(rows, activation);
+#endif
+#endif
+  return nullptr;
+}
+
 // A panel of W is taken in pieces of so many bytes, but for tiles of AMX, which fetch what they need in time, and the sums of their tiles wait in
 // scratch for the next piece. A tile reads its panel fast enough from the second-level cache, and its ends cost more than that. What is widened
 // stays in the first.
@@ -110,10 +125,9 @@ void multiply(const GemmBlock& block) {
   const bool amx = block.weight_type != GemmType::float32;
   const auto row_begin = [&](int64_t i) { return amx ? smaller(i * amx_rows, block.rows) : even_begin(i); };
   int64_t configured = 0;  // rows
-  const bool later = amx;
 #else
   const auto& row_begin = even_begin;
-  constexpr bool later = false;
+  constexpr bool amx = false;
 #endif
   Unfinished unfinished{&block, finish, scales, nullptr, 0, 0, 0, 0};
   // Where sums wait for no other piece, one tile's place is enough: it is read by the time that the next tile's sums come.
@@ -158,21 +172,25 @@ void multiply(const GemmBlock& block) {
       work.next_w = again ? work.w : w_at(p + 1, piece);
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
-      const Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
-                        : bytes ? find_tile<WideByteStep>(rows, vectors)
-                                : find_tile<Float32Step>(rows, vectors);
+      Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
+                  : bytes ? find_tile<WideByteStep>(rows, vectors)
+                          : find_tile<Float32Step>(rows, vectors);
       scales.rows = x + cuts.groups * geometry.group * 4;
       const Unfinished current{&block, finish, scales, sums, row, rows, column, columns};
-      if (last && !later) current.fetch();
+      if (!amx || cuts.groups == 0) {
+        unfinished.fetch();
+        const bool whole = unfinished.rows > 0 && unfinished.columns == tile_columns && vectors == tile_vectors && !widen && !block.hits;
+        if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, block.activation) : nullptr) {
+          tile = finishing;
+        } else {
+          unfinished.run(0, unfinished.rows);
+          unfinished.rows = 0;
+        }
+      }
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
-      if (!last) continue;
-      if (later && cuts.groups > 0) {
-        unfinished = current;
-      } else {
-        current.run(0, rows);
-      }
+      if (last) unfinished = current;
     }
   };
 

@@ -131,6 +131,11 @@ struct Columns {
 #endif
 };
 
+template <bool whole>
+CHIASMA_INLINE Vec load_bias(const GemmBlock& block, int64_t column, int n) {
+  return block.bias ? load_lanes<whole>(block.bias + column, n) : set(-0.0f);  // adding -0 changes nothing
+}
+
 // `vectors` whole vectors of the rows' columns from `column` on, or the first n lanes of one. sums: of the first row and column.
 template <Activation activation, bool bytes, int vectors, bool whole>
 CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
@@ -139,7 +144,7 @@ CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& sca
   const Columns<bytes, vectors> factors(block, scales, column);
   Vec bias[vectors];
   CHIASMA_UNROLL
-  for (int v = 0; v < vectors; ++v) bias[v] = block.bias ? load_lanes<whole>(block.bias + column + v * Vec::lanes, n) : set(-0.0f);  // adding -0 changes nothing
+  for (int v = 0; v < vectors; ++v) bias[v] = load_bias<whole>(block, column + v * Vec::lanes, n);
   Rows place(block, row, column);
   const char* of_row = scales.rows;
   for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
@@ -233,6 +238,73 @@ struct Unfinished {
     for (int64_t r = 0; r < rows; ++r, place.next()) place.fetch(columns);
   }
 };
+
+#if defined(CHIASMA_VEC_512)
+// Whole rows of a tile that is finished a row at a time while the next one is multiplied.
+template <Activation activation, bool bytes>
+class RowByRow {
+ public:
+  CHIASMA_INLINE explicit RowByRow(const Unfinished& tile)
+      : block_(*tile.block), scales_(tile.scales), sums_(tile.sums), column_(tile.column), place_(*tile.block, tile.row, tile.column) {}
+
+  CHIASMA_INLINE void finish() {
+    CHIASMA_UNROLL
+    for (int v = 0; v < tile_vectors; ++v) {
+      const int64_t column = column_ + v * Vec::lanes;
+      const Columns<bytes, 1> factors(block_, scales_, column);
+      const Vec value = activate<activation>(factors.product(sums_ + v * Vec::lanes, 0, scales_.rows, load_bias<true>(block_, column, Vec::lanes)));
+      place_.template write<true>(place_.template add_residual<true>(value, v * Vec::lanes, Vec::lanes), v * Vec::lanes, Vec::lanes);
+    }
+    sums_ += tile_columns;
+    scales_.rows += block_.x_pitch;
+    place_.next();
+  }
+
+ private:
+  const GemmBlock& block_;
+  ByteScales scales_;
+  const float* sums_;
+  const int64_t column_;
+  Rows place_;
+};
+
+// multiply_tile that finishes the whole rows of the tile before, an Unfinished of this activation: what that takes besides multiply-adds goes on beside
+// the products.
+template <class Step, int rows, Activation activation, bool bytes>
+void multiply_finishing(const TileWork& work) {
+  TileSums<Step, rows, tile_vectors> tile(work);
+  RowByRow<activation, bytes> before(*static_cast<const Unfinished*>(work.aside.state));
+  int64_t g = 0, r = 0;
+  for (; r < work.aside.rows && g < work.groups; ++g, ++r) {
+    tile.add_group(work, g);
+    before.finish();
+  }
+  for (; g < work.groups; ++g) tile.add_group(work, g);
+  for (; r < work.aside.rows; ++r) before.finish();
+  tile.store_to(work.sums);
+}
+
+// The tile for so many rows, or null where there is none that finishes.
+template <class Step, bool bytes>
+Tile find_finishing(int64_t rows, Activation activation) {
+  const auto of = [rows]<Activation which>() -> Tile {
+    if (rows == tile_rows) return multiply_finishing<Step, tile_rows, which, bytes>;
+    return rows == tile_rows - 1 ? multiply_finishing<Step, tile_rows - 1, which, bytes> : nullptr;
+  };
+  switch (activation) {
+    case Activation::none:
+      return of.template operator()<Activation::none>();
+    case Activation::gelu:
+      return of.template operator()<Activation::gelu>();
+    case Activation::quick_gelu:
+      return of.template operator()<Activation::quick_gelu>();
+    case Activation::gelu_tanh:
+      return of.template operator()<Activation::gelu_tanh>();
+    default:
+      return nullptr;
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace chiasma::cpu::CHIASMA_ISA

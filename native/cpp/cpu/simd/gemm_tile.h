@@ -188,28 +188,26 @@ struct TileWork {
   Aside aside;
 };
 
-// `vectors` of a panel's: the rest of its columns are padding.
+// The sums of a tile, and the groups that it has read. `vectors` of a panel's: the rest of its columns are padding.
 template <class Step, int rows, int vectors>
-void multiply_tile(const TileWork& work) {
-  const float* x[rows];
-  CHIASMA_UNROLL
-  for (int r = 0; r < rows; ++r) x[r] = work.x + r * work.x_pitch;
-  const float* w = work.w;
-  const float* ahead = work.ahead;
-  const int64_t ahead_step = work.ahead_lines * line_floats;
-  Vec sum[rows][vectors];
-  if (work.fresh) {
+struct TileSums {
+  CHIASMA_INLINE explicit TileSums(const TileWork& work) : w(work.w), ahead(work.ahead) {
     CHIASMA_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < vectors; ++v) sum[r][v] = zero();
-    }
-  } else {
-    CHIASMA_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
+    for (int r = 0; r < rows; ++r) x[r] = work.x + r * work.x_pitch;
+    if (work.fresh) {
+      CHIASMA_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        for (int v = 0; v < vectors; ++v) sum[r][v] = zero();
+      }
+    } else {
+      CHIASMA_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        for (int v = 0; v < vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
+      }
     }
   }
-  for (int64_t g = 0; g < work.groups; ++g) {
+
+  CHIASMA_INLINE void add_group(const TileWork& work, int64_t g) {
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
       Vec column[vectors];
@@ -223,14 +221,28 @@ void multiply_tile(const TileWork& work) {
     }
     prefetch(ahead);
     for (int64_t i = 1; i < work.ahead_lines; ++i) prefetch(ahead + i * line_floats);
-    ahead += ahead_step;
+    ahead += work.ahead_lines * line_floats;
     w += Step::words * tile_columns;
   }
-  CHIASMA_UNROLL
-  for (int r = 0; r < rows; ++r) {
+
+  CHIASMA_INLINE void store_to(float* sums) const {
     CHIASMA_UNROLL
-    for (int v = 0; v < vectors; ++v) store(work.sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
+    for (int r = 0; r < rows; ++r) {
+      CHIASMA_UNROLL
+      for (int v = 0; v < vectors; ++v) store(sums + r * tile_columns + v * Vec::lanes, sum[r][v]);
+    }
   }
+
+  const float* x[rows];
+  const float *w, *ahead;
+  Vec sum[rows][vectors];
+};
+
+template <class Step, int rows, int vectors>
+void multiply_tile(const TileWork& work) {
+  TileSums<Step, rows, vectors> tile(work);
+  for (int64_t g = 0; g < work.groups; ++g) tile.add_group(work, g);
+  tile.store_to(work.sums);
 }
 
 using Tile = void (*)(const TileWork& work);
