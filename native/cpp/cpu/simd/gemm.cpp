@@ -23,14 +23,14 @@ Tile tile_of(GemmType weight_type, int64_t rows, int64_t vectors) {
 
 // A tile that finishes the one before, for types that have products of their own and no tiles.
 template <bool dot>
-Tile finishing_tile_of([[maybe_unused]] GemmType weight_type, [[maybe_unused]] int64_t rows, [[maybe_unused]] Activation activation) {
+Tile finishing_tile_of([[maybe_unused]] GemmType weight_type, [[maybe_unused]] int64_t rows, [[maybe_unused]] Finisher finisher) {
 #if defined(CHIASMA_VEC_512)
-  if (weight_type == GemmType::float32) return find_finishing<Float32Step, false>(rows, activation);
+  if (weight_type == GemmType::float32) return find_finishing<Float32Step, false>(rows, finisher);
 #if defined(CHIASMA_HAS_BYTE_DOT) && !defined(CHIASMA_ISA_amx)
-  if (weight_type == GemmType::int8) return find_finishing<ByteDotStep, true>(rows, activation);
+  if (weight_type == GemmType::int8) return find_finishing<ByteDotStep, true>(rows, finisher);
 #endif
 #if defined(CHIASMA_ISA_avx512_bf16)
-  if (dot && weight_type == GemmType::bfloat16) return find_finishing<DotStep, false>(rows, activation);
+  if (dot && weight_type == GemmType::bfloat16) return find_finishing<DotStep, false>(rows, finisher);
 #endif
 #endif
   return nullptr;
@@ -102,9 +102,8 @@ void multiply(const GemmBlock& block) {
   const int64_t words = cuts.groups > 0 ? depth / cuts.groups : 0;  // of W's panel in a group, for each column
   const bool bytes = block.weight_type == GemmType::int8;
   const bool widen = !has_arithmetic<dot>(block.weight_type) && cuts.row_panels >= widen_from;
-  const Finish finish = block.hits ? (bytes ? filter_tile<true> : filter_tile<false>)
-                        : bytes    ? finish_of<true>(block.activation)
-                                   : finish_of<false>(block.activation);
+  const Finisher finisher = finisher_of(block);
+  const Finish finish = bytes ? finish_of<true>(block) : finish_of<false>(block);
   ByteScales scales{};
   if (bytes) {
     scales.columns = static_cast<const float*>(block.weight) + round_up(block.n, geometry.columns) * depth;
@@ -180,7 +179,7 @@ void multiply(const GemmBlock& block) {
       if (!amx || cuts.groups == 0) {
         unfinished.fetch();
         const bool whole = unfinished.rows > 0 && unfinished.columns == tile_columns && vectors == tile_vectors && !widen && !block.hits;
-        if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, block.activation) : nullptr) {
+        if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, finisher) : nullptr) {
           tile = finishing;
         } else {
           unfinished.run(0, unfinished.rows);

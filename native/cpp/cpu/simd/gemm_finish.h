@@ -2,19 +2,40 @@
 // filter of a search. Included only by gemm.cpp.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/simd/gemm_pack.h"
 
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-template <Activation activation>
+// The activations, and those that are cheaper where they are rounded to bfloat16.
+enum class Finisher : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh, brief_gelu, brief_quick_gelu, brief_gelu_tanh };
+
+Finisher finisher_of(const GemmBlock& block) {
+#if defined(CHIASMA_VEC_512)
+  if (block.out_type == GemmType::bfloat16 && !block.residual) {  // what is added could leave little but the error
+    if (block.activation == Activation::gelu) return Finisher::brief_gelu;
+    if (block.activation == Activation::quick_gelu) return Finisher::brief_quick_gelu;
+    if (block.activation == Activation::gelu_tanh) return Finisher::brief_gelu_tanh;
+  }
+#endif
+  return static_cast<Finisher>(block.activation);
+}
+
+template <Finisher finisher>
 CHIASMA_INLINE Vec activate(Vec x) {
-  if constexpr (activation == Activation::gelu) return gelu(x);
-  if constexpr (activation == Activation::quick_gelu) return quick_gelu(x);
-  if constexpr (activation == Activation::gelu_tanh) return gelu_tanh(x);
-  if constexpr (activation == Activation::relu) return relu(x);
-  if constexpr (activation == Activation::silu) return silu(x);
-  if constexpr (activation == Activation::tanh) return tanh(x);
+  if constexpr (finisher == Finisher::gelu) return gelu(x);
+  if constexpr (finisher == Finisher::quick_gelu) return quick_gelu(x);
+  if constexpr (finisher == Finisher::gelu_tanh) return gelu_tanh(x);
+  if constexpr (finisher == Finisher::relu) return relu(x);
+  if constexpr (finisher == Finisher::silu) return silu(x);
+  if constexpr (finisher == Finisher::tanh) return tanh(x);
+#if defined(CHIASMA_VEC_512)
+  if constexpr (finisher == Finisher::brief_gelu) return brief_gelu(x);
+  if constexpr (finisher == Finisher::brief_quick_gelu) return brief_quick_gelu(x);
+  if constexpr (finisher == Finisher::brief_gelu_tanh) return brief_gelu_tanh(x);
+#endif
   return x;
 }
 
@@ -137,7 +158,7 @@ CHIASMA_INLINE Vec load_bias(const GemmBlock& block, int64_t column, int n) {
 }
 
 // `vectors` whole vectors of the rows' columns from `column` on, or the first n lanes of one. sums: of the first row and column.
-template <Activation activation, bool bytes, int vectors, bool whole>
+template <Finisher finisher, bool bytes, int vectors, bool whole>
 CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
                                    int n) {
   const int64_t sums_stride = geometry_of(block.weight_type).columns;
@@ -150,20 +171,20 @@ CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& sca
   for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
     CHIASMA_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      const Vec value = activate<activation>(factors.product(sums, v, of_row, bias[v]));
+      const Vec value = activate<finisher>(factors.product(sums, v, of_row, bias[v]));
       place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
     }
   }
 }
 
 // The tile's rows [row, row + rows) and columns [column, column + columns) of C.
-template <Activation activation, bool bytes>
+template <Finisher finisher, bool bytes>
 void finish_tile(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   constexpr int64_t pair = 2 * Vec::lanes;
   int64_t c = 0;
-  for (; c + pair <= columns; c += pair) finish_vectors<activation, bytes, 2, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
-  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vectors<activation, bytes, 1, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
-  if (c < columns) finish_vectors<activation, bytes, 1, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
+  for (; c + pair <= columns; c += pair) finish_vectors<finisher, bytes, 2, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  for (; c + Vec::lanes <= columns; c += Vec::lanes) finish_vectors<finisher, bytes, 1, true>(block, scales, sums + c, row, rows, column + c, Vec::lanes);
+  if (c < columns) finish_vectors<finisher, bytes, 1, false>(block, scales, sums + c, row, rows, column + c, static_cast<int>(columns - c));
 }
 
 // The same tile where only what is above thresholds is wanted.
@@ -197,23 +218,31 @@ void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* 
 using Finish = void (*)(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column, int64_t columns);
 
 template <bool bytes>
-Finish finish_of(Activation activation) {
-  switch (activation) {
-    case Activation::gelu:
-      return finish_tile<Activation::gelu, bytes>;
-    case Activation::quick_gelu:
-      return finish_tile<Activation::quick_gelu, bytes>;
-    case Activation::gelu_tanh:
-      return finish_tile<Activation::gelu_tanh, bytes>;
-    case Activation::relu:
-      return finish_tile<Activation::relu, bytes>;
-    case Activation::silu:
-      return finish_tile<Activation::silu, bytes>;
-    case Activation::tanh:
-      return finish_tile<Activation::tanh, bytes>;
-    default:
-      return finish_tile<Activation::none, bytes>;
+Finish finish_of(const GemmBlock& block) {
+  if (block.hits) return filter_tile<bytes>;
+  switch (finisher_of(block)) {
+    case Finisher::none:
+      return finish_tile<Finisher::none, bytes>;
+    case Finisher::gelu:
+      return finish_tile<Finisher::gelu, bytes>;
+    case Finisher::quick_gelu:
+      return finish_tile<Finisher::quick_gelu, bytes>;
+    case Finisher::gelu_tanh:
+      return finish_tile<Finisher::gelu_tanh, bytes>;
+    case Finisher::relu:
+      return finish_tile<Finisher::relu, bytes>;
+    case Finisher::silu:
+      return finish_tile<Finisher::silu, bytes>;
+    case Finisher::tanh:
+      return finish_tile<Finisher::tanh, bytes>;
+    case Finisher::brief_gelu:
+      return finish_tile<Finisher::brief_gelu, bytes>;
+    case Finisher::brief_quick_gelu:
+      return finish_tile<Finisher::brief_quick_gelu, bytes>;
+    case Finisher::brief_gelu_tanh:
+      return finish_tile<Finisher::brief_gelu_tanh, bytes>;
   }
+  return nullptr;
 }
 
 // A tile whose sums are complete, or soon will be, its epilogue still to come.
@@ -241,7 +270,7 @@ struct Unfinished {
 
 #if defined(CHIASMA_VEC_512)
 // Whole rows of a tile that is finished a row at a time while the next one is multiplied.
-template <Activation activation, bool bytes>
+template <Finisher finisher, bool bytes>
 class RowByRow {
  public:
   CHIASMA_INLINE explicit RowByRow(const Unfinished& tile)
@@ -252,7 +281,7 @@ class RowByRow {
     for (int v = 0; v < tile_vectors; ++v) {
       const int64_t column = column_ + v * Vec::lanes;
       const Columns<bytes, 1> factors(block_, scales_, column);
-      const Vec value = activate<activation>(factors.product(sums_ + v * Vec::lanes, 0, scales_.rows, load_bias<true>(block_, column, Vec::lanes)));
+      const Vec value = activate<finisher>(factors.product(sums_ + v * Vec::lanes, 0, scales_.rows, load_bias<true>(block_, column, Vec::lanes)));
       place_.template write<true>(place_.template add_residual<true>(value, v * Vec::lanes, Vec::lanes), v * Vec::lanes, Vec::lanes);
     }
     sums_ += tile_columns;
@@ -268,12 +297,12 @@ class RowByRow {
   Rows place_;
 };
 
-// multiply_tile that finishes the whole rows of the tile before, an Unfinished of this activation: what that takes besides multiply-adds goes on beside
+// multiply_tile that finishes the whole rows of the tile before, an Unfinished of this kind: what that takes besides multiply-adds goes on beside
 // the products.
-template <class Step, int rows, Activation activation, bool bytes>
+template <class Step, int rows, Finisher finisher, bool bytes>
 void multiply_finishing(const TileWork& work) {
   TileSums<Step, rows, tile_vectors> tile(work);
-  RowByRow<activation, bytes> before(*static_cast<const Unfinished*>(work.aside.state));
+  RowByRow<finisher, bytes> before(*static_cast<const Unfinished*>(work.aside.state));
   int64_t g = 0, r = 0;
   for (; r < work.aside.rows && g < work.groups; ++g, ++r) {
     tile.add_group(work, g);
@@ -284,22 +313,29 @@ void multiply_finishing(const TileWork& work) {
   tile.store_to(work.sums);
 }
 
-// The tile for so many rows, or null where there is none that finishes.
+// The tile for so many rows, or null where there is none that finishes: for what models have alone, bfloat16 behind weights of pairs and bytes.
 template <class Step, bool bytes>
-Tile find_finishing(int64_t rows, Activation activation) {
-  const auto of = [rows]<Activation which>() -> Tile {
+Tile find_finishing(int64_t rows, Finisher finisher) {
+  const auto of = [rows]<Finisher which>() -> Tile {
     if (rows == tile_rows) return multiply_finishing<Step, tile_rows, which, bytes>;
     return rows == tile_rows - 1 ? multiply_finishing<Step, tile_rows - 1, which, bytes> : nullptr;
   };
-  switch (activation) {
-    case Activation::none:
-      return of.template operator()<Activation::none>();
-    case Activation::gelu:
-      return of.template operator()<Activation::gelu>();
-    case Activation::quick_gelu:
-      return of.template operator()<Activation::quick_gelu>();
-    case Activation::gelu_tanh:
-      return of.template operator()<Activation::gelu_tanh>();
+  const auto either = [&]<Finisher precise, Finisher brief>() -> Tile {
+    constexpr Finisher which = std::is_same_v<Step, Float32Step> ? precise : brief;
+    return finisher == which ? of.template operator()<which>() : nullptr;
+  };
+  switch (finisher) {
+    case Finisher::none:
+      return of.template operator()<Finisher::none>();
+    case Finisher::gelu:
+    case Finisher::brief_gelu:
+      return either.template operator()<Finisher::gelu, Finisher::brief_gelu>();
+    case Finisher::quick_gelu:
+    case Finisher::brief_quick_gelu:
+      return either.template operator()<Finisher::quick_gelu, Finisher::brief_quick_gelu>();
+    case Finisher::gelu_tanh:
+    case Finisher::brief_gelu_tanh:
+      return either.template operator()<Finisher::gelu_tanh, Finisher::brief_gelu_tanh>();
     default:
       return nullptr;
   }
