@@ -34,7 +34,7 @@ export interface Tolerance {
   readonly float32: number
   /** Where an input is bfloat16: products of bfloat16 are exact in float32, so only what a kernel rounds in between needs more. */
   readonly bfloat16: number
-  /** The same on CUDA and with AMX, where products of bfloat16 are made of more than the inputs. */
+  /** The same on CUDA and with AMX or AVX512_BF16, where products of bfloat16 are made of more than the inputs. */
   readonly tileBfloat16?: number
 }
 

@@ -9,8 +9,9 @@
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-// The activations, and those that are cheaper where they are rounded to bfloat16.
+// The activations, in their order, and those that are cheaper where they are rounded to bfloat16.
 enum class Finisher : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh, brief_gelu, brief_quick_gelu, brief_gelu_tanh };
+static_assert(static_cast<int>(Finisher::tanh) == static_cast<int>(Activation::tanh));
 
 Finisher finisher_of(const GemmBlock& block) {
 #if defined(CHIASMA_VEC_512)

@@ -183,9 +183,8 @@ struct TileWork {
   bool fresh;
   const float* ahead;   // what comes next of W, or any place:
   int64_t ahead_lines;  // so many cache lines of it are fetched in each group, or always the first
-  // For tiles of AMX alone:
-  const float *next_x, *next_w;  // where the tile after this one begins, or any place
-  Aside aside;
+  const float *next_x, *next_w;  // where the tile after this one begins, or any place; for tiles of AMX alone
+  Aside aside;  // for tiles of AMX, and those that finish the one before
 };
 
 // The sums of a tile, and the groups that it has read. `vectors` of a panel's: the rest of its columns are padding.
