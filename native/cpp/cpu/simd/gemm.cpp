@@ -177,10 +177,10 @@ void multiply(const GemmBlock& block) {
       scales.rows = x + cuts.groups * geometry.group * 4;
       const Unfinished current{&block, finish, scales, sums, row, rows, column, columns};
       if (!amx || cuts.groups == 0) {
-        unfinished.fetch();
         const bool whole = unfinished.rows > 0 && unfinished.columns == tile_columns && vectors == tile_vectors && !widen && !block.hits;
         if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, finisher) : nullptr) {
           tile = finishing;
+          unfinished.fetch();
         } else {
           unfinished.run(0, unfinished.rows);
           unfinished.rows = 0;
