@@ -863,7 +863,7 @@ declare class Embedder {
     /**
      * Embeds texts.
      * @returns float32 [n, dimensions], or what `precision` says
-     * @throws ArgumentError with `index` set to the first text that failed.
+     * @throws ArgumentError with `index` set to the first text that failed; CheckpointError for a tokenizer that cannot be read.
      */
     embedTexts(texts: readonly string[], options?: EmbedTextsOptions): Promise<Tensor>;
     /**

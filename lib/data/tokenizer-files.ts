@@ -27,6 +27,7 @@ export interface TokenizerSettings {
   readonly padsCount: boolean
 }
 
+const CONFIG = 'tokenizer_config.json'
 /** model_max_length is a huge number where there is no limit. */
 const NO_LIMIT = 1e9
 const MAX_TEXT_FILE = 100_000_000
@@ -37,13 +38,21 @@ const OFFSET_POSITIONS = /^(roberta|xlm-roberta|mpnet|camembert|data2vec-text|lo
 const WITH_TYPES = /^(bert|electra|deberta-?v2|lxmert|visual_?bert|vilt)/i
 
 /**
+ * Tokens a text may have; Infinity if no file says.
+ * @throws CheckpointError
+ */
+export async function readMaxLength(folder: string): Promise<number> {
+  const file = join(folder, CONFIG)
+  return maxLengthOf((await readIfThere(file)) ?? {}, file) ?? positionsOf((await readIfThere(join(folder, 'config.json'))) ?? {}) ?? Number.POSITIVE_INFINITY
+}
+
+/**
  * @throws CheckpointError naming the file that is missing or broken, and the field.
  */
 export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
-  const configFile = join(folder, 'tokenizer_config.json')
-  const modelFile = join(folder, 'config.json')
+  const configFile = join(folder, CONFIG)
   const config = (await readIfThere(configFile)) ?? {}
-  const model = (await readIfThere(modelFile)) ?? {}
+  const model = (await readIfThere(join(folder, 'config.json'))) ?? {}
   const tokens = { ...(await readIfThere(join(folder, 'special_tokens_map.json'))), ...config }
   const file = join(folder, 'tokenizer.json')
   const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
@@ -53,7 +62,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
   const names = config['model_input_names']
   const settings: TokenizerSettings = {
-    maxLength: maxLengthOf(config, configFile) ?? positionsOf(model) ?? Number.POSITIVE_INFINITY,
+    maxLength: await readMaxLength(folder),
     padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
     paddingSide: sideOf(config, 'padding_side', configFile),
     truncationSide: sideOf(config, 'truncation_side', configFile),

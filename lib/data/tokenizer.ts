@@ -9,7 +9,7 @@ import { Tensor } from '../core/tensor.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
 import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
-import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { readMaxLength, readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
@@ -95,8 +95,32 @@ export const AutoTokenizer = {
   },
 }
 
+export interface TokenizerSource {
+  readonly lowercase?: boolean
+  readonly threads?: number | undefined
+}
+
+/** A tokenizer that is read when it is first asked for: for checkpoints that embed other things than text too. */
+export interface LazyTokenizer {
+  /** Of the tokenizer. */
+  readonly maxLength: number
+  /** @throws CheckpointError, and reads anew when asked again */
+  read(): Promise<Tokenizer>
+}
+
+/** @throws CheckpointError for settings that cannot be read. */
+export async function lazyTokenizer(folder: string, settings: TokenizerSource = {}): Promise<LazyTokenizer> {
+  let reading: Promise<Tokenizer> | undefined
+  const read = (): Promise<Tokenizer> =>
+    (reading ??= loadTokenizer(folder, settings).catch((error: unknown) => {
+      reading = undefined
+      throw error
+    }))
+  return { maxLength: await readMaxLength(await modelFolder(folder)), read }
+}
+
 /** The tokenizer that a checkpoint's texts go through before they are embedded. */
-export async function loadTokenizer(folder: string, settings: { readonly lowercase?: boolean; readonly threads?: number | undefined } = {}): Promise<Tokenizer> {
+export async function loadTokenizer(folder: string, settings: TokenizerSource = {}): Promise<Tokenizer> {
   const { threads } = settings
   const files = await readTokenizerFiles(await modelFolder(folder))
   if (!settings.lowercase) return makeTokenizer(files, { threads })

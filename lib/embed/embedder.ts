@@ -10,7 +10,7 @@ import type { AudioProcessor } from '../data/audio-processor.js'
 import { audioProcessorOf, AutoProcessor, type Processor } from '../data/processor.js'
 import { cleanText } from '../data/text-cleaning.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
-import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js'
+import { type LazyTokenizer, lazyTokenizer, type TokenizerSource } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { hashWeights } from '../io/model-folders.js'
 import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
@@ -122,7 +122,7 @@ export class Embedder {
   readonly #model: Model
   readonly #processor: Processor | undefined
   readonly #audio: AudioProcessor | undefined
-  readonly #tokenizer: Tokenizer | undefined
+  readonly #tokenizer: LazyTokenizer | undefined
   readonly #defaultPrompt: string | undefined
   #disposed = false
 
@@ -130,7 +130,7 @@ export class Embedder {
     model: Model
     processor: Processor | undefined
     audio: AudioProcessor | undefined
-    tokenizer: Tokenizer | undefined
+    tokenizer: LazyTokenizer | undefined
     prompts: Readonly<Record<string, string>>
     defaultPrompt: string | undefined
   }) {
@@ -160,7 +160,7 @@ export class Embedder {
       const [processor, audio, tokenizer, prompts] = await Promise.all([
         images ? AutoProcessor.fromPretrained(folder) : undefined,
         takesSound ? audioProcessorOf(folder) : undefined,
-        texts ? loadTokenizer(folder, { ...sentence, threads: options.threads }) : undefined,
+        texts ? tokenizerOf(folder, { ...sentence, threads: options.threads }, Boolean(images || takesSound)) : undefined,
         readPrompts(folder),
       ])
       return { processor, audio, tokenizer, ...prompts }
@@ -220,7 +220,7 @@ export class Embedder {
   /**
    * Embeds texts.
    * @returns float32 [n, dimensions], or what `precision` says
-   * @throws ArgumentError with `index` set to the first text that failed.
+   * @throws ArgumentError with `index` set to the first text that failed; CheckpointError for a tokenizer that cannot be read.
    */
   async embedTexts(texts: readonly string[], options: EmbedTextsOptions = {}): Promise<Tensor> {
     this.#check()
@@ -265,7 +265,7 @@ export class Embedder {
     const clock = onTimings && new StageClock()
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
-    const unpooled = this.#unpooledTokens(prompt)
+    const unpooled = await this.#unpooledTokens(prompt)
     const preparation: Preparation = {
       images: imageOptionsOf(options),
       audio: audioOptionsOf(options),
@@ -344,10 +344,11 @@ export class Embedder {
   }
 
   /** Tokens of a prompt that the checkpoint leaves out of its poolings: all of its own but a special one at the end. */
-  #unpooledTokens(prompt: string): number {
+  async #unpooledTokens(prompt: string): Promise<number> {
     if (prompt === '' || !this.#tokenizer || this.#model.textEncoder?.sentence?.poolsPrompt !== false) return 0
-    const ids = this.#tokenizer.encode(prompt)
-    return this.#tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
+    const tokenizer = await this.#tokenizer.read()
+    const ids = tokenizer.encode(prompt)
+    return tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
   }
 
   #checkTruncateDim({ truncateDim }: EmbedOptions): void {
@@ -420,9 +421,10 @@ export class Embedder {
     const limit = Math.min(maxLength, this.maxLength)
     const { cleaning, withoutSeparator } = this.#model.textEncoder?.sentence ?? {}
     const cleaned = texts.map(({ text }) => (cleaning ? cleanText(prompt + text, cleaning) : prompt + text))
-    const tokens = await this.#tokenizer!.encodeAll(cleaned, { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
+    const tokenizer = await this.#tokenizer!.read()
+    const tokens = await tokenizer.encodeAll(cleaned, { maxLength: limit, truncation, signal, firstIndex: texts[0]!.index })
     if (!withoutSeparator) return tokens
-    const separator = this.#tokenizer!.encode('').at(-1)
+    const separator = tokenizer.encode('').at(-1)
     return tokens.map(ids => ids.map(id => (id === separator ? 0 : id)))
   }
 
@@ -459,10 +461,18 @@ export class Embedder {
     if (textsAt.length) {
       const encoder = this.#model.textEncoder!
       const sequences = textsAt.map((at) => (batch[at] as { tokens: Int32Array }).tokens)
-      place(textsAt, await encoder.encode(sequences, { unpooled, padId: this.#tokenizer!.padId, signal }), encoder.dimensions)
+      const { padId } = await this.#tokenizer!.read()
+      place(textsAt, await encoder.encode(sequences, { unpooled, padId, signal }), encoder.dimensions)
     }
     return results
   }
+}
+
+/** Read at once where it is sure to be needed. */
+async function tokenizerOf(folder: string, settings: TokenizerSource, later: boolean): Promise<LazyTokenizer> {
+  const tokenizer = await lazyTokenizer(folder, settings)
+  if (!later) await tokenizer.read()
+  return tokenizer
 }
 
 const noVector = new Float32Array(0)

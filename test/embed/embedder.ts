@@ -123,3 +123,25 @@ t.test('a processor that makes pictures of another size than the model takes', a
   await using other = await Embedder.fromPretrained(model, { dtype: 'f32' })
   await t.rejects(other.embedImages([pictures[0]!]), { name: 'ShapeError', message: /makes pictures of 400 pixels, its model takes 24 x 24/, index: 0 })
 })
+
+t.test('a tokenizer is read for the first text: pictures alone need none', async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  const model = await writeTinyClip(folder)
+  const file = join(model, 'vocab.json')
+  const good = await readFile(file)
+  await writeFile(file, '{ "a": ')
+  const late = await Embedder.fromPretrained(model, { dtype: 'f32' })
+  t.teardown(async () => {
+    await late.dispose()
+    await remove()
+  })
+  t.equal(late.maxLength, 12)
+  t.same((await late.embedImages([pictures[0]!])).data, (await embedder.embedImages([pictures[0]!])).data)
+  await t.rejects(late.embedTexts(['a cat']), { name: 'CheckpointError', message: /vocab\.json/ })
+  const results = []
+  for await (const result of late.embedStream([{ text: 'a cat' }, { image: pictures[0]! }])) results.push(result)
+  t.match(results[0]!.error, { name: 'CheckpointError' })
+  t.equal(results[1]!.error, undefined)
+  await writeFile(file, good)
+  t.same((await late.embedTexts(['a cat'])).data, (await embedder.embedTexts(['a cat'])).data, 'mended while the model is loaded')
+})
