@@ -28,6 +28,7 @@ export interface TokenizerSettings {
 }
 
 const CONFIG = 'tokenizer_config.json'
+const MODEL_CONFIG = 'config.json'
 /** model_max_length is a huge number where there is no limit. */
 const NO_LIMIT = 1e9
 const MAX_TEXT_FILE = 100_000_000
@@ -43,8 +44,12 @@ const WITH_TYPES = /^(bert|electra|deberta-?v2|lxmert|visual_?bert|vilt)/i
  */
 export async function readMaxLength(folder: string): Promise<number> {
   const file = join(folder, CONFIG)
-  return maxLengthOf((await readIfThere(file)) ?? {}, file) ?? positionsOf((await readIfThere(join(folder, 'config.json'))) ?? {}) ?? Number.POSITIVE_INFINITY
+  return longestOf((await readIfThere(file)) ?? {}, file, (await readIfThere(join(folder, MODEL_CONFIG))) ?? {})
 }
+
+/** The files that a tokenizer is read from, so far as they are there. */
+export const tokenizerFiles = (folder: string): string[] =>
+  [CONFIG, MODEL_CONFIG, 'special_tokens_map.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'vocab.txt'].map(name => join(folder, name))
 
 /**
  * @throws CheckpointError naming the file that is missing or broken, and the field.
@@ -52,7 +57,7 @@ export async function readMaxLength(folder: string): Promise<number> {
 export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
   const configFile = join(folder, CONFIG)
   const config = (await readIfThere(configFile)) ?? {}
-  const model = (await readIfThere(join(folder, 'config.json'))) ?? {}
+  const model = (await readIfThere(join(folder, MODEL_CONFIG))) ?? {}
   const tokens = { ...(await readIfThere(join(folder, 'special_tokens_map.json'))), ...config }
   const file = join(folder, 'tokenizer.json')
   const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
@@ -62,7 +67,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
   const names = config['model_input_names']
   const settings: TokenizerSettings = {
-    maxLength: await readMaxLength(folder),
+    maxLength: longestOf(config, configFile, model),
     padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
     paddingSide: sideOf(config, 'padding_side', configFile),
     truncationSide: sideOf(config, 'truncation_side', configFile),
@@ -75,6 +80,8 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
 async function readIfThere(file: string): Promise<JsonObject | undefined> {
   return (await isFile(file)) ? readJsonObject(file) : undefined
 }
+
+const longestOf = (config: JsonObject, file: string, model: JsonObject): number => maxLengthOf(config, file) ?? positionsOf(model) ?? Number.POSITIVE_INFINITY
 
 function maxLengthOf(config: JsonObject, file: string): number | undefined {
   const length = config['model_max_length'] ?? undefined

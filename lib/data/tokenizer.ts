@@ -7,9 +7,10 @@ import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import { checkMarks, marksOf } from '../io/marks.js'
 import { modelFolder } from '../io/modules.js'
 import { TextPieces } from './text-pieces.js'
-import { readMaxLength, readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
@@ -104,19 +105,20 @@ export interface TokenizerSource {
 export interface LazyTokenizer {
   /** Of the tokenizer. */
   readonly maxLength: number
-  /** @throws CheckpointError, and reads anew when asked again */
+  /** @throws CheckpointError, every time, for files that are broken or were changed since */
   read(): Promise<Tokenizer>
 }
 
 /** @throws CheckpointError for settings that cannot be read. */
 export async function lazyTokenizer(folder: string, settings: TokenizerSource = {}): Promise<LazyTokenizer> {
+  const place = await modelFolder(folder)
+  const [maxLength, marks] = await Promise.all([readMaxLength(place), marksOf(tokenizerFiles(place))])
   let reading: Promise<Tokenizer> | undefined
-  const read = (): Promise<Tokenizer> =>
-    (reading ??= loadTokenizer(folder, settings).catch((error: unknown) => {
-      reading = undefined
-      throw error
-    }))
-  return { maxLength: await readMaxLength(await modelFolder(folder)), read }
+  const read = async (): Promise<Tokenizer> => {
+    await checkMarks(marks)
+    return loadTokenizer(folder, settings)
+  }
+  return { maxLength, read: () => (reading ??= read()) }
 }
 
 /** The tokenizer that a checkpoint's texts go through before they are embedded. */

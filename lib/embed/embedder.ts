@@ -1,7 +1,7 @@
 // Embedder: from files, strings and sounds to vectors. Decoding and tokenising run ahead of the model by a bounded number of items, so that both
 // overlap and memory does not grow with the input; results come in the order of the input. Long because one pipeline serves images, texts and sounds.
 
-import { ArgumentError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
+import { ArgumentError, CheckpointError, DisposedError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules, shown } from '../core/options.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
 import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from '../data/image.js'
@@ -10,7 +10,7 @@ import type { AudioProcessor } from '../data/audio-processor.js'
 import { audioProcessorOf, AutoProcessor, type Processor } from '../data/processor.js'
 import { cleanText } from '../data/text-cleaning.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
-import { type LazyTokenizer, lazyTokenizer, type TokenizerSource } from '../data/tokenizer.js'
+import { type LazyTokenizer, lazyTokenizer, loadTokenizer, type TokenizerSource } from '../data/tokenizer.js'
 import { resolveSource } from '../io/hub.js'
 import { hashWeights } from '../io/model-folders.js'
 import { checkLoadOptions, loadModel, type LoadOptions } from '../models/auto-model.js'
@@ -405,6 +405,7 @@ export class Embedder {
       return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
       if (signal?.aborted) throw signal.reason
+      if (error instanceof CheckpointError) throw error // no fault of the item
       return { error: error as Error }
     }
   }
@@ -470,9 +471,9 @@ export class Embedder {
 
 /** Read at once where it is sure to be needed. */
 async function tokenizerOf(folder: string, settings: TokenizerSource, later: boolean): Promise<LazyTokenizer> {
-  const tokenizer = await lazyTokenizer(folder, settings)
-  if (!later) await tokenizer.read()
-  return tokenizer
+  if (later) return lazyTokenizer(folder, settings)
+  const tokenizer = await loadTokenizer(folder, settings)
+  return { maxLength: tokenizer.maxLength, read: async () => tokenizer }
 }
 
 const noVector = new Float32Array(0)

@@ -1,7 +1,6 @@
 // AutoModel: from a folder or Hub repository to a Model. config.json is read first and the architecture built from it; then all its
 // parameters are matched with the checkpoint at once, and only then is anything loaded: parts that share nothing, when they first run.
 
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { compile } from '../core/compile.js'
 import { Device } from '../core/device.js'
@@ -12,7 +11,6 @@ import type { ImageRules } from '../data/image-config.js'
 import { defaultImageRules, findImageRules } from '../data/processor.js'
 import { type Checkpoint, type MatchedParameter, matchParameters, openCheckpoint, weightSources } from '../io/checkpoint.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
-import { readError } from '../io/entry.js'
 import { ifThere, isAbsent, readJsonObject } from '../io/json.js'
 import { Scope } from '../nn/index.js'
 import { unary } from '../ops/index.js'
@@ -21,6 +19,7 @@ import type { Config, ConfigFile } from './config.js'
 import type { Architecture } from './encoder.js'
 import { Model } from './model.js'
 import { hasOpenClipNames, openClipConfig } from './open-clip.js'
+import { checkMarks, type FileMark, marksOf } from '../io/marks.js'
 import { areApart, PartWeights } from './part-weights.js'
 import { buildArchitecture } from './registry.js'
 import { hasTimmNames, timmConfig } from './timm-vit.js'
@@ -94,7 +93,7 @@ export async function loadModel<T>(source: string, options: LoadOptions, meanwhi
     const others = meanwhile(built.architecture)
     others.catch(() => {}) // awaited below
     const entries = matched.flatMap(({ entries }) => entries)
-    const files = await Promise.all([...new Set(built.parts.flatMap(({ checkpoint }) => checkpoint.files))].map(markOf))
+    const files = await marksOf([...new Set(built.parts.flatMap(({ checkpoint }) => checkpoint.files))])
     const model = new Model({
       config: config.json,
       device,
@@ -183,21 +182,6 @@ function modelKind({ model_type: type, architectures }: Config): string {
   return String(type ?? (architectures as string[])[0]).toLowerCase()
 }
 
-interface FileMark {
-  readonly file: string
-  readonly mark: string
-}
-
-/** Changes when the file is replaced or written to. */
-async function markOf(file: string): Promise<FileMark> {
-  try {
-    const { dev, ino, size, mtimeMs } = await stat(file)
-    return { file, mark: [dev, ino, size, mtimeMs].join(' ') }
-  } catch (cause) {
-    throw readError(file, cause)
-  }
-}
-
 /** Weights of parts that are read one by one, or of all in one. Files that were written to in between are refused: their parts need not belong together. */
 function weightsOf(device: Device, entries: readonly MatchedParameter[], { logitScale, logitBias }: Architecture, files: readonly FileMark[]) {
   const load = async (some: readonly MatchedParameter[], signal: AbortSignal) => device.loadWeights(await weightSources(some, { signal }), { signal })
@@ -211,9 +195,7 @@ function weightsOf(device: Device, entries: readonly MatchedParameter[], { logit
     return reads.map(
       parameters =>
         new PartWeights(async signal => {
-          for (const { file, mark } of files) {
-            if ((await markOf(file)).mark !== mark) throw new CheckpointError(`${file} was changed since the model was loaded; a part of it is read when it is first used`, { file })
-          }
+          await checkMarks(files)
           return load(entries.filter(({ parameter }) => parameters.has(parameter)), signal)
         }),
     )

@@ -126,22 +126,23 @@ t.test('a processor that makes pictures of another size than the model takes', a
 
 t.test('a tokenizer is read for the first text: pictures alone need none', async (t) => {
   const { folder, remove } = await temporaryFolder()
+  t.teardown(remove)
   const model = await writeTinyClip(folder)
   const file = join(model, 'vocab.json')
   const good = await readFile(file)
   await writeFile(file, '{ "a": ')
-  const late = await Embedder.fromPretrained(model, { dtype: 'f32' })
-  t.teardown(async () => {
-    await late.dispose()
-    await remove()
-  })
-  t.equal(late.maxLength, 12)
-  t.same((await late.embedImages([pictures[0]!])).data, (await embedder.embedImages([pictures[0]!])).data)
-  await t.rejects(late.embedTexts(['a cat']), { name: 'CheckpointError', message: /vocab\.json/ })
-  const results = []
-  for await (const result of late.embedStream([{ text: 'a cat' }, { image: pictures[0]! }])) results.push(result)
-  t.match(results[0]!.error, { name: 'CheckpointError' })
-  t.equal(results[1]!.error, undefined)
+  {
+    await using late = await Embedder.fromPretrained(model, { dtype: 'f32' })
+    t.equal(late.maxLength, 12)
+    t.same((await late.embedImages([pictures[0]!])).data, (await embedder.embedImages([pictures[0]!])).data)
+    await t.rejects(late.embedTexts(['a cat', 'a dog']), { name: 'CheckpointError', message: /vocab\.json/, index: undefined })
+    const stream = async () => {
+      for await (const { error } of late.embedStream([{ text: 'a cat' }, { image: pictures[0]! }])) t.equal(error, undefined)
+    }
+    await t.rejects(stream(), { name: 'CheckpointError' }, 'which is no fault of an item')
+  }
   await writeFile(file, good)
-  t.same((await late.embedTexts(['a cat'])).data, (await embedder.embedTexts(['a cat'])).data, 'mended while the model is loaded')
+  await using changed = await Embedder.fromPretrained(model, { dtype: 'f32' })
+  await writeFile(file, `${good} `)
+  await t.rejects(changed.embedTexts(['a cat']), { name: 'CheckpointError', message: /vocab\.json was changed since the model was loaded/ })
 })

@@ -304,15 +304,17 @@ TEST("linear: the same bits in any company") {
   for (const std::string& isa : isas()) {
     const auto device = cpu::open_device(isa, 0);
     const auto one = device->make_stream(1), all = device->make_stream(0);
-    for (const DType weight_type : {DType::float32, DType::bfloat16}) {
+    const std::pair<DType, DType> types[] = {{DType::float32, DType::float32}, {DType::bfloat16, DType::float32}, {DType::bfloat16, DType::bfloat16},
+                                             {DType::int8, DType::float32},    {DType::int8, DType::bfloat16}};
+    for (const auto& [weight_type, out_type] : types) {
       std::mt19937 random(3);
       const Matrix x = Matrix(DType::float32, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
       const Matrix bias = Matrix(DType::float32, 1, n).fill(random);
       Packed packed(*device, w, weight_type);
-      Matrix reference(DType::float32, m, n);
+      Matrix reference(out_type, m, n);
       linear(*device, *one, x.view(), packed.view, bias.row_view(), absent, reference.view(), "gelu");
 
-      Matrix threaded(DType::float32, m, n);
+      Matrix threaded(out_type, m, n);
       linear(*device, *all, x.view(), packed.view, bias.row_view(), absent, threaded.view(), "gelu");
       for (int64_t r = 0; r < m; ++r) CHECK(threaded.same_row(r, reference, r));
 
@@ -322,7 +324,7 @@ TEST("linear: the same bits in any company") {
       for (const int64_t count : {int64_t{1}, int64_t{2}, int64_t{5}, int64_t{14}, int64_t{15}, int64_t{60}, m}) {
         for (int64_t begin = 0; begin < m; begin += count) {
           const int64_t rows = std::min(count, m - begin);
-          Matrix some(DType::float32, rows, k), out(DType::float32, rows, n);
+          Matrix some(DType::float32, rows, k), out(out_type, rows, n);
           for (int64_t r = 0; r < rows; ++r) {
             for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(order[static_cast<size_t>(begin + r)], c));
           }

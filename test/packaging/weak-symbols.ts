@@ -17,9 +17,9 @@ t.test('no weak symbols in the simd objects', { skip }, async (t) => {
   const isas = new Set(objects.map(({ isa }) => isa))
   if (process.arch === 'x64') t.same([...isas].sort(), ['amx', 'avx2', 'avx512', 'avx512_bf16', 'avx512_vnni', 'portable'])
   for (const isa of isas) {
-    // These add to avx512 for the matrix multiply, amx for attention too.
+    // These add to avx512 for the matrix multiply, those with products of bfloat16 for attention too.
     const added = ['gemm.cpp', 'simd_kernels.cpp']
-    const compiled = isa === 'amx' ? [...added, 'attention.cpp'] : isa === 'avx512_vnni' || isa === 'avx512_bf16' ? added : sources
+    const compiled = isa === 'amx' || isa === 'avx512_bf16' ? [...added, 'attention.cpp'] : isa === 'avx512_vnni' ? added : sources
     for (const source of compiled) {
       const object = objects.find(({ isa: its, file }) => its === isa && /[^\\/]+$/.exec(file)![0].startsWith(`${source}.`))
       if (t.ok(object, `${source} is compiled for ${isa}`)) t.same(complaints(isa, nm(object!.file)), [], `${source} for ${isa}`)

@@ -181,7 +181,7 @@ void multiply(const GemmBlock& block) {
         if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, finisher) : nullptr) {
           tile = finishing;
           unfinished.fetch();
-        } else {
+        } else if (unfinished.rows > 0) {
           unfinished.run(0, unfinished.rows);
           unfinished.rows = 0;
         }
@@ -212,7 +212,7 @@ void multiply(const GemmBlock& block) {
       }
     }
   }
-  unfinished.run(0, unfinished.rows);
+  if (unfinished.rows > 0) unfinished.run(0, unfinished.rows);
 #if defined(CHIASMA_ISA_amx)
   if (configured > 0) _tile_release();
 #endif

@@ -9,18 +9,16 @@
 namespace chiasma::cpu::CHIASMA_ISA {
 namespace {
 
-// The activations, in their order, and those that are cheaper where they are rounded to bfloat16.
+// The activations, in their order, and those of results that are rounded to bfloat16.
 enum class Finisher : uint8_t { none, gelu, quick_gelu, gelu_tanh, relu, silu, tanh, brief_gelu, brief_quick_gelu, brief_gelu_tanh };
 static_assert(static_cast<int>(Finisher::tanh) == static_cast<int>(Activation::tanh));
 
 Finisher finisher_of(const GemmBlock& block) {
-#if defined(CHIASMA_VEC_512)
   if (block.out_type == GemmType::bfloat16 && !block.residual) {  // what is added could leave little but the error
     if (block.activation == Activation::gelu) return Finisher::brief_gelu;
     if (block.activation == Activation::quick_gelu) return Finisher::brief_quick_gelu;
     if (block.activation == Activation::gelu_tanh) return Finisher::brief_gelu_tanh;
   }
-#endif
   return static_cast<Finisher>(block.activation);
 }
 
@@ -32,11 +30,9 @@ CHIASMA_INLINE Vec activate(Vec x) {
   if constexpr (finisher == Finisher::relu) return relu(x);
   if constexpr (finisher == Finisher::silu) return silu(x);
   if constexpr (finisher == Finisher::tanh) return tanh(x);
-#if defined(CHIASMA_VEC_512)
   if constexpr (finisher == Finisher::brief_gelu) return brief_gelu(x);
   if constexpr (finisher == Finisher::brief_quick_gelu) return brief_quick_gelu(x);
   if constexpr (finisher == Finisher::brief_gelu_tanh) return brief_gelu_tanh(x);
-#endif
   return x;
 }
 
@@ -263,7 +259,6 @@ struct Unfinished {
 
   // Fetches the tile's part of C and of the residual.
   void fetch() const {
-    if (block->hits) return;
     Rows place(*block, row, column);
     for (int64_t r = 0; r < rows; ++r, place.next()) place.fetch(columns);
   }
@@ -314,7 +309,7 @@ void multiply_finishing(const TileWork& work) {
   tile.store_to(work.sums);
 }
 
-// The tile for so many rows, or null where there is none that finishes: for what models have alone, bfloat16 behind weights of pairs and bytes.
+// The tile for so many rows, or null where there is none that finishes: for what models have alone, with products of bfloat16 results of it behind pairs and bytes.
 template <class Step, bool bytes>
 Tile find_finishing(int64_t rows, Finisher finisher) {
   const auto of = [rows]<Finisher which>() -> Tile {
@@ -322,7 +317,7 @@ Tile find_finishing(int64_t rows, Finisher finisher) {
     return rows == tile_rows - 1 ? multiply_finishing<Step, tile_rows - 1, which, bytes> : nullptr;
   };
   const auto either = [&]<Finisher precise, Finisher brief>() -> Tile {
-    constexpr Finisher which = std::is_same_v<Step, Float32Step> ? precise : brief;
+    constexpr Finisher which = std::is_same_v<Step, Float32Step> || !has_dot ? precise : brief;
     return finisher == which ? of.template operator()<which>() : nullptr;
   };
   switch (finisher) {

@@ -245,7 +245,7 @@ struct RowBytes {
 // lowest <= 0 <= highest; one of them is not finite if there is such a number in the row.
 RowBytes row_bytes_of(float lowest, float highest) {
   const ByteScale bytes = byte_scale(highest - lowest, 255);
-  return {bytes.step, bytes.inverse, (-lowest * bytes.inverse + 0x1.8p23f) - 0x1.8p23f};
+  return {bytes.step, bytes.inverse, bytes.inverse > 0 ? (-lowest * bytes.inverse + 0x1.8p23f) - 0x1.8p23f : 0};
 }
 
 RowBytes measure_row(const int8_t*, int64_t) { return {1, 1, 128}; }

@@ -40,14 +40,15 @@ void convert_from(const In* x, int64_t stride, OutRows out, int64_t rows, int64_
 }  // namespace
 
 void unary_rows(UnaryKind kind, InRows x, OutRows out, int64_t rows, int64_t columns) {
+  const bool brief = out.type == RowType::bfloat16;
   const auto map = [=](auto function) { map_rows(x, out, rows, columns, function); };
   switch (kind) {
     case UnaryKind::gelu:
-      return map([](Vec v) { return gelu(v); });
+      return brief ? map([](Vec v) { return brief_gelu(v); }) : map([](Vec v) { return gelu(v); });
     case UnaryKind::quick_gelu:
-      return map([](Vec v) { return quick_gelu(v); });
+      return brief ? map([](Vec v) { return brief_quick_gelu(v); }) : map([](Vec v) { return quick_gelu(v); });
     case UnaryKind::gelu_tanh:
-      return map([](Vec v) { return gelu_tanh(v); });
+      return brief ? map([](Vec v) { return brief_gelu_tanh(v); }) : map([](Vec v) { return gelu_tanh(v); });
     case UnaryKind::relu:
       return map([](Vec v) { return relu(v); });
     case UnaryKind::silu:

@@ -41,15 +41,16 @@ void reduce(InRows x, WindowRows window, OutRows out, int64_t columns, float div
 
 void depthwise_row(InRows x, WindowRows window, const float* weights, int64_t weight_stride, const float* bias, const UnaryKind* activation, OutRows out,
                    int64_t columns) {
+  const bool brief = out.type == RowType::bfloat16;
   const auto with = [=](auto function) { depthwise(x, window, weights, weight_stride, bias, out, columns, function); };
   if (!activation) return with([](Vec v) { return v; });
   switch (*activation) {
     case UnaryKind::gelu:
-      return with([](Vec v) { return gelu(v); });
+      return brief ? with([](Vec v) { return brief_gelu(v); }) : with([](Vec v) { return gelu(v); });
     case UnaryKind::quick_gelu:
-      return with([](Vec v) { return quick_gelu(v); });
+      return brief ? with([](Vec v) { return brief_quick_gelu(v); }) : with([](Vec v) { return quick_gelu(v); });
     case UnaryKind::gelu_tanh:
-      return with([](Vec v) { return gelu_tanh(v); });
+      return brief ? with([](Vec v) { return brief_gelu_tanh(v); }) : with([](Vec v) { return gelu_tanh(v); });
     case UnaryKind::relu:
       return with([](Vec v) { return relu(v); });
     case UnaryKind::silu:

@@ -93,7 +93,8 @@ void score_tile(const float* queries, int64_t query_stride, const T* rows, int64
     }
   };
   Vec row[R];
-  const char* ahead = reinterpret_cast<const char*>(rows) + fetch_ahead;
+  const int64_t group = R * stride * static_cast<int64_t>(sizeof(T));  // bytes, some of which its rows side by side read late
+  const char* ahead = reinterpret_cast<const char*>(rows) + (group > fetch_ahead ? group : fetch_ahead);
   int64_t i = 0;
   for (; i + lanes <= d; i += lanes) {
     if (i * static_cast<int64_t>(sizeof(T)) % line_bytes == 0) {  // in the order in which the rows lie

@@ -131,7 +131,7 @@ constexpr int64_t depth_unit = side;
 // The shape that tiles are configured for.
 class Products {
  public:
-  ~Products() { _tile_release(); }
+  static void end() { _tile_release(); }
 
   // products [panels][rows, side] (+)= x [rows, depth] · panels, of `columns` columns; rows of a panel are `depth` deep, in whole units.
   void multiply(const Bf16* x, int64_t x_pitch, int64_t rows, const float* panels, int64_t columns, int64_t depth, float* products, int64_t step, bool fresh) {
@@ -185,6 +185,7 @@ MultiplyDot find_dot(int64_t wanted) {
 }
 
 struct Products {
+  static void end() {}
   // As for tiles.
   static void multiply(const Bf16* x, int64_t x_pitch, int64_t rows, const float* panels, int64_t columns, int64_t depth, float* products, int64_t step, bool fresh) {
     const int64_t pitch = x_pitch / pair;
@@ -293,6 +294,7 @@ void run_attention(const AttentionRun& run, void* memory) {
       products.multiply(scratch.p, scratch.p_pitch, rows, scratch.v, head_size, round_up(keys, depth_unit), out, out_step, begin == 0);
     }
   }
+  products.end();
   for (int64_t r = 0; r < run.queries; ++r) {
     store_row(static_cast<Bf16*>(run.out.data) + r * run.out.stride, scratch.out + r * side, out_step, head_size, 1.0f / scratch.sum[r]);
   }
