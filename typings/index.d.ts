@@ -876,8 +876,8 @@ declare class Embedder {
      */
     embedAudio(clips: readonly AudioInput[], options?: EmbedAudioOptions): Promise<Tensor>;
     /**
-     * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
-     * come in the order of the items. Leaving the loop early stops the work.
+     * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; a checkpoint
+     * whose weights or tokenizer cannot be read ends it. Results come in the order of the items. Leaving the loop early stops the work.
      */
     embedStream(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, options?: EmbedStreamOptions): AsyncGenerator<StreamResult, void, undefined>;
     /** One image as the model takes it: uint8 RGB [height, width, 3]. */

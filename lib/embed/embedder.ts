@@ -250,8 +250,8 @@ export class Embedder {
   }
 
   /**
-   * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; results
-   * come in the order of the items. Leaving the loop early stops the work.
+   * Embeds a stream of images and texts with bounded memory. An item that fails gives a result with `error`, and the stream goes on; a checkpoint
+   * whose weights or tokenizer cannot be read ends it. Results come in the order of the items. Leaving the loop early stops the work.
    */
   async *embedStream(
     items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
