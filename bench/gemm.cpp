@@ -298,8 +298,7 @@ void report(const std::string& isa, const std::string& only) {
   for (const DType dtype : dtypes) top.push_back(quickest(isa, dtype));
   for (int threads = 1; threads <= device->threads(); ++threads) {
     std::printf("\n%-26s%-18s%-11s%20s%20s%20s\n", (std::to_string(threads) + " threads").c_str(), "M x N x K", "", "float32", "bfloat16", "int8");
-    for (const Shape& shape : shapes) {
-      if (std::string(shape.name).find(only) == std::string::npos) continue;
+    const auto line = [&](const Shape& shape) {
       const std::string size = std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k);
       std::printf("%-26s%-18s%-11s", shape.name, size.c_str(), shape.activation);
       for (size_t i = 0; i < std::size(dtypes); ++i) {
@@ -308,6 +307,11 @@ void report(const std::string& isa, const std::string& only) {
         std::fflush(stdout);
       }
       std::printf("\n");
+    };
+    for (const Shape& shape : shapes) {
+      if (std::string(shape.name).find(only) == std::string::npos) continue;
+      line(shape);
+      if (std::string(shape.activation) != "none") line({"  the product alone", shape.m, shape.n, shape.k, "none"});
     }
   }
 }

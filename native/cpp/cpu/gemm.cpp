@@ -22,9 +22,9 @@ bool quick_dot() { return processor_vendor() == "AuthenticAMD"; }
 
 }  // namespace
 
-// A third of the cache for each, beside panels of the weight.
+// Large blocks read the weight from memory less often, but leave less to even out threads with. Beside them the cache holds panels of the weight.
 int64_t gemm_block_bytes() {
-  static const int64_t bytes = std::max<int64_t>(second_cache_bytes() / 3, 64 << 10);
+  static const int64_t bytes = std::clamp<int64_t>(second_cache_bytes() * 2 / 3, 64 << 10, 704 << 10);
   return bytes;
 }
 
