@@ -175,7 +175,6 @@ void multiply(const GemmBlock& block) {
                   : bytes ? find_tile<WideByteStep>(rows, vectors)
                           : find_tile<Float32Step>(rows, vectors);
       scales.rows = x + cuts.groups * geometry.group * 4;
-      const Unfinished current{&block, finish, scales, sums, row, rows, column, columns};
       if (!amx || cuts.groups == 0) {
         const bool whole = unfinished.rows > 0 && unfinished.columns == tile_columns && vectors == tile_vectors && !widen && !block.hits;
         if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, finisher) : nullptr) {
@@ -189,7 +188,9 @@ void multiply(const GemmBlock& block) {
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
-      if (last) unfinished = current;
+      if (!last) continue;
+      unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows;
+      unfinished.column = column, unfinished.columns = columns;
     }
   };
 
