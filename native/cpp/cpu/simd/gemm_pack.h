@@ -6,6 +6,8 @@
 
 #include <float.h>
 
+#include <type_traits>
+
 #if defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
 #define CHIASMA_HAS_BYTE_DOT 1  // VPDPBUSD: four products of unsigned and signed bytes
 #endif
@@ -265,24 +267,21 @@ RowBytes measure_row(const T* x, int64_t k) {
 }
 
 #if defined(CHIASMA_VEC_512)
-// bfloat16 as integers that are ordered as the numbers are, 32 at a time; NaN lies beyond infinity.
+// bfloat16 as integers, 32 at a time: the greatest signed one is the highest number, the greatest unsigned one the lowest below zero. NaN lies beyond infinity.
 RowBytes measure_row(const Bf16* x, int64_t k) {
-  __m512i low = _mm512_setzero_si512(), high = low;
+  __m512i high = _mm512_setzero_si512(), low = _mm512_set1_epi16(-0x8000);
   for (int64_t i = 0; i < k; i += 32) {
     const __m512i bits = k - i >= 32 ? _mm512_loadu_si512(x + i) : _mm512_maskz_loadu_epi16((1u << (k - i)) - 1, x + i);
-    const __m512i ordered = _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi16(bits, 15), _mm512_set1_epi16(0x7fff)));
-    low = _mm512_min_epi16(ordered, low);
-    high = _mm512_max_epi16(ordered, high);
+    high = _mm512_max_epi16(bits, high);
+    low = _mm512_max_epu16(bits, low);
   }
-  // The least of both at once: unsigned, high's order turned round.
-  const auto least = [](__m512i values) {
-    const __m256i half = _mm256_min_epu16(_mm512_castsi512_si256(values), _mm512_extracti64x4_epi64(values, 1));
-    return static_cast<uint32_t>(_mm_extract_epi16(_mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1))), 0));
+  const __m256i high_half = _mm256_max_epu16(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64(high, 1));
+  const __m256i low_half = _mm256_max_epu16(_mm512_castsi512_si256(low), _mm512_extracti64x4_epi64(low, 1));
+  const __m256i both = _mm256_max_epu16(_mm256_permute2x128_si256(high_half, low_half, 0x20), _mm256_permute2x128_si256(high_half, low_half, 0x31));
+  const auto greatest = [](__m128i values) {  // the processor finds the least
+    return ~static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(values, _mm_set1_epi16(-1))))) << 16;
   };
-  const uint32_t lowest_order = least(_mm512_xor_si512(low, _mm512_set1_epi16(-0x8000))) ^ 0x8000;
-  const uint32_t highest = least(_mm512_xor_si512(high, _mm512_set1_epi16(0x7fff))) ^ 0x7fff;
-  const float lowest = float_of((lowest_order & 0x8000 ? lowest_order ^ 0x7fff : lowest_order) << 16);
-  return row_bytes_of(lowest, float_of(highest << 16));
+  return row_bytes_of(float_of(greatest(_mm256_extracti128_si256(both, 1))), float_of(greatest(_mm256_castsi256_si128(both))));
 }
 #endif
 
@@ -298,6 +297,21 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
   if constexpr (sizeof(T) == 1) {  // 128 more is the highest bit turned
     for (; i + 64 <= k; i += 64) {
       _mm512_storeu_si512(reinterpret_cast<char*>(to) + i, _mm512_xor_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi8(-128)));
+    }
+  }
+  if constexpr (std::is_same_v<T, Bf16>) {
+    const __m512 inverse = _mm512_set1_ps(row.inverse);
+    const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(row.zero));
+    const auto steps_of = [&](const Bf16* at) {  // of 32 numbers, the even and the odd ones apart until they are 16 bits
+      const __m512i pairs = _mm512_loadu_si512(at);
+      const __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse));
+      const __m512i odd = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse));
+      return _mm512_add_epi16(_mm512_mask_blend_epi16(0xaaaaaaaau, even, _mm512_slli_epi32(odd, 16)), zeros);
+    };
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    for (; i + 64 <= k; i += 64) {
+      const __m512i bytes = _mm512_packus_epi16(steps_of(x + i), steps_of(x + i + 32));
+      _mm512_store_si512(reinterpret_cast<char*>(to) + i, _mm512_permutexvar_epi64(in_order, bytes));
     }
   }
 #endif
@@ -345,18 +359,24 @@ template <bool dot, typename T>
 void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType weight_type, char* packed) {
   const int64_t words = row_words<dot>(k, weight_type);
   const int64_t pitch = static_cast<int64_t>(row_bytes<dot>(k, weight_type));
-  for (int64_t r = 0; r < rows; ++r, x += stride, packed += pitch) {
-    uint32_t* const to = reinterpret_cast<uint32_t*>(packed);
-    if constexpr (sizeof(T) > 1) {
-      if (weight_type != GemmType::int8) {
-        pack_row<dot>(x, k, words, weight_type, to);
-        continue;
-      }
+  if constexpr (sizeof(T) > 1) {
+    if (weight_type != GemmType::int8) {
+      for (int64_t r = 0; r < rows; ++r) pack_row<dot>(x + r * stride, k, words, weight_type, reinterpret_cast<uint32_t*>(packed + r * pitch));
+      return;
     }
-    const RowBytes row = measure_row(x, k);
-    pack_byte_row(x, k, row, words, to);
-    to[words] = bits_of(row.scale);
-    to[words + 1] = static_cast<uint32_t>(static_cast<int32_t>(row.zero));
+  }
+  // Some rows are measured before the first of them is packed, which waits for its measure.
+  constexpr int64_t together = 4;
+  for (int64_t r = 0; r < rows; r += together) {
+    const int64_t count = smaller(together, rows - r);
+    RowBytes measures[together];
+    for (int64_t i = 0; i < count; ++i) measures[i] = measure_row(x + (r + i) * stride, k);
+    for (int64_t i = 0; i < count; ++i) {
+      uint32_t* const to = reinterpret_cast<uint32_t*>(packed + (r + i) * pitch);
+      pack_byte_row(x + (r + i) * stride, k, measures[i], words, to);
+      to[words] = bits_of(measures[i].scale);
+      to[words + 1] = static_cast<uint32_t>(static_cast<int32_t>(measures[i].zero));
+    }
   }
 }
 
