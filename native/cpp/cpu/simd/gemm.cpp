@@ -21,19 +21,21 @@ Tile tile_of(GemmType weight_type, int64_t rows, int64_t vectors) {
   return find_tile<WidenedStep>(rows, vectors);
 }
 
-// A tile that finishes the one before, for types that have products of their own and no tiles.
+// Tiles that finish, for types that have products of their own and no tiles of AMX.
 template <bool dot>
-Tile finishing_tile_of([[maybe_unused]] GemmType weight_type, [[maybe_unused]] int64_t rows, [[maybe_unused]] Finisher finisher) {
+FinishingTiles finishing_tiles_of([[maybe_unused]] const GemmBlock& block, [[maybe_unused]] int64_t rows) {
 #if defined(CHIASMA_VEC_512)
-  if (weight_type == GemmType::float32) return find_finishing<Float32Step, false>(rows, finisher);
+  const Finisher finisher = finisher_of(block);
+  const Ending ending = ending_of(block);
+  if (block.weight_type == GemmType::float32) return find_finishing<Float32Step, false>(rows, finisher, ending);
 #if defined(CHIASMA_HAS_BYTE_DOT) && !defined(CHIASMA_ISA_amx)
-  if (weight_type == GemmType::int8) return find_finishing<ByteDotStep, true>(rows, finisher);
+  if (block.weight_type == GemmType::int8) return find_finishing<ByteDotStep, true>(rows, finisher, ending);
 #endif
 #if defined(CHIASMA_ISA_avx512_bf16)
-  if (dot && weight_type == GemmType::bfloat16) return find_finishing<DotStep, false>(rows, finisher);
+  if (dot && block.weight_type == GemmType::bfloat16) return find_finishing<DotStep, false>(rows, finisher, ending);
 #endif
 #endif
-  return nullptr;
+  return {};
 }
 
 // A panel of W is taken in pieces of so many bytes, but for tiles of AMX, which fetch what they need in time, and the sums of their tiles wait in
@@ -45,6 +47,8 @@ constexpr int64_t piece_bytes = 48 << 10, widened_piece_bytes = piece_bytes;
 constexpr int64_t piece_bytes = 144 << 10, widened_piece_bytes = 36 << 10;
 #endif
 constexpr int64_t wide_size = widened_piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
+// Tiles of fewer groups finish themselves; such a depth is one piece.
+constexpr int64_t short_groups = 32;
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
 
@@ -102,7 +106,6 @@ void multiply(const GemmBlock& block) {
   const int64_t words = cuts.groups > 0 ? depth / cuts.groups : 0;  // of W's panel in a group, for each column
   const bool bytes = block.weight_type == GemmType::int8;
   const bool widen = !has_arithmetic<dot>(block.weight_type) && cuts.row_panels >= widen_from;
-  const Finisher finisher = finisher_of(block);
   const Finish finish = bytes ? finish_of<true>(block) : finish_of<false>(block);
   ByteScales scales{};
   if (bytes) {
@@ -136,6 +139,22 @@ void multiply(const GemmBlock& block) {
   const char* const upcoming_end = upcoming + block.upcoming_bytes;
   const int64_t all_groups = (block.panel_end - block.panel_begin) * cuts.row_panels * cuts.groups;
   const int64_t upcoming_lines = all_groups > 0 ? round_up(block.upcoming_bytes, all_groups * 64) / (all_groups * 64) : 0;  // in a group
+
+  // The tiles for so many rows and vectors, found anew only where these change.
+  struct {
+    int64_t rows, vectors;
+    Tile tile;
+    FinishingTiles finishing;  // one of them at most
+  } choice{};
+  const auto choose = [&](int64_t rows, int64_t vectors) {
+    const Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
+                      : bytes ? find_tile<WideByteStep>(rows, vectors)
+                              : find_tile<Float32Step>(rows, vectors);
+    FinishingTiles finishing{};
+    if (vectors == tile_vectors && !widen && !block.hits && cuts.groups > 0) finishing = finishing_tiles_of<dot>(block, rows);
+    (cuts.groups < short_groups ? finishing.beside : finishing.whole) = nullptr;
+    choice = {rows, vectors, tile, finishing};
+  };
 
   // The tiles of one piece.
   const auto multiply_piece = [&](int64_t p, int64_t piece, float* sums, const float* next) {
@@ -171,24 +190,26 @@ void multiply(const GemmBlock& block) {
       work.next_w = again ? work.w : w_at(p + 1, piece);
       if (amx && rows != configured) amx_configure(configured = rows);
 #endif
-      Tile tile = !widen  ? tile_of<dot>(block.weight_type, rows, vectors)
-                  : bytes ? find_tile<WideByteStep>(rows, vectors)
-                          : find_tile<Float32Step>(rows, vectors);
+      if (rows != choice.rows || vectors != choice.vectors) choose(rows, vectors);
       scales.rows = x + cuts.groups * geometry.group * 4;
-      if (!amx || cuts.groups == 0) {
-        const bool whole = unfinished.rows > 0 && unfinished.columns == tile_columns && vectors == tile_vectors && !widen && !block.hits;
-        if (const Tile finishing = whole ? finishing_tile_of<dot>(block.weight_type, rows, finisher) : nullptr) {
-          tile = finishing;
-          unfinished.fetch();
-        } else if (unfinished.rows > 0) {
+      Tile tile = choice.tile;
+      if (unfinished.rows > 0 && !(amx && cuts.groups > 0)) {
+        if (choice.finishing.beside && unfinished.columns == tile_columns) {
+          tile = choice.finishing.beside;
+        } else {
           unfinished.run(0, unfinished.rows);
           unfinished.rows = 0;
         }
       }
+      const bool whole = last && choice.finishing.whole && columns == tile_columns;
+      if (whole) {
+        unfinished.scales = scales, unfinished.row = row, unfinished.rows = rows, unfinished.column = column;
+        tile = choice.finishing.whole;
+      }
       work.aside = {Unfinished::run_aside, &unfinished, unfinished.rows};
       tile(work);
       unfinished.rows = 0;
-      if (!last) continue;
+      if (!last || whole) continue;
       unfinished.scales = scales, unfinished.sums = sums, unfinished.row = row, unfinished.rows = rows;
       unfinished.column = column, unfinished.columns = columns;
     }

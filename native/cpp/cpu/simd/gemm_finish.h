@@ -2,6 +2,7 @@
 // filter of a search. Included only by gemm.cpp.
 #pragma once
 
+#include <array>
 #include <type_traits>
 
 #include "cpu/simd/gemm_pack.h"
@@ -72,6 +73,9 @@ class Rows {
     if (place_ == group_rows_) ++group_, place_ = 0, find();
   }
 
+  char* out() const { return out_; }
+  const char* residual() const { return residual_; }
+
   // Into the first-level cache: what `columns` columns of the row need.
   void fetch(int64_t columns) const {
     for (int64_t at = 0; at < columns * size_of(out_floats_); at += line_bytes) __builtin_prefetch(out_ + at, 1);
@@ -117,10 +121,10 @@ class Rows {
 // What turns sums of `vectors` vectors of columns from `column` on into numbers.
 template <bool bytes, int vectors>
 struct Columns {
-  Columns(const GemmBlock& block, const ByteScales& scales, int64_t column) {
+  Columns(float uniform, const ByteScales& scales, int64_t column) {
     CHIASMA_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      scale[v] = bytes ? load(scales.columns + column + v * Vec::lanes) : set(block.scale);
+      scale[v] = bytes ? load(scales.columns + column + v * Vec::lanes) : set(uniform);
 #if defined(CHIASMA_HAS_BYTE_DOT)
       if constexpr (bytes) weight_sums[v] = _mm512_loadu_si512(scales.column_sums + column + v * Vec::lanes);
 #endif
@@ -128,8 +132,7 @@ struct Columns {
   }
 
   // Vector v of a row's sums as float32, and `bias`. of_row: its scale and zero.
-  CHIASMA_INLINE Vec product(const float* sums, int v, const char* of_row, Vec bias) const {
-    const Vec sum = load_packed(sums + v * Vec::lanes);
+  CHIASMA_INLINE Vec product(Vec sum, int v, const char* of_row, Vec bias) const {
     if constexpr (!bytes) return fma(sum, scale[v], bias);
     const uint32_t* const word = reinterpret_cast<const uint32_t*>(of_row);
     const Vec row_scale = set(float_of(word[0]));
@@ -159,7 +162,7 @@ template <Finisher finisher, bool bytes, int vectors, bool whole>
 CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& scales, const float* sums, int64_t row, int64_t rows, int64_t column,
                                    int n) {
   const int64_t sums_stride = geometry_of(block.weight_type).columns;
-  const Columns<bytes, vectors> factors(block, scales, column);
+  const Columns<bytes, vectors> factors(block.scale, scales, column);
   Vec bias[vectors];
   CHIASMA_UNROLL
   for (int v = 0; v < vectors; ++v) bias[v] = load_bias<whole>(block, column + v * Vec::lanes, n);
@@ -168,7 +171,7 @@ CHIASMA_INLINE void finish_vectors(const GemmBlock& block, const ByteScales& sca
   for (int64_t r = 0; r < rows; ++r, sums += sums_stride, of_row += block.x_pitch, place.next()) {
     CHIASMA_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      const Vec value = activate<finisher>(factors.product(sums, v, of_row, bias[v]));
+      const Vec value = activate<finisher>(factors.product(load_packed(sums + v * Vec::lanes), v, of_row, bias[v]));
       place.write<whole>(place.add_residual<whole>(value, v * Vec::lanes, n), v * Vec::lanes, n);
     }
   }
@@ -191,13 +194,13 @@ void filter_tile(const GemmBlock& block, const ByteScales& scales, const float* 
   for (int64_t c = 0; c < columns; c += Vec::lanes) {
     const int n = static_cast<int>(smaller(Vec::lanes, columns - c));
     const Vec limits = load_part(block.thresholds + column + c, n);
-    const Columns<bytes, 1> factors(block, scales, column + c);
+    const Columns<bytes, 1> factors(block.scale, scales, column + c);
     const auto product_at = [&](const float* at, int64_t r) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
       // Of rows that are int8 all scales are 1 and all zeros 128.
       if constexpr (bytes) return factors.without(load_packed(at), _mm512_slli_epi32(factors.weight_sums[0], 7)) * factors.scale[0];
 #endif
-      return factors.product(at, 0, scales.rows + r * block.x_pitch, set(-0.0f));
+      return factors.product(load_packed(at), 0, scales.rows + r * block.x_pitch, set(-0.0f));
     };
     for (int64_t r = 0; r < rows; ++r) {
       const Vec value = product_at(sums + r * sums_stride + c, r) * set(block.factors[row + r]);
@@ -256,73 +259,133 @@ struct Unfinished {
     finish(*block, from, sums + begin * geometry_of(block->weight_type).columns, row + begin, end - begin, column, columns);
   }
   static void run_aside(const void* tile, int64_t begin, int64_t end) { static_cast<const Unfinished*>(tile)->run(begin, end); }
+};
 
-  // Fetches the tile's part of C and of the residual.
-  void fetch() const {
-    Rows place(*block, row, column);
-    for (int64_t r = 0; r < rows; ++r, place.next()) place.fetch(columns);
-  }
+// Tiles that finish the one before, or themselves; null where there are none.
+struct FinishingTiles {
+  Tile beside, whole;
 };
 
 #if defined(CHIASMA_VEC_512)
-// Whole rows of a tile that is finished a row at a time while the next one is multiplied.
-template <Finisher finisher, bool bytes>
-class RowByRow {
- public:
-  CHIASMA_INLINE explicit RowByRow(const Unfinished& tile)
-      : block_(*tile.block), scales_(tile.scales), sums_(tile.sums), column_(tile.column), place_(*tile.block, tile.row, tile.column) {}
+// What becomes of results beside products: they are rounded to bfloat16, or written as they are, or added to a float32 residual and written.
+enum class Ending : uint8_t { rounded, written, added, other };
 
-  CHIASMA_INLINE void finish() {
-    CHIASMA_UNROLL
-    for (int v = 0; v < tile_vectors; ++v) {
-      const int64_t column = column_ + v * Vec::lanes;
-      const Columns<bytes, 1> factors(block_, scales_, column);
-      const Vec value = activate<finisher>(factors.product(sums_ + v * Vec::lanes, 0, scales_.rows, load_bias<true>(block_, column, Vec::lanes)));
-      place_.template write<true>(place_.template add_residual<true>(value, v * Vec::lanes, Vec::lanes), v * Vec::lanes, Vec::lanes);
+Ending ending_of(const GemmBlock& block) {
+  const bool floats = block.out_type == GemmType::float32;
+  if (!block.residual) return floats ? Ending::written : Ending::rounded;
+  return floats && block.residual_type == GemmType::float32 ? Ending::added : Ending::other;
+}
+
+// Where the rows of a tile go, fetched into the first-level cache, and what else finishing whole ones takes.
+struct TilePlaces {
+  CHIASMA_INLINE explicit TilePlaces(const Unfinished& tile)
+      : uniform(tile.block->scale), scales(tile.scales), column(tile.column), bias(tile.block->bias ? tile.block->bias + tile.column : no_bias.data()) {
+    Rows place(*tile.block, tile.row, tile.column);
+    for (int64_t r = 0; r < tile.rows; ++r, place.next()) {
+      place.fetch(tile_columns);
+      x[r] = scales.rows + r * tile.block->x_pitch;
+      out[r] = place.out();
+      residual[r] = place.residual();
     }
-    sums_ += tile_columns;
-    scales_.rows += block_.x_pitch;
-    place_.next();
   }
 
- private:
-  const GemmBlock& block_;
-  ByteScales scales_;
-  const float* sums_;
-  const int64_t column_;
-  Rows place_;
+  // Vector v of a row's results from its sums.
+  template <Finisher finisher, Ending ending, bool bytes>
+  CHIASMA_INLINE Vec result(Vec sums, int64_t r, int v) const {
+    const Columns<bytes, 1> factors(uniform, scales, column + v * Vec::lanes);
+    const Vec value = activate<finisher>(factors.product(sums, 0, x[r], load(bias + v * Vec::lanes)));
+    if constexpr (ending == Ending::added) return value + load(reinterpret_cast<const float*>(residual[r]) + v * Vec::lanes);
+    return value;
+  }
+
+  // Adding -0 changes nothing.
+  static constexpr std::array<float, tile_columns> no_bias = [] {
+    std::array<float, tile_columns> values{};
+    for (float& value : values) value = -0.0f;
+    return values;
+  }();
+  const float uniform;
+  const ByteScales scales;
+  const int64_t column;
+  const float* const bias;
+  const char* x[tile_rows];
+  char* out[tile_rows];
+  const char* residual[tile_rows];
 };
 
-// multiply_tile that finishes the whole rows of the tile before, an Unfinished of this kind: what that takes besides multiply-adds goes on beside
-// the products.
-template <class Step, int rows, Finisher finisher, bool bytes>
-void multiply_finishing(const TileWork& work) {
+// multiply_tile that finishes whole rows of the tile before, one after each of the first groups: what that takes besides multiply-adds goes on beside
+// the products. For tiles of many groups.
+template <class Step, int rows, Finisher finisher, Ending ending, bool bytes>
+void multiply_beside(const TileWork& work) {
   TileSums<Step, rows, tile_vectors> tile(work);
-  RowByRow<finisher, bytes> before(*static_cast<const Unfinished*>(work.aside.state));
+  const Unfinished& before = *static_cast<const Unfinished*>(work.aside.state);
+  const TilePlaces places(before);
+  const auto finish_row = [&](int64_t r) __attribute__((always_inline)) {
+    Vec values[tile_vectors];
+    CHIASMA_UNROLL
+    for (int v = 0; v < tile_vectors; ++v) {
+      values[v] = places.template result<finisher, ending, bytes>(load_packed(before.sums + r * tile_columns + v * Vec::lanes), r, v);
+      if constexpr (ending != Ending::rounded) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[v]);
+    }
+    if constexpr (ending == Ending::rounded) {
+      store_all(values, [&](int v) { return reinterpret_cast<Bf16*>(places.out[r]) + v * Vec::lanes; });
+    }
+  };
   int64_t g = 0, r = 0;
-  for (; r < work.aside.rows && g < work.groups; ++g, ++r) {
-    tile.add_group(work, g);
-    before.finish();
+  for (; r < before.rows && g < work.groups; ++g, ++r) {
+    tile.add_group(work);
+    finish_row(r);
   }
-  for (; g < work.groups; ++g) tile.add_group(work, g);
-  for (; r < work.aside.rows; ++r) before.finish();
+  for (; g < work.groups; ++g) tile.add_group(work);
+  for (; r < before.rows; ++r) finish_row(r);
   tile.store_to(work.sums);
 }
 
-// The tile for so many rows, or null where there is none that finishes: for what models have alone, with products of bfloat16 results of it behind pairs and bytes.
+constexpr int64_t places_ahead = 8;  // groups before its end in which a tile that finishes itself fetches its places
+
+// multiply_tile that finishes its own whole rows from registers, each vector of columns beside the last products of the next. For tiles of few groups,
+// where rows of another take more than the products leave free.
+template <class Step, int rows, Finisher finisher, Ending ending, bool bytes>
+void multiply_whole(const TileWork& work) {
+  TileSums<Step, rows, tile_vectors> tile(work);
+  int64_t g = 1;
+  for (; g + places_ahead < work.groups; ++g) tile.add_group(work);
+  const TilePlaces places(*static_cast<const Unfinished*>(work.aside.state));
+  for (; g < work.groups; ++g) tile.add_group(work);
+  CHIASMA_UNROLL
+  for (int v = 0; v < tile_vectors; ++v) {
+    tile.add_vectors(v, v + 1);
+    Vec values[rows];
+    CHIASMA_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      values[r] = places.template result<finisher, ending, bytes>(tile.sum[r][v], r, v);
+      if constexpr (ending != Ending::rounded) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[r]);
+    }
+    if constexpr (ending == Ending::rounded) {
+      store_all(values, [&](int r) { return reinterpret_cast<Bf16*>(places.out[r]) + v * Vec::lanes; });
+    }
+  }
+}
+
+// Those for so many rows, of what models have; none for anything else. Without products of bfloat16 results are float32.
 template <class Step, bool bytes>
-Tile find_finishing(int64_t rows, Finisher finisher) {
-  const auto of = [rows]<Finisher which>() -> Tile {
-    if (rows == tile_rows) return multiply_finishing<Step, tile_rows, which, bytes>;
-    return rows == tile_rows - 1 ? multiply_finishing<Step, tile_rows - 1, which, bytes> : nullptr;
+FinishingTiles find_finishing(int64_t rows, Finisher finisher, Ending ending) {
+  constexpr bool rounds = has_dot && !std::is_same_v<Step, Float32Step>;
+  const auto of = [rows]<Finisher which, Ending end>() -> FinishingTiles {
+    if (rows == tile_rows) return {multiply_beside<Step, tile_rows, which, end, bytes>, multiply_whole<Step, tile_rows, which, end, bytes>};
+    if (rows != tile_rows - 1) return {};
+    return {multiply_beside<Step, tile_rows - 1, which, end, bytes>, multiply_whole<Step, tile_rows - 1, which, end, bytes>};
   };
-  const auto either = [&]<Finisher precise, Finisher brief>() -> Tile {
-    constexpr Finisher which = std::is_same_v<Step, Float32Step> || !has_dot ? precise : brief;
-    return finisher == which ? of.template operator()<which>() : nullptr;
+  if (finisher == Finisher::none && ending == Ending::added) return of.template operator()<Finisher::none, Ending::added>();
+  if (finisher == Finisher::none && ending == Ending::written) return of.template operator()<Finisher::none, Ending::written>();
+  if (ending != (rounds ? Ending::rounded : Ending::written)) return {};
+  const auto either = [&]<Finisher precise, Finisher brief>() -> FinishingTiles {
+    if constexpr (rounds) return finisher == brief ? of.template operator()<brief, Ending::rounded>() : FinishingTiles{};
+    return finisher == precise ? of.template operator()<precise, Ending::written>() : FinishingTiles{};
   };
   switch (finisher) {
     case Finisher::none:
-      return of.template operator()<Finisher::none>();
+      return either.template operator()<Finisher::none, Finisher::none>();
     case Finisher::gelu:
     case Finisher::brief_gelu:
       return either.template operator()<Finisher::gelu, Finisher::brief_gelu>();
@@ -333,7 +396,7 @@ Tile find_finishing(int64_t rows, Finisher finisher) {
     case Finisher::brief_gelu_tanh:
       return either.template operator()<Finisher::gelu_tanh, Finisher::brief_gelu_tanh>();
     default:
-      return nullptr;
+      return {};
   }
 }
 #endif

@@ -138,7 +138,8 @@ struct ByteDotStep {
   static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) {
     int four;
     memcpy(&four, x, sizeof four);
-    return {_mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum.v), _mm512_set1_epi32(four), _mm512_castps_si512(w.v)))};
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(_mm512_set1_epi32(four)), "v"(w.v));
+    return sum;
   }
 };
 #endif
@@ -150,7 +151,8 @@ struct DotStep {
   static CHIASMA_INLINE Vec multiply(const float* x, Vec w, Vec sum) {
     int pair;
     memcpy(&pair, x, sizeof pair);
-    return {_mm512_dpbf16_ps(sum.v, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w.v)};
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(_mm512_set1_epi32(pair)), "v"(w.v));
+    return sum;
   }
 };
 #endif
@@ -184,40 +186,43 @@ struct TileWork {
   const float* ahead;   // what comes next of W, or any place:
   int64_t ahead_lines;  // so many cache lines of it are fetched in each group, or always the first
   const float *next_x, *next_w;  // where the tile after this one begins, or any place; for tiles of AMX alone
-  Aside aside;  // for tiles of AMX, and those that finish the one before
+  Aside aside;  // for tiles of AMX, and for those that finish another or themselves
 };
 
 // The sums of a tile, and the groups that it has read. `vectors` of a panel's: the rest of its columns are padding.
 template <class Step, int rows, int vectors>
 struct TileSums {
-  CHIASMA_INLINE explicit TileSums(const TileWork& work) : w(work.w), ahead(work.ahead) {
+  CHIASMA_INLINE explicit TileSums(const TileWork& work)
+      : x(reinterpret_cast<const char*>(work.x)), fourth(x + 4 * work.x_pitch * 4), pitch(work.x_pitch * 4), pitches(3 * pitch), w(work.w), ahead(work.ahead) {
     CHIASMA_UNROLL
-    for (int r = 0; r < rows; ++r) x[r] = work.x + r * work.x_pitch;
-    if (work.fresh) {
+    for (int r = 0; r < rows; ++r) {
       CHIASMA_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        for (int v = 0; v < vectors; ++v) sum[r][v] = zero();
-      }
-    } else {
-      CHIASMA_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        for (int v = 0; v < vectors; ++v) sum[r][v] = load_packed(work.sums + r * tile_columns + v * Vec::lanes);
-      }
+      for (int v = 0; v < vectors; ++v) sum[r][v] = work.fresh ? zero() : load_packed(work.sums + r * tile_columns + v * Vec::lanes);
     }
   }
 
-  CHIASMA_INLINE void add_group(const TileWork& work, int64_t g) {
+  // The products of a group with vectors [begin, end) of W.
+  CHIASMA_INLINE void add_vectors(int begin, int end) {
+    asm("" : "+r"(pitch), "+r"(pitches));  // else GCC keeps the sum of these and each step, in more registers than there are
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
       Vec column[vectors];
       CHIASMA_UNROLL
-      for (int v = 0; v < vectors; ++v) column[v] = Step::load(w, step, v);
+      for (int v = begin; v < end; ++v) column[v] = Step::load(w, step, v);
       CHIASMA_UNROLL
       for (int r = 0; r < rows; ++r) {
+        const char* const four = r < 4 ? x : fourth;
+        const char* const row = r % 4 == 0 ? four : r % 4 == 1 ? four + pitch : r % 4 == 2 ? four + 2 * pitch : four + pitches;
         CHIASMA_UNROLL
-        for (int v = 0; v < vectors; ++v) sum[r][v] = Step::multiply(x[r] + g * group_steps + step, column[v], sum[r][v]);
+        for (int v = begin; v < end; ++v) sum[r][v] = Step::multiply(reinterpret_cast<const float*>(row) + step, column[v], sum[r][v]);
       }
     }
+  }
+
+  CHIASMA_INLINE void add_group(const TileWork& work) {
+    add_vectors(0, vectors);
+    x += group_steps * 4;
+    fourth += group_steps * 4;
     prefetch(ahead);
     for (int64_t i = 1; i < work.ahead_lines; ++i) prefetch(ahead + i * line_floats);
     ahead += work.ahead_lines * line_floats;
@@ -232,7 +237,8 @@ struct TileSums {
     }
   }
 
-  const float* x[rows];
+  const char *x, *fourth;  // where the group begins in the first row and in the fifth
+  int64_t pitch, pitches;  // bytes from one row to the next, and to the third after it
   const float *w, *ahead;
   Vec sum[rows][vectors];
 };
@@ -240,7 +246,7 @@ struct TileSums {
 template <class Step, int rows, int vectors>
 void multiply_tile(const TileWork& work) {
   TileSums<Step, rows, vectors> tile(work);
-  for (int64_t g = 0; g < work.groups; ++g) tile.add_group(work, g);
+  for (int64_t g = 0; g < work.groups; ++g) tile.add_group(work);
   tile.store_to(work.sums);
 }
 

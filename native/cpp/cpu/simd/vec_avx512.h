@@ -66,10 +66,10 @@ CHIASMA_INLINE float reduce_max(Vec a) {
 }
 
 CHIASMA_INLINE Vec from_bf16_bits(__m256i bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))}; }
+constexpr int subnormal_class = 0x20;
 CHIASMA_INLINE __m256i to_bf16_bits(Vec a) {
 #if defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
-  constexpr int subnormal = 0x20;
-  if (__builtin_expect(_mm512_fpclass_ps_mask(a.v, subnormal) == 0, 1)) return (__m256i)_mm512_cvtneps_pbh(a.v);
+  if (__builtin_expect(_mm512_fpclass_ps_mask(a.v, subnormal_class) == 0, 1)) return (__m256i)_mm512_cvtneps_pbh(a.v);
 #endif
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -101,6 +101,21 @@ CHIASMA_INLINE Vec load_part(const int32_t* p, int n) { return {_mm512_cvtepi32_
 
 CHIASMA_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 CHIASMA_INLINE void store(Bf16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16_bits(a)); }
+// As `store`, vector i to place(i), with one look for what the processor would not round.
+template <int n, typename Place>
+CHIASMA_INLINE void store_all(const Vec (&a)[n], const Place& place) {
+#if defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
+  __mmask16 found = 0;
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) found = _kor_mask16(found, _mm512_fpclass_ps_mask(a[i].v, subnormal_class));
+  if (__builtin_expect(found == 0, 1)) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(place(i)), (__m256i)_mm512_cvtneps_pbh(a[i].v));
+    return;
+  }
+#endif
+  for (int i = 0; i < n; ++i) store(place(i), a[i]);
+}
 CHIASMA_INLINE void store_part(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n).m, a.v); }
 CHIASMA_INLINE void store_part(Bf16* p, Vec a, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n).m, to_bf16_bits(a)); }
 
