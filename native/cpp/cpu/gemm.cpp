@@ -10,9 +10,11 @@ namespace chiasma::cpu {
 
 namespace {
 
-constexpr int64_t depth_bytes = 3072;    // of a row of x that a block multiplies before it goes on to the next part of the depth
-constexpr int64_t min_block_rows = 64;   // fewer would read the weight too often
-constexpr int64_t tasks_per_thread = 4;  // evens out threads that are slowed down by others
+constexpr int64_t depth_bytes = 3072;        // of a row of x that a block multiplies before it goes on to the next part of the depth
+constexpr int64_t min_block_rows = 64;       // fewer would read the weight too often
+constexpr int64_t brief_packing = 16 << 10;  // elements of x that a thread packs sooner than threads have waited for each other
+constexpr int64_t packing_columns = 768;     // of a product beside which one thread more that packs the same rows matters little
+constexpr int64_t tasks_per_thread = 4;      // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -54,12 +56,15 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   int64_t row_blocks = divide_up(rows, block_rows_);
   const int64_t even = divide_up(row_blocks, stream.threads()) * stream.threads();
   if (rows / even >= min_block_rows) row_blocks = even;
-  // Columns are cut where that gives too few tasks; not if each task had to pack its rows again.
-  const bool alone = row_blocks == 1;
-  const int64_t column_blocks = pack && !alone && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);
   const int64_t unit = functions_.row_unit;
+  // The rows of a single block are packed by all threads together, unless it is quicker that each does it for itself: without waiting for the others,
+  // and into its own caches.
+  const bool brief = rows * k_ <= brief_packing || n_ >= packing_columns * (stream.threads() - 1);
+  const bool together = pack && row_blocks == 1 && !brief;
+  // Columns are cut where that gives too few tasks; not if tasks had to pack the rows of many blocks again.
+  const int64_t column_blocks = pack && row_blocks > 1 && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);
   char* const memory = static_cast<char*>(workspace);
-  if (pack && alone) {
+  if (together) {
     const int64_t parts = std::min<int64_t>(rows, wanted);
     stream.parallel_for(parts, [&](int64_t part, int worker) {
       const int64_t begin = part * rows / parts;
@@ -79,9 +84,9 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     char* const own = memory + static_cast<size_t>(worker) * worker_bytes_;
     block.scratch = own + packed_bytes_;
     if (pack) {
-      block.x = alone ? memory : own;
+      block.x = together ? memory : own;
       block.x_pitch = row_bytes_;
-      if (!alone && packed[static_cast<size_t>(worker)] != row_block) {
+      if (!together && packed[static_cast<size_t>(worker)] != row_block) {
         pack(block.first_row, block.rows, own, worker);
         packed[static_cast<size_t>(worker)] = row_block;
       }

@@ -1,6 +1,6 @@
 // Cuts a matrix multiply into blocks for the pool: what `linear`, `matmul` and `patchEmbed` share.
-// A block is some rows of x against some or all of the weight's panels. Rows that are not taken as they lie are packed: few by all threads before
-// the product, many by the thread that takes them.
+// A block is some rows of x against some or all of the weight's panels. Rows that are not taken as they lie are packed by each thread that takes them,
+// or first by all threads together where that is quicker.
 #pragma once
 
 #include <functional>
