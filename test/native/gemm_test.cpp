@@ -298,41 +298,108 @@ TEST("linear: activations against float64") {
   }
 }
 
-// Each row of a big product again: alone, among others in another order, and by other numbers of threads.
+// Each row of a big product again: alone, among others in another order, and by other numbers of threads. Of few and of many K.
 TEST("linear: the same bits in any company") {
-  const int64_t m = 137, n = 203, k = 331;
+  const int64_t m = 137, n = 203;
   for (const std::string& isa : isas()) {
     const auto device = cpu::open_device(isa, 0);
     const auto one = device->make_stream(1), all = device->make_stream(0);
     const std::pair<DType, DType> types[] = {{DType::float32, DType::float32}, {DType::bfloat16, DType::float32}, {DType::bfloat16, DType::bfloat16},
                                              {DType::int8, DType::float32},    {DType::int8, DType::bfloat16}};
     for (const auto& [weight_type, out_type] : types) {
-      std::mt19937 random(3);
-      const Matrix x = Matrix(DType::float32, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
-      const Matrix bias = Matrix(DType::float32, 1, n).fill(random);
-      Packed packed(*device, w, weight_type);
-      Matrix reference(out_type, m, n);
-      linear(*device, *one, x.view(), packed.view, bias.row_view(), absent, reference.view(), "gelu");
+      for (const int64_t k : {90, 331}) {
+        for (const bool added : {false, true}) {
+          const char* const activation = added ? "none" : "gelu";
+          std::mt19937 random(3);
+          const Matrix x = Matrix(DType::float32, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
+          const Matrix bias = Matrix(DType::float32, 1, n).fill(random), residual = Matrix(DType::float32, m, n).fill(random);
+          const auto residual_of = [&](const Matrix& rows) { return added ? rows.view() : absent; };
+          Packed packed(*device, w, weight_type);
+          Matrix reference(out_type, m, n);
+          linear(*device, *one, x.view(), packed.view, bias.row_view(), residual_of(residual), reference.view(), activation);
 
-      Matrix threaded(out_type, m, n);
-      linear(*device, *all, x.view(), packed.view, bias.row_view(), absent, threaded.view(), "gelu");
-      for (int64_t r = 0; r < m; ++r) CHECK(threaded.same_row(r, reference, r));
+          Matrix threaded(out_type, m, n);
+          linear(*device, *all, x.view(), packed.view, bias.row_view(), residual_of(residual), threaded.view(), activation);
+          for (int64_t r = 0; r < m; ++r) CHECK(threaded.same_row(r, reference, r));
 
-      std::vector<int64_t> order(static_cast<size_t>(m));
-      std::iota(order.begin(), order.end(), 0);
-      std::shuffle(order.begin(), order.end(), random);
-      for (const int64_t count : {int64_t{1}, int64_t{2}, int64_t{5}, int64_t{14}, int64_t{15}, int64_t{60}, m}) {
-        for (int64_t begin = 0; begin < m; begin += count) {
-          const int64_t rows = std::min(count, m - begin);
-          Matrix some(DType::float32, rows, k), out(out_type, rows, n);
-          for (int64_t r = 0; r < rows; ++r) {
-            for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(order[static_cast<size_t>(begin + r)], c));
+          std::vector<int64_t> order(static_cast<size_t>(m));
+          std::iota(order.begin(), order.end(), 0);
+          std::shuffle(order.begin(), order.end(), random);
+          for (const int64_t count : {int64_t{1}, int64_t{2}, int64_t{5}, int64_t{14}, int64_t{15}, int64_t{60}, m}) {
+            for (int64_t begin = 0; begin < m; begin += count) {
+              const int64_t rows = std::min(count, m - begin);
+              Matrix some(DType::float32, rows, k), rest(DType::float32, rows, n), out(out_type, rows, n);
+              for (int64_t r = 0; r < rows; ++r) {
+                const int64_t from = order[static_cast<size_t>(begin + r)];
+                for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(from, c));
+                for (int64_t c = 0; c < n; ++c) rest.set(r, c, residual.at(from, c));
+              }
+              linear(*device, *all, some.view(), packed.view, bias.row_view(), residual_of(rest), out.view(), activation);
+              for (int64_t r = 0; r < rows; ++r) CHECK(out.same_row(r, reference, order[static_cast<size_t>(begin + r)]));
+            }
           }
-          linear(*device, *all, some.view(), packed.view, bias.row_view(), absent, out.view(), "gelu");
-          for (int64_t r = 0; r < rows; ++r) CHECK(out.same_row(r, reference, order[static_cast<size_t>(begin + r)]));
         }
       }
     }
+  }
+}
+
+// Rows of bfloat16 are measured and turned into bytes by other instructions than rows of float32.
+TEST("linear: int8 of bfloat16 rows is int8 of the same float32 rows") {
+  const int64_t m = 11, n = 100;
+  for (const std::string& isa : isas()) {
+    const auto device = cpu::open_device(isa, 1);
+    const auto stream = device->make_stream(1);
+    for (const int64_t k : {1, 31, 64, 100, 331}) {
+      std::mt19937 random(9);
+      Matrix x = Matrix(DType::bfloat16, m, k).fill(random), floats(DType::float32, m, k);
+      const float specials[] = {nan_value, -nan_value, infinity, -infinity, 1e-38f};
+      for (int64_t r = 0; r < 5; ++r) x.set(r, k / 2, specials[r]);
+      for (int64_t c = 0; c < k; ++c) {
+        x.set(5, c, 0), x.set(6, c, -0.0f);
+        x.set(7, c, std::abs(x.at(7, c))), x.set(8, c, -std::abs(x.at(8, c)));  // the zero at either end
+      }
+      for (int64_t r = 0; r < m; ++r) {
+        for (int64_t c = 0; c < k; ++c) floats.set(r, c, x.at(r, c));
+      }
+      const Matrix w = Matrix(DType::float32, n, k).fill(random);
+      Packed packed(*device, w, DType::int8);
+      Matrix out(DType::float32, m, n), expected(DType::float32, m, n);
+      linear(*device, *stream, x.view(), packed.view, absent, absent, out.view());
+      linear(*device, *stream, floats.view(), packed.view, absent, absent, expected.view());
+      for (int64_t r = 0; r < m; ++r) {
+        for (int64_t c = 0; c < n; ++c) {
+          const float got = out.at(r, c), wanted = expected.at(r, c);
+          if (got == wanted || (std::isnan(got) && std::isnan(wanted))) continue;
+          FAIL(isa + " " + shape_text(m, n, k) + " at [" + std::to_string(r) + ", " + std::to_string(c) + "]: " + std::to_string(got) + ", expected " + std::to_string(wanted));
+          return;
+        }
+      }
+    }
+  }
+}
+
+// The processor's own rounding to bfloat16 would make them zero.
+TEST("linear: results too small for normal numbers are rounded all the same") {
+  const int64_t m = 16, n = 96, k = 96;
+  for (const std::string& isa : isas()) {
+    const auto device = cpu::open_device(isa, 1);
+    const auto stream = device->make_stream(1);
+    std::mt19937 random(5);
+    const Matrix x = Matrix(DType::float32, m, k).fill(random, 1e-20f), w = Matrix(DType::float32, n, k).fill(random, 1e-19f);
+    Packed packed(*device, w, DType::int8);
+    Matrix exact(DType::float32, m, n), rounded(DType::bfloat16, m, n), expected(DType::bfloat16, m, n);
+    linear(*device, *stream, x.view(), packed.view, absent, absent, exact.view());
+    linear(*device, *stream, x.view(), packed.view, absent, absent, rounded.view());
+    int64_t small = 0;
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t c = 0; c < n; ++c) {
+        expected.set(r, c, exact.at(r, c));
+        small += std::fpclassify(exact.at(r, c)) == FP_SUBNORMAL;
+      }
+      CHECK(rounded.same_row(r, expected, r));
+    }
+    CHECK(small > m * n / 2);
   }
 }
 
