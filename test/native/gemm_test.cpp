@@ -307,13 +307,12 @@ TEST("linear: the same bits in any company") {
     const std::pair<DType, DType> types[] = {{DType::float32, DType::float32}, {DType::bfloat16, DType::float32}, {DType::bfloat16, DType::bfloat16},
                                              {DType::int8, DType::float32},    {DType::int8, DType::bfloat16}};
     for (const auto& [weight_type, out_type] : types) {
-      for (const int64_t k : {90, 331}) {
-        for (const bool added : {false, true}) {
-          const char* const activation = added ? "none" : "gelu";
+      for (const int64_t k : {90, 331, 510}) {
+        for (const auto& [activation, added] : {std::pair{"gelu", false}, std::pair{"none", false}, std::pair{"none", true}}) {
           std::mt19937 random(3);
           const Matrix x = Matrix(DType::float32, m, k).fill(random), w = Matrix(DType::float32, n, k).fill(random);
-          const Matrix bias = Matrix(DType::float32, 1, n).fill(random), residual = Matrix(DType::float32, m, n).fill(random);
-          const auto residual_of = [&](const Matrix& rows) { return added ? rows.view() : absent; };
+          const Matrix bias = Matrix(DType::float32, 1, n).fill(random), residual = Matrix(out_type, m, n).fill(random);
+          const auto residual_of = [&, adds = added](const Matrix& rows) { return adds ? rows.view() : absent; };
           Packed packed(*device, w, weight_type);
           Matrix reference(out_type, m, n);
           linear(*device, *one, x.view(), packed.view, bias.row_view(), residual_of(residual), reference.view(), activation);
@@ -328,7 +327,7 @@ TEST("linear: the same bits in any company") {
           for (const int64_t count : {int64_t{1}, int64_t{2}, int64_t{5}, int64_t{14}, int64_t{15}, int64_t{60}, m}) {
             for (int64_t begin = 0; begin < m; begin += count) {
               const int64_t rows = std::min(count, m - begin);
-              Matrix some(DType::float32, rows, k), rest(DType::float32, rows, n), out(out_type, rows, n);
+              Matrix some(DType::float32, rows, k), rest(out_type, rows, n), out(out_type, rows, n);
               for (int64_t r = 0; r < rows; ++r) {
                 const int64_t from = order[static_cast<size_t>(begin + r)];
                 for (int64_t c = 0; c < k; ++c) some.set(r, c, x.at(from, c));
@@ -623,6 +622,9 @@ TEST("patchEmbed: pixels of both kinds against float64") {
       {DType::float32, DType::bfloat16, DType::float32, 1, 16, 31, 16, 65, false, false, false},
       {DType::uint8, DType::float32, DType::bfloat16, 5, 3, 4, 1, 3, true, true, true},
       {DType::uint8, DType::float32, DType::float32, 0, 16, 16, 8, 4, true, true, true},
+      {DType::uint8, DType::float32, DType::float32, 3, 24, 24, 8, 100, true, true, true},  // tiles across the pictures
+      {DType::uint8, DType::bfloat16, DType::float32, 3, 24, 24, 8, 100, true, true, true},
+      {DType::uint8, DType::bfloat16, DType::bfloat16, 3, 24, 24, 8, 100, true, true, false},
   };
   for (const std::string& isa : isas()) {
     const auto device = cpu::open_device(isa, 2);

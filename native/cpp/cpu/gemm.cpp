@@ -39,8 +39,8 @@ GemmType gemm_type(core::DType dtype) noexcept {
   return dtype == core::DType::int8 ? GemmType::int8 : dtype == core::DType::bfloat16 ? GemmType::bfloat16 : GemmType::float32;
 }
 
-Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads)
-    : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)) {
+Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads, int packing_cost)
+    : functions_(functions), n_(n), k_(k), weight_type_(weight_type), threads_(std::max(threads, 1)), packing_cost_(packing_cost) {
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
   block_rows_ = std::max(gemm_block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
   packed_bytes_ = static_cast<size_t>((block_rows_ + functions.row_unit) * row_bytes_);
@@ -59,7 +59,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   const int64_t unit = functions_.row_unit;
   // The rows of a single block are packed by all threads together, unless it is quicker that each does it for itself: without waiting for the others,
   // and into its own caches.
-  const bool brief = rows * k_ <= brief_packing || n_ >= packing_columns * (stream.threads() - 1);
+  const bool brief = rows * k_ * packing_cost_ <= brief_packing || n_ >= packing_columns * packing_cost_ * (stream.threads() - 1);
   const bool together = pack && row_blocks == 1 && !brief;
   // Columns are cut where that gives too few tasks; not if tasks had to pack the rows of many blocks again.
   const int64_t column_blocks = pack && row_blocks > 1 && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);

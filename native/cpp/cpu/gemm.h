@@ -23,8 +23,8 @@ GemmType gemm_type(core::DType dtype) noexcept;
 
 class Gemm {
  public:
-  // For weights [n, k] and at most `threads` threads.
-  Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads);
+  // For weights [n, k] and at most `threads` threads. packing_cost: of an element of x, as a multiple of what GemmFunctions::pack_rows takes.
+  Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight_type, int threads, int packing_cost = 1);
 
   const GemmFunctions& functions() const { return functions_; }
   GemmType weight_type() const { return weight_type_; }
@@ -40,7 +40,7 @@ class Gemm {
   const GemmFunctions& functions_;
   int64_t n_, k_;
   GemmType weight_type_;
-  int threads_;
+  int threads_, packing_cost_;
   int64_t row_bytes_;   // of a packed row of x
   int64_t block_rows_;  // at most
   size_t packed_bytes_, worker_bytes_;  // a packed block; the workspace of one thread: that and scratch

@@ -20,6 +20,8 @@ using core::TensorView;
 
 namespace {
 
+constexpr int pixel_cost = 8;  // of turning a pixel's channel into an element of x, beside packing one that is there
+
 class PatchEmbedKernel final : public core::Kernel {
  public:
   PatchEmbedKernel(const core::KernelSpec& spec, const SimdKernels& simd)
@@ -78,7 +80,7 @@ class PatchEmbedKernel final : public core::Kernel {
   PatchEmbedKernel(const PatchEmbedSpec& checked, const core::KernelSpec& spec, const GemmFunctions& functions)
       : spec_(checked),
         threads_(std::max(spec.threads, 1)),
-        gemm_(functions, checked.features, checked.depth, gemm_type(spec.inputs[PatchEmbedSpec::weight].dtype), threads_),
+        gemm_(functions, checked.features, checked.depth, gemm_type(spec.inputs[PatchEmbedSpec::weight].dtype), threads_, pixel_cost),
         out_type_(gemm_type(spec.outputs[0].dtype)) {
     for (size_t c = 0; c < core::pixel_channels; ++c) {
       for (size_t value = 0; value < 256; ++value) table_[c][value] = checked.normalised(static_cast<int>(value), c);

@@ -1,5 +1,5 @@
-// The epilogue of the matrix multiply of gemm.h, which reads a finished tile back from a small buffer: scales, bias, activation and residual, or the
-// filter of a search. Included only by gemm.cpp.
+// The epilogue of the matrix multiply of gemm.h, of sums that are read back from a small buffer or are still in registers: scales, bias, activation and
+// residual, or the filter of a search. Included only by gemm.cpp.
 #pragma once
 
 #include <array>
@@ -267,13 +267,16 @@ struct FinishingTiles {
 };
 
 #if defined(CHIASMA_VEC_512)
-// What becomes of results beside products: they are rounded to bfloat16, or written as they are, or added to a float32 residual and written.
-enum class Ending : uint8_t { rounded, written, added, other };
+// What becomes of results beside products: with or without a residual of the result's type, they are written as float32 or rounded to bfloat16.
+enum class Ending : uint8_t { written, added, rounded, added_rounded, other };
+constexpr bool adds(Ending ending) { return ending == Ending::added || ending == Ending::added_rounded; }
+constexpr bool rounds(Ending ending) { return ending == Ending::rounded || ending == Ending::added_rounded; }
 
 Ending ending_of(const GemmBlock& block) {
   const bool floats = block.out_type == GemmType::float32;
   if (!block.residual) return floats ? Ending::written : Ending::rounded;
-  return floats && block.residual_type == GemmType::float32 ? Ending::added : Ending::other;
+  if (block.residual_type != block.out_type) return Ending::other;
+  return floats ? Ending::added : Ending::added_rounded;
 }
 
 // Where the rows of a tile go, fetched into the first-level cache, and what else finishing whole ones takes.
@@ -294,7 +297,8 @@ struct TilePlaces {
   CHIASMA_INLINE Vec result(Vec sums, int64_t r, int v) const {
     const Columns<bytes, 1> factors(uniform, scales, column + v * Vec::lanes);
     const Vec value = activate<finisher>(factors.product(sums, 0, x[r], load(bias + v * Vec::lanes)));
-    if constexpr (ending == Ending::added) return value + load(reinterpret_cast<const float*>(residual[r]) + v * Vec::lanes);
+    using Residual = std::conditional_t<rounds(ending), Bf16, float>;
+    if constexpr (adds(ending)) return value + load(reinterpret_cast<const Residual*>(residual[r]) + v * Vec::lanes);
     return value;
   }
 
@@ -325,9 +329,9 @@ void multiply_beside(const TileWork& work) {
     CHIASMA_UNROLL
     for (int v = 0; v < tile_vectors; ++v) {
       values[v] = places.template result<finisher, ending, bytes>(load_packed(before.sums + r * tile_columns + v * Vec::lanes), r, v);
-      if constexpr (ending != Ending::rounded) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[v]);
+      if constexpr (!rounds(ending)) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[v]);
     }
-    if constexpr (ending == Ending::rounded) {
+    if constexpr (rounds(ending)) {
       store_all(values, [&](int v) { return reinterpret_cast<Bf16*>(places.out[r]) + v * Vec::lanes; });
     }
   };
@@ -355,22 +359,23 @@ void multiply_whole(const TileWork& work) {
   CHIASMA_UNROLL
   for (int v = 0; v < tile_vectors; ++v) {
     tile.add_vectors(v, v + 1);
+    if (v == 0) tile.fetch_ahead(work);
     Vec values[rows];
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
       values[r] = places.template result<finisher, ending, bytes>(tile.sum[r][v], r, v);
-      if constexpr (ending != Ending::rounded) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[r]);
+      if constexpr (!rounds(ending)) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[r]);
     }
-    if constexpr (ending == Ending::rounded) {
+    if constexpr (rounds(ending)) {
       store_all(values, [&](int r) { return reinterpret_cast<Bf16*>(places.out[r]) + v * Vec::lanes; });
     }
   }
 }
 
-// Those for so many rows, of what models have; none for anything else. Without products of bfloat16 results are float32.
+// Those for so many rows, of what models have; none for anything else. Results are bfloat16 or, before a sum and without products of bfloat16, float32.
 template <class Step, bool bytes>
 FinishingTiles find_finishing(int64_t rows, Finisher finisher, Ending ending) {
-  constexpr bool rounds = has_dot && !std::is_same_v<Step, Float32Step>;
+  constexpr bool brief_results = has_dot && !std::is_same_v<Step, Float32Step>;
   const auto of = [rows]<Finisher which, Ending end>() -> FinishingTiles {
     if (rows == tile_rows) return {multiply_beside<Step, tile_rows, which, end, bytes>, multiply_whole<Step, tile_rows, which, end, bytes>};
     if (rows != tile_rows - 1) return {};
@@ -378,9 +383,12 @@ FinishingTiles find_finishing(int64_t rows, Finisher finisher, Ending ending) {
   };
   if (finisher == Finisher::none && ending == Ending::added) return of.template operator()<Finisher::none, Ending::added>();
   if (finisher == Finisher::none && ending == Ending::written) return of.template operator()<Finisher::none, Ending::written>();
-  if (ending != (rounds ? Ending::rounded : Ending::written)) return {};
+  if constexpr (brief_results) {
+    if (finisher == Finisher::none && ending == Ending::added_rounded) return of.template operator()<Finisher::none, Ending::added_rounded>();
+  }
+  if (ending != (brief_results ? Ending::rounded : Ending::written)) return {};
   const auto either = [&]<Finisher precise, Finisher brief>() -> FinishingTiles {
-    if constexpr (rounds) return finisher == brief ? of.template operator()<brief, Ending::rounded>() : FinishingTiles{};
+    if constexpr (brief_results) return finisher == brief ? of.template operator()<brief, Ending::rounded>() : FinishingTiles{};
     return finisher == precise ? of.template operator()<precise, Ending::written>() : FinishingTiles{};
   };
   switch (finisher) {

@@ -192,8 +192,9 @@ struct TileWork {
 // The sums of a tile, and the groups that it has read. `vectors` of a panel's: the rest of its columns are padding.
 template <class Step, int rows, int vectors>
 struct TileSums {
+  static_assert(rows <= 8);
   CHIASMA_INLINE explicit TileSums(const TileWork& work)
-      : x(reinterpret_cast<const char*>(work.x)), fourth(x + 4 * work.x_pitch * 4), pitch(work.x_pitch * 4), pitches(3 * pitch), w(work.w), ahead(work.ahead) {
+      : x(reinterpret_cast<const char*>(work.x)), from_fifth(x + 4 * work.x_pitch * 4), pitch(work.x_pitch * 4), pitches(3 * pitch), w(work.w), ahead(work.ahead) {
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
       CHIASMA_UNROLL
@@ -211,7 +212,7 @@ struct TileSums {
       for (int v = begin; v < end; ++v) column[v] = Step::load(w, step, v);
       CHIASMA_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const char* const four = r < 4 ? x : fourth;
+        const char* const four = r < 4 ? x : from_fifth;
         const char* const row = r % 4 == 0 ? four : r % 4 == 1 ? four + pitch : r % 4 == 2 ? four + 2 * pitch : four + pitches;
         CHIASMA_UNROLL
         for (int v = begin; v < end; ++v) sum[r][v] = Step::multiply(reinterpret_cast<const float*>(row) + step, column[v], sum[r][v]);
@@ -222,11 +223,15 @@ struct TileSums {
   CHIASMA_INLINE void add_group(const TileWork& work) {
     add_vectors(0, vectors);
     x += group_steps * 4;
-    fourth += group_steps * 4;
+    from_fifth += group_steps * 4;
+    w += Step::words * tile_columns;
+    fetch_ahead(work);
+  }
+
+  CHIASMA_INLINE void fetch_ahead(const TileWork& work) {
     prefetch(ahead);
     for (int64_t i = 1; i < work.ahead_lines; ++i) prefetch(ahead + i * line_floats);
     ahead += work.ahead_lines * line_floats;
-    w += Step::words * tile_columns;
   }
 
   CHIASMA_INLINE void store_to(float* sums) const {
@@ -237,7 +242,7 @@ struct TileSums {
     }
   }
 
-  const char *x, *fourth;  // where the group begins in the first row and in the fifth
+  const char *x, *from_fifth;  // where the group begins in the first row and in the fifth
   int64_t pitch, pitches;  // bytes from one row to the next, and to the third after it
   const float *w, *ahead;
   Vec sum[rows][vectors];

@@ -114,6 +114,7 @@ CHIASMA_INLINE void store_all(const Vec (&a)[n], const Place& place) {
     return;
   }
 #endif
+#pragma GCC unroll 8
   for (int i = 0; i < n; ++i) store(place(i), a[i]);
 }
 CHIASMA_INLINE void store_part(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n).m, a.v); }
