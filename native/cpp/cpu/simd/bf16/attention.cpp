@@ -266,7 +266,7 @@ void store_row(Bf16* to, const float* out, int64_t step, int64_t head_size, floa
 void run_attention(const AttentionRun& run, void* memory) {
   const bool all_bf16 = run.q.bf16 && run.k.bf16 && run.v.bf16 && run.out.bf16;
   if (!all_bf16 || run.before < unlimited || run.after < unlimited || run.keys == 0) return base::attention_functions.run(run, memory);
-  const int64_t head_size = run.head_size, features = padded(head_size), query_squares = squares(run.queries);
+  const int64_t head_size = run.head_size, query_squares = squares(run.queries);
   Scratch scratch;
   lay_out(run.keys, head_size, static_cast<char*>(memory), scratch);
   const Bf16 *const k = static_cast<const Bf16*>(run.k.data), *const v = static_cast<const Bf16*>(run.v.data);
