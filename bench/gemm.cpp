@@ -1,11 +1,12 @@
 // Speed of `linear` as a share of what the processor can do, in one process: the shapes of ViT-B/32, ViT-Tiny and MiniLM in each dtype, and the
 // peaks themselves: multiply-adds, dot products, tiles, reading memory.
-//   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa] [part of a shape's name]
-// A figure is the median of nine; before each the peak of as many threads is measured anew, for clocks change and other processes disturb.
+//   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa] [part of a shape's name] [passes]
+// A figure is the median of nine turns in each pass (default three); before each turn the peak of as many threads is measured anew, for clocks change and other processes disturb.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstdlib>
 #include <functional>
 #include <iterator>
@@ -125,10 +126,11 @@ __attribute__((target("avx512f"))) double read_512() {
 // Does its work and gives the number of operations, a multiply and an add being two.
 using PeakLoop = double (*)();
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
+double quantile(std::vector<double> values, double part) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(part * static_cast<double>(values.size() - 1) + 0.5)];
 }
+double median(const std::vector<double>& values) { return quantile(values, 0.5); }
 
 // Billions of operations a second of `threads` threads together.
 double peak(PeakLoop loop, int threads) {
@@ -211,13 +213,13 @@ struct Shape {
   const char* activation;
 };
 
-struct Speed {
-  double rate;   // billions of operations a second
-  double share;  // of the peak, measured in turns with it
+struct Speeds {
+  std::vector<double> rates;   // billions of operations a second
+  std::vector<double> shares;  // of the peak, measured in turns with it
 };
 
-// One linear layer, from and to what models have beside weights of this type: bfloat16 where there are products of it, else float32.
-Speed measure(core::Device& device, int threads, DType dtype, const Shape& shape, PeakLoop top) {
+// Adds nine turns of one linear layer, from and to what models have beside weights of this type: bfloat16 where there are products of it, else float32.
+void measure(core::Device& device, int threads, DType dtype, const Shape& shape, PeakLoop top, Speeds& speeds) {
   const auto stream = device.make_stream(threads);
   const core::WeightShape weight{"w", core::Layout::linear, dtype, {shape.n, shape.k}};
   const auto memory = [&device](size_t bytes) {
@@ -247,7 +249,6 @@ Speed measure(core::Device& device, int threads, DType dtype, const Shape& shape
 
   const double operations = 2.0 * static_cast<double>(shape.m * shape.n) * static_cast<double>(shape.k);
   int inner = 1;
-  std::vector<double> rates, shares;
   for (int repeat = 0; repeat < 10; ++repeat) {
     const double most = peak(top, threads);
     const double begin = seconds();
@@ -257,13 +258,12 @@ Speed measure(core::Device& device, int threads, DType dtype, const Shape& shape
       inner = std::max(1, static_cast<int>(0.015 / time));
       continue;
     }
-    rates.push_back(operations * inner / time / 1e9);
-    shares.push_back(most > 0 ? rates.back() / most : 0);
+    speeds.rates.push_back(operations * inner / time / 1e9);
+    speeds.shares.push_back(most > 0 ? speeds.rates.back() / most : 0);
   }
-  return {median(rates), median(shares)};
 }
 
-void report(const std::string& isa, const std::string& only) {
+void report(const std::string& isa, const std::string& only, int passes) {
   const auto device = cpu::open_device(isa, 0);
   const Shape shapes[] = {{"ViT-B b32 q, k, v, out", 1600, 768, 768, "none"},
                           {"ViT-B b32 q+k+v", 1600, 2304, 768, "none"},
@@ -282,7 +282,8 @@ void report(const std::string& isa, const std::string& only) {
                           {"MiniLM b32 down", 448, 384, 1536, "none"},
                           {"MiniLM b1 up", 14, 1536, 384, "gelu"}};
   const DType dtypes[] = {DType::float32, DType::bfloat16, DType::int8};
-  std::printf("%s, %s; median of 9 turns, share of the peak\n", cpu::processor_name().c_str(), isa.c_str());
+  std::printf("%s, %s; median of %d turns, share of the peak, and the shares between which half of the turns lie\n", cpu::processor_name().c_str(), isa.c_str(),
+              9 * passes);
 #ifdef CHIASMA_BENCH_PEAK
   for (int threads = 1; threads <= device->threads(); ++threads) {
     std::printf("peak of %d threads:", threads);
@@ -297,21 +298,32 @@ void report(const std::string& isa, const std::string& only) {
   std::vector<PeakLoop> top;
   for (const DType dtype : dtypes) top.push_back(quickest(isa, dtype));
   for (int threads = 1; threads <= device->threads(); ++threads) {
-    std::printf("\n%-26s%-18s%-11s%20s%20s%20s\n", (std::to_string(threads) + " threads").c_str(), "M x N x K", "", "float32", "bfloat16", "int8");
-    const auto line = [&](const Shape& shape) {
-      const std::string size = std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k);
-      std::printf("%-26s%-18s%-11s", shape.name, size.c_str(), shape.activation);
-      for (size_t i = 0; i < std::size(dtypes); ++i) {
-        const Speed speed = measure(*device, threads, dtypes[i], shape, top[i]);
-        std::printf("%12.0f G (%3.0f%%)", speed.rate, speed.share * 100);
-        std::fflush(stdout);
-      }
-      std::printf("\n");
+    struct Line {
+      Shape shape;
+      Speeds speeds[std::size(dtypes)];
     };
+    std::vector<Line> lines;
     for (const Shape& shape : shapes) {
       if (std::string(shape.name).find(only) == std::string::npos) continue;
-      line(shape);
-      if (std::string(shape.activation) != "none") line({"  the product alone", shape.m, shape.n, shape.k, "none"});
+      lines.push_back({shape, {}});
+      if (std::string(shape.activation) != "none") lines.push_back({{"  the product alone", shape.m, shape.n, shape.k, "none"}, {}});
+    }
+    // All shapes in turns, since what others leave of the machine changes by the minute.
+    for (int pass = 0; pass < passes; ++pass) {
+      std::fprintf(stderr, "%d threads, pass %d of %d\n", threads, pass + 1, passes);
+      for (Line& line : lines) {
+        for (size_t i = 0; i < std::size(dtypes); ++i) measure(*device, threads, dtypes[i], line.shape, top[i], line.speeds[i]);
+      }
+    }
+    std::printf("\n%-26s%-18s%-11s%24s%24s%24s\n", (std::to_string(threads) + " threads").c_str(), "M x N x K", "", "float32", "bfloat16", "int8");
+    for (const auto& [shape, speeds] : lines) {
+      const std::string size = std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k);
+      std::printf("%-26s%-18s%-11s", shape.name, size.c_str(), shape.activation);
+      for (const auto& [rates, shares] : speeds) {
+        const auto percent = [&shares = shares](double part) { return quantile(shares, part) * 100; };
+        std::printf("%8.0f G (%3.0f%%, %2.0f-%3.0f)", median(rates), percent(0.5), percent(0.25), percent(0.75));
+      }
+      std::printf("\n");
     }
   }
 }
@@ -321,7 +333,7 @@ void report(const std::string& isa, const std::string& only) {
 int main(int argc, char** argv) {
   try {
     const std::string isa = argc > 1 ? argv[1] : "";
-    report(isa.empty() ? cpu::name_of(cpu::available_isas().back()) : isa, argc > 2 ? argv[2] : "");
+    report(isa.empty() ? cpu::name_of(cpu::available_isas().back()) : isa, argc > 2 ? argv[2] : "", std::max(1, argc > 3 ? std::atoi(argv[3]) : 3));
     return 0;
   } catch (const core::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
