@@ -1,12 +1,12 @@
 // Speed of `linear` as a share of what the processor can do, in one process: the shapes of ViT-B/32, ViT-Tiny and MiniLM in each dtype, and the
 // peaks themselves: multiply-adds, dot products, tiles, reading memory.
 //   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa] [part of a shape's name] [passes]
-// A figure is the median of nine turns in each pass (default three); before each turn the peak of as many threads is measured anew, for clocks change and other processes disturb.
+// A figure is the median of nine turns in each pass (default three); before each turn the peak of as many threads is measured anew, for clocks change
+// and other processes disturb.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstdlib>
 #include <functional>
 #include <iterator>

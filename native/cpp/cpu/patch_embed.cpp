@@ -20,7 +20,7 @@ using core::TensorView;
 
 namespace {
 
-constexpr int pixel_cost = 8;  // of turning a pixel's channel into an element of x, beside packing one that is there
+constexpr int pixel_cost = 8;  // about: of turning a pixel's channel into an element of x, beside packing one that is there
 
 class PatchEmbedKernel final : public core::Kernel {
  public:

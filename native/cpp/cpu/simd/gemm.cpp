@@ -47,7 +47,7 @@ constexpr int64_t piece_bytes = 48 << 10, widened_piece_bytes = piece_bytes;
 constexpr int64_t piece_bytes = 144 << 10, widened_piece_bytes = 36 << 10;
 #endif
 constexpr int64_t wide_size = widened_piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
-// Tiles of fewer groups finish themselves; such a depth is one piece.
+// Tiles of fewer groups finish themselves.
 constexpr int64_t short_groups = 32;
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
