@@ -301,12 +301,12 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
   }
   if constexpr (std::is_same_v<T, Bf16>) {
     const __m512 inverse = _mm512_set1_ps(row.inverse);
-    const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(row.zero));
+    const __m512 zero_bits = _mm512_set1_ps(row.zero + 0x1.8p23f);  // the sum's lowest bits are the nearest integer
     const auto steps_of = [&](const Bf16* at) {  // of 32 numbers, the even and the odd ones apart until they are 16 bits
       const __m512i pairs = _mm512_loadu_si512(at);
-      const __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse));
-      const __m512i odd = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse));
-      return _mm512_add_epi16(_mm512_mask_blend_epi16(0xaaaaaaaau, even, _mm512_slli_epi32(odd, 16)), zeros);
+      const __m512 even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse, zero_bits);
+      const __m512 odd = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse, zero_bits);
+      return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_castps_si512(even), _mm512_slli_epi32(_mm512_castps_si512(odd), 16));
     };
     const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (; i + 64 <= k; i += 64) {
