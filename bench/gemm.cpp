@@ -1,8 +1,8 @@
 // Speed of `linear` as a share of what the processor can do, in one process: the shapes of ViT-B/32, ViT-Tiny and MiniLM in each dtype, and the
 // peaks themselves: multiply-adds, dot products, tiles, reading memory.
 //   cmake -S . -B build/native -DCHIASMA_BENCH=ON && cmake --build build/native --target chiasma_bench_gemm && build/native/chiasma_bench_gemm [isa] [part of a shape's name] [passes]
-// A figure is the median of nine turns in each pass (default three); before each turn the peak of as many threads is measured anew, for clocks change
-// and other processes disturb.
+// A figure is the median of nine turns in each pass (default three). In a turn, products and the peak of as many threads take equal time by turns of a
+// millisecond: clocks change, and what others on the machine take away falls on both alike.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -132,23 +132,35 @@ double quantile(std::vector<double> values, double part) {
 }
 double median(const std::vector<double>& values) { return quantile(values, 0.5); }
 
-// Billions of operations a second of `threads` threads together.
-double peak(PeakLoop loop, int threads) {
-  if (!loop) return 0;
-  std::vector<std::thread> workers;
-  std::vector<double> rates(static_cast<size_t>(threads));
+// Operations of each thread of a stream, and the seconds that it took for them.
+struct Work {
+  double operations = 0, time = 0;
+};
+
+// Every thread does the loop's work once, all at the same time; adds it to theirs.
+void run_loop(PeakLoop loop, cpu::CpuStream& stream, std::vector<Work>& works) {
+  const int threads = stream.threads();
   std::atomic<int> ready{0};
-  for (int t = 0; t < threads; ++t) {
-    workers.emplace_back([&, t] {
-      loop();
-      for (++ready; ready < threads;) cpu::pause_processor();
-      const double begin = seconds();
-      const double operations = loop();
-      rates[static_cast<size_t>(t)] = operations / (seconds() - begin) / 1e9;
-    });
-  }
-  for (auto& worker : workers) worker.join();
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
+  stream.parallel_for(threads, [&](int64_t, int worker) {
+    for (++ready; ready < threads;) cpu::pause_processor();
+    const double begin = seconds();
+    Work& work = works[static_cast<size_t>(worker)];
+    work.operations += loop();
+    work.time += seconds() - begin;
+  });
+}
+
+double mean_time(const std::vector<Work>& works) {
+  double sum = 0;
+  for (const Work& work : works) sum += work.time;
+  return sum / static_cast<double>(works.size());
+}
+
+// Billions of operations a second of all threads together.
+double rate_of(const std::vector<Work>& works) {
+  double rate = 0;
+  for (const Work& work : works) rate += work.operations / work.time / 1e9;
+  return rate;
 }
 
 struct NamedLoop {
@@ -176,17 +188,21 @@ std::vector<NamedLoop> loops_of(const std::string& isa, DType dtype) {
 }
 
 // Of seven tries.
-double median_peak(PeakLoop loop, int threads) {
+double median_peak(PeakLoop loop, cpu::CpuStream& stream) {
   std::vector<double> rates;
-  for (int i = 0; i < 7; ++i) rates.push_back(peak(loop, threads));
+  for (int i = 0; i < 8; ++i) {
+    std::vector<Work> works(static_cast<size_t>(stream.threads()));
+    run_loop(loop, stream, works);
+    if (i > 0) rates.push_back(rate_of(works));
+  }
   return median(rates);
 }
 
-PeakLoop quickest(const std::string& isa, DType dtype) {
+PeakLoop quickest(const std::string& isa, DType dtype, cpu::CpuStream& stream) {
   PeakLoop best = nullptr;
   double most = 0;
   for (const NamedLoop& candidate : loops_of(isa, dtype)) {
-    const double rate = median_peak(candidate.loop, 1);
+    const double rate = median_peak(candidate.loop, stream);
     if (rate > most) most = rate, best = candidate.loop;
   }
   return best;
@@ -218,9 +234,11 @@ struct Speeds {
   std::vector<double> shares;  // of the peak, measured in turns with it
 };
 
-// Adds nine turns of one linear layer, from and to what models have beside weights of this type: bfloat16 where there are products of it, else float32.
-void measure(core::Device& device, int threads, DType dtype, const Shape& shape, PeakLoop top, Speeds& speeds) {
-  const auto stream = device.make_stream(threads);
+constexpr int turns = 9;
+constexpr double slice_time = 1e-3, turn_time = 15e-3;  // of products, in seconds, at least
+
+// Adds turns of one linear layer, from and to what models have beside weights of this type: bfloat16 where there are products of it, else float32.
+void measure(core::Device& device, cpu::CpuStream& stream, DType dtype, const Shape& shape, PeakLoop top, Speeds& speeds) {
   const core::WeightShape weight{"w", core::Layout::linear, dtype, {shape.n, shape.k}};
   const auto memory = [&device](size_t bytes) {
     return std::unique_ptr<void, std::function<void(void*)>>(device.allocate(bytes), [&device, bytes](void* p) { device.release(p, bytes); });
@@ -245,21 +263,24 @@ void measure(core::Device& device, int threads, DType dtype, const Shape& shape,
   spec.attributes.set("dtype", std::string(core::name_of(rows)));
   const auto kernel = device.make_kernel(spec);
   const auto workspace = memory(kernel->workspace_bytes());
-  static_cast<cpu::CpuStream&>(*stream).begin();  // as within a program, whose workers wait awake
-
   const double operations = 2.0 * static_cast<double>(shape.m * shape.n) * static_cast<double>(shape.k);
-  int inner = 1;
-  for (int repeat = 0; repeat < 10; ++repeat) {
-    const double most = peak(top, threads);
+  const auto run = [&](int count) {
     const double begin = seconds();
-    for (int i = 0; i < inner; ++i) kernel->run({spec.inputs, spec.outputs, workspace.get(), *stream});
-    const double time = seconds() - begin;
-    if (repeat == 0) {  // a trial
-      inner = std::max(1, static_cast<int>(0.015 / time));
-      continue;
+    for (int i = 0; i < count; ++i) kernel->run({spec.inputs, spec.outputs, workspace.get(), stream});
+    return seconds() - begin;
+  };
+  run(1);
+  const int inner = std::max(1, static_cast<int>(slice_time / run(1)));
+  for (int turn = 0; turn < turns; ++turn) {
+    double count = 0, time = 0;
+    std::vector<Work> works(static_cast<size_t>(stream.threads()));
+    while (time < turn_time) {
+      time += run(inner);
+      count += inner;
+      while (top && mean_time(works) < time) run_loop(top, stream, works);
     }
-    speeds.rates.push_back(operations * inner / time / 1e9);
-    speeds.shares.push_back(most > 0 ? speeds.rates.back() / most : 0);
+    speeds.rates.push_back(operations * count / time / 1e9);
+    speeds.shares.push_back(top ? speeds.rates.back() / rate_of(works) : 0);
   }
 }
 
@@ -282,21 +303,27 @@ void report(const std::string& isa, const std::string& only, int passes) {
                           {"MiniLM b32 down", 448, 384, 1536, "none"},
                           {"MiniLM b1 up", 14, 1536, 384, "gelu"}};
   const DType dtypes[] = {DType::float32, DType::bfloat16, DType::int8};
+  // Of each number of threads, as within a program, whose workers wait awake.
+  std::vector<std::unique_ptr<core::Stream>> streams;
+  for (int threads = 1; threads <= device->threads(); ++threads) streams.push_back(device->make_stream(threads)), streams.back()->begin();
+  const auto stream_of = [&streams](int threads) -> cpu::CpuStream& {
+    return static_cast<cpu::CpuStream&>(*streams[static_cast<size_t>(threads - 1)]);
+  };
   std::printf("%s, %s; median of %d turns, share of the peak, and the shares between which half of the turns lie\n", cpu::processor_name().c_str(), isa.c_str(),
-              9 * passes);
+              turns * passes);
 #ifdef CHIASMA_BENCH_PEAK
   for (int threads = 1; threads <= device->threads(); ++threads) {
     std::printf("peak of %d threads:", threads);
-    for (const NamedLoop& loop : loops_of(isa, DType::bfloat16)) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, threads));
+    for (const NamedLoop& loop : loops_of(isa, DType::bfloat16)) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, stream_of(threads)));
     for (const NamedLoop& loop : loops_of(isa, DType::int8)) {
-      if (loop.loop != fma_512 && loop.loop != fma_256) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, threads));
+      if (loop.loop != fma_512 && loop.loop != fma_256) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, stream_of(threads)));
     }
-    if (isa != "avx2" && isa != "portable") std::printf(" read %.1f GB/s", median_peak(read_512, threads));
+    if (isa != "avx2" && isa != "portable") std::printf(" read %.1f GB/s", median_peak(read_512, stream_of(threads)));
     std::printf("\n");
   }
 #endif
   std::vector<PeakLoop> top;
-  for (const DType dtype : dtypes) top.push_back(quickest(isa, dtype));
+  for (const DType dtype : dtypes) top.push_back(quickest(isa, dtype, stream_of(1)));
   for (int threads = 1; threads <= device->threads(); ++threads) {
     struct Line {
       Shape shape;
@@ -312,7 +339,7 @@ void report(const std::string& isa, const std::string& only, int passes) {
     for (int pass = 0; pass < passes; ++pass) {
       std::fprintf(stderr, "%d threads, pass %d of %d\n", threads, pass + 1, passes);
       for (Line& line : lines) {
-        for (size_t i = 0; i < std::size(dtypes); ++i) measure(*device, threads, dtypes[i], line.shape, top[i], line.speeds[i]);
+        for (size_t i = 0; i < std::size(dtypes); ++i) measure(*device, stream_of(threads), dtypes[i], line.shape, top[i], line.speeds[i]);
       }
     }
     std::printf("\n%-26s%-18s%-11s%24s%24s%24s\n", (std::to_string(threads) + " threads").c_str(), "M x N x K", "", "float32", "bfloat16", "int8");
