@@ -1,6 +1,7 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "core/error.h"
@@ -14,6 +15,7 @@ constexpr int64_t depth_bytes = 3072;        // of a row of x that a block multi
 constexpr int64_t min_block_rows = 64;       // fewer would read the weight too often
 constexpr int64_t brief_packing = 16 << 10;  // elements of x that a thread packs sooner than threads have waited for each other
 constexpr int64_t packing_columns = 768;     // of a product beside which one thread more that packs the same rows matters little
+constexpr int64_t stolen_columns = 192;      // of a product beside which packing its rows once more matters little
 constexpr int64_t tasks_per_thread = 4;      // evens out threads that are slowed down by others
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -61,8 +63,9 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   // and into its own caches.
   const bool brief = rows * k_ * packing_cost_ <= brief_packing || n_ >= packing_columns * packing_cost_ * (stream.threads() - 1);
   const bool together = pack && row_blocks == 1 && !brief;
-  // Columns are cut where that gives too few tasks; not if tasks had to pack the rows of many blocks again.
-  const int64_t column_blocks = pack && row_blocks > 1 && row_blocks >= stream.threads() ? 1 : std::min(divide_up(wanted, row_blocks), panels);
+  // Columns are cut where that gives too few tasks; where another thread would have to pack the rows for itself, into as many as are worth that.
+  int64_t column_blocks = std::min(divide_up(wanted, row_blocks), panels);
+  if (pack && row_blocks > 1) column_blocks = std::clamp<int64_t>(n_ / (stolen_columns * packing_cost_), 1, column_blocks);
   char* const memory = static_cast<char*>(workspace);
   if (together) {
     const int64_t parts = std::min<int64_t>(rows, wanted);
@@ -71,11 +74,26 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
       pack(begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
     });
   }
-  std::vector<int64_t> packed(static_cast<size_t>(stream.threads()), -1);  // the block of rows that each thread holds
+  std::vector<int64_t> held(static_cast<size_t>(stream.threads()), -1);  // the block of rows that each thread works on
+  std::vector<std::atomic<int64_t>> taken(static_cast<size_t>(row_blocks));  // blocks of columns of each
+  std::atomic<int64_t> begun{0};  // blocks of rows
+  // The next block of columns of these rows; false if none is left.
+  const auto take = [&](int64_t row_block, int64_t& column_block) {
+    std::atomic<int64_t>& next = taken[static_cast<size_t>(row_block)];
+    if (next.load(std::memory_order_relaxed) >= column_blocks) return false;
+    column_block = next.fetch_add(1, std::memory_order_relaxed);
+    return column_block < column_blocks;
+  };
 
-  stream.parallel_for(row_blocks * column_blocks, [&](int64_t task, int worker) {
-    const int64_t row_block = task / column_blocks;
-    const int64_t column_block = task % column_blocks;
+  // Each call does one task: of the rows that the thread holds, of rows that no thread has begun, or of those with the most left.
+  stream.parallel_for(row_blocks * column_blocks, [&](int64_t, int worker) {
+    int64_t& row_block = held[static_cast<size_t>(worker)];
+    int64_t column_block = 0;
+    const int64_t before = row_block;
+    while (row_block < 0 || !take(row_block, column_block)) {
+      row_block = begun.load(std::memory_order_relaxed) < row_blocks ? begun.fetch_add(1, std::memory_order_relaxed) : row_blocks;
+      if (row_block >= row_blocks) row_block = std::min_element(taken.begin(), taken.end()) - taken.begin();
+    }
     const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / unit * unit : rows; };
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
@@ -86,10 +104,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     if (pack) {
       block.x = together ? memory : own;
       block.x_pitch = row_bytes_;
-      if (!together && packed[static_cast<size_t>(worker)] != row_block) {
-        pack(block.first_row, block.rows, own, worker);
-        packed[static_cast<size_t>(worker)] = row_block;
-      }
+      if (!together && row_block != before) pack(block.first_row, block.rows, own, worker);
     } else {
       block.x = static_cast<const char*>(all.x) + block.first_row * all.x_pitch;
     }
