@@ -3,10 +3,13 @@
 // Over 500 lines, as linear, matmul and patchEmbed are one product, and are tested with one set of operands and comparisons.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <numbers>
 #include <numeric>
 #include <random>
@@ -21,6 +24,9 @@
 #include "cpu/processor.h"
 #include "test.h"
 
+namespace chiasma::cpu::portable {
+extern const SimdKernels kernels;
+}
 #ifdef CHIASMA_HAS_avx512_bf16
 namespace chiasma::cpu::avx512_bf16 {
 extern const SimdKernels kernels;
@@ -633,6 +639,43 @@ TEST("patchEmbed: pixels of both kinds against float64") {
       check_patch_embed(*device, *stream, of, "patchEmbed " + isa + " " + core::name_of(of.pixels) + " patch " + std::to_string(of.patch));
     }
   }
+}
+
+TEST("linear: columns of a thread that is held up are taken over") {
+  const cpu::GemmFunctions& functions = *cpu::portable::kernels.gemm;
+  constexpr int64_t rows = 256, n = 800, k = 16;  // two blocks of rows, each with four of columns
+  std::vector<float> x(rows * k), w(n * k);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 7 % 23) - 11;
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i * 5 % 19) - 9;
+  Guarded weight(functions.weight_bytes(n, k, cpu::GemmType::int8));
+  functions.pack_weight(w.data(), cpu::GemmType::float32, k, 0, n, n, k, cpu::GemmType::int8, weight.data());
+  const cpu::Gemm gemm(functions, n, k, cpu::GemmType::int8, 2);
+  Guarded workspace(gemm.workspace_bytes());
+
+  std::mutex mutex;
+  std::condition_variable packed_again;
+  int packs = 0;  // of the first rows
+  const auto multiply = [&](int threads, std::vector<float>& out) {
+    const cpu::CpuStream stream(cpu::ThreadPool::make(threads), threads);
+    cpu::GemmBlock block{};
+    block.weight = weight.data();
+    block.weight_type = cpu::GemmType::int8;
+    block.n = n, block.k = k, block.scale = 1;
+    block.out = out.data(), block.out_stride = n;
+    gemm.run(stream, workspace.data(), rows, block, [&](int64_t row, int64_t count, void* packed, int) {
+      functions.pack_rows(x.data() + row * k, cpu::GemmType::float32, k, count, k, cpu::GemmType::int8, packed);
+      if (threads == 1 || row > 0) return;
+      std::unique_lock lock(mutex);
+      if (++packs == 2) packed_again.notify_all();
+      CHECK(packed_again.wait_for(lock, std::chrono::seconds(30), [&] { return packs == 2; }));
+    });
+    CHECK(workspace.guards_hold());
+  };
+  std::vector<float> alone(rows * n), shared(rows * n);
+  multiply(1, alone);
+  multiply(2, shared);
+  CHECK(packs == 2);
+  CHECK(alone == shared);
 }
 
 TEST("linear, matmul, patchEmbed: operands refused") {

@@ -130,11 +130,11 @@ int64_t sequence_count(const TensorView& cumulative, int64_t length, int64_t row
   return cumulative.present() ? cumulative.shape[0] - 1 : rows / length;
 }
 
-void check_run(bool right, const std::string& op, const char* message) {
-  if (!right) throw Error(ErrorCode::shape, "[" + op + "] " + message);
+void check_run(bool right, std::string_view op, const char* message) {
+  if (!right) throw Error(ErrorCode::shape, "[" + std::string(op) + "] " + message);
 }
 
-void check_same(const std::string& op, const KernelArguments& arguments) {
+void check_same(std::string_view op, const KernelArguments& arguments) {
   const TensorView& x = arguments.inputs[0];
   const TensorView& out = arguments.outputs[0];
   check_run(x.rows() == out.rows() && x.columns() == out.columns(), op, "the input and the output have different counts");

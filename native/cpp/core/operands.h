@@ -55,7 +55,7 @@ int64_t check_sequences(const Operands& operands, const KernelSpec& spec, size_t
 int64_t sequence_count(const TensorView& cumulative, int64_t length, int64_t rows) noexcept;
 
 // Throws Error(shape) if a run's counts do not fit together; check_same: if the input and the output have different rows or columns.
-void check_run(bool right, const std::string& op, const char* message);
-void check_same(const std::string& op, const KernelArguments& arguments);
+void check_run(bool right, std::string_view op, const char* message);
+void check_same(std::string_view op, const KernelArguments& arguments);
 
 }  // namespace chiasma::core

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "core/op_specs.h"
 #include "cpu/gemm.h"
@@ -101,30 +100,38 @@ class ConvolutionKernel final : public core::Kernel {
   Gemm gemm_;
 };
 
-// Calls body(row, window) for each row of out, with the rows of x in its window.
+// What for_windows notes down for each thread: rows of x, and their places in the window.
+size_t windows_bytes(const core::KernelSpec& spec, const WindowSpec& w) {
+  return static_cast<size_t>(std::max(spec.threads, 1)) * static_cast<size_t>(2 * w.area()) * sizeof(int64_t);
+}
+
+// Calls body(row, window) for each row of out, with the rows of x in its window. Needs windows_bytes of workspace.
 template <typename F>
 void for_windows(const core::KernelArguments& arguments, const WindowSpec& w, const TensorView& out, F&& body) {
-  for_pieces(arguments, out.rows(), out.columns() * w.area(), [&](int64_t begin, int64_t end) {
-    std::vector<int64_t> rows(static_cast<size_t>(w.area())), places(rows.size());
+  for_pieces(arguments, out.rows(), out.columns() * w.area(), [&](int64_t begin, int64_t end, int worker) {
+    int64_t* const rows = static_cast<int64_t*>(arguments.workspace) + worker * 2 * w.area();
+    int64_t* const places = rows + w.area();
     for (int64_t row = begin; row < end; ++row) {
       const WindowSpec::Window window = w.window(row);
-      size_t count = 0;
+      int64_t count = 0;
       for (int64_t y = window.y_begin; y < window.y_end; ++y) {
         for (int64_t x = window.x_begin; x < window.x_end; ++x, ++count) {
           rows[count] = window.first + y * w.width + x;
           places[count] = y * w.kernel_x + x;
         }
       }
-      body(row, WindowRows{rows.data(), places.data(), static_cast<int64_t>(count)});
+      body(row, WindowRows{rows, places, count});
     }
   });
 }
 
 class DepthwiseKernel final : public core::Kernel {
  public:
-  DepthwiseKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec) {
+  DepthwiseKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), workspace_bytes_(windows_bytes(spec, spec_.windows)) {
     if (spec_.activation > 0) activation_ = static_cast<UnaryKind>(spec_.activation - 1);
   }
+
+  size_t workspace_bytes() const override { return workspace_bytes_; }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[DepthwiseSpec::x];
@@ -143,12 +150,15 @@ class DepthwiseKernel final : public core::Kernel {
  private:
   const RowFunctions& simd_;
   DepthwiseSpec spec_;
+  size_t workspace_bytes_;
   UnaryKind activation_ = UnaryKind::relu;
 };
 
 class PoolWindowsKernel final : public core::Kernel {
  public:
-  PoolWindowsKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec) {}
+  PoolWindowsKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), workspace_bytes_(windows_bytes(spec, spec_.windows)) {}
+
+  size_t workspace_bytes() const override { return workspace_bytes_; }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[0];
@@ -162,6 +172,7 @@ class PoolWindowsKernel final : public core::Kernel {
  private:
   const RowFunctions& simd_;
   PoolWindowsSpec spec_;
+  size_t workspace_bytes_;
 };
 
 class ScaleSequencesKernel final : public core::Kernel {
@@ -176,7 +187,7 @@ class ScaleSequencesKernel final : public core::Kernel {
     check_run(scale.rows() * spec_.length == x.rows() && (!shift.present() || shift.rows() == scale.rows()), "scaleSequences", "the sequences and scale have different counts");
     const InRows in = in_rows(x);
     const OutRows result = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end;) {
         const int64_t s = row / spec_.length, count = std::min((s + 1) * spec_.length, end) - row;
         simd_.scale(at(in, row), scale.as<const float>() + s * scale.row_stride, shift.present() ? shift.as<const float>() + s * shift.row_stride : nullptr,

@@ -31,7 +31,7 @@ class CpuStream final : public core::Stream {
   }
   int threads() const noexcept { return threads_; }
   // parallel_for with this stream's cap.
-  void parallel_for(int64_t tasks, const std::function<void(int64_t, int)>& body) const { pool_->parallel_for(tasks, threads_, body); }
+  void parallel_for(int64_t tasks, core::FunctionRef<void(int64_t, int)> body) const { pool_->parallel_for(tasks, threads_, body); }
 
  private:
   std::shared_ptr<ThreadPool> pool_;

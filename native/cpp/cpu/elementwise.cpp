@@ -57,7 +57,7 @@ class BinaryKernel final : public core::Kernel {
         simd_.binary(kind_, at(left, row, column), at(right, row, scalar ? 0 : column), scalar, at(result, row, column), count, width);
       });
     }
-    for_pieces(arguments, rows, columns, [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, rows, columns, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         simd_.binary(kind_, at(left, row), at(right, row % period), false, at(result, row), 1, columns);
       }

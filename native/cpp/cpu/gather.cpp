@@ -82,7 +82,7 @@ class GatherKernel final : public core::Kernel {
       if (indices[i] < 0 || indices[i] >= table.rows()) refuse_index("gather", i, indices[i], below(table.rows()));
     }
     const RowMover mover(simd_, table, out);
-    for_pieces(arguments, n, out.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, n, out.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) mover.move(indices[i], i);
     });
   }
@@ -128,7 +128,7 @@ class ScatterKernel final : public core::Kernel {
       taken = static_cast<int32_t>(i);
     }
     const RowMover mover(simd_, x, out);
-    for_pieces(arguments, rows, out.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, rows, out.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         if (source[row] == -1) {
           mover.clear(row);
@@ -163,7 +163,7 @@ class PickTokenKernel final : public core::Kernel {
     const Sequences sequences("pickToken", arguments.inputs[1], length_, x.rows());
     check_run(out.rows() == sequences.count(), "pickToken", "the sequences and the output have different counts");
     const RowMover mover(simd_, x, out);
-    for_pieces(arguments, sequences.count(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, sequences.count(), x.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t s = begin; s < end; ++s) {
         if (sequences.length(s) == 0) {
           mover.clear(s);
@@ -191,7 +191,7 @@ class PrefixKernel final : public core::Kernel {
     spec_.check_run(arguments);
     const int64_t head = spec_.head, tail = spec_.tail;
     const RowMover from_table(simd_, table, out), from_x(simd_, spec_.alone ? table : arguments.inputs[PrefixSpec::x], out);
-    for_pieces(arguments, out.rows(), out.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, out.rows(), out.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t s = row / (head + tail), i = row % (head + tail);
         if (i < head) {

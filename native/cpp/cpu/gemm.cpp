@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <vector>
+#include <memory>
+#include <new>
 
 #include "core/error.h"
 #include "cpu/processor.h"
@@ -20,6 +21,58 @@ constexpr int64_t tasks_per_thread = 4;      // evens out threads that are slowe
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Who does what of a product that is cut into `row_blocks` x `column_blocks` tasks: each thread all of a block of rows, so that it packs or reads these
+// once, and what is left of the others' when no rows are.
+class Progress {
+ public:
+  // Where columns are cut, there are fewer blocks of rows than tasks for the threads.
+  static size_t bytes(int threads) { return aligned(sizeof(int64_t) * static_cast<size_t>(threads)) + aligned(sizeof(Count) * static_cast<size_t>(tasks_per_thread * threads)); }
+
+  Progress(void* memory, int threads, int64_t row_blocks, int64_t column_blocks)
+      : row_blocks_(row_blocks),
+        column_blocks_(column_blocks),
+        held_(static_cast<int64_t*>(memory)),
+        taken_(reinterpret_cast<Count*>(static_cast<char*>(memory) + aligned(sizeof(int64_t) * static_cast<size_t>(threads)))) {
+    std::fill_n(held_, threads, none);
+    if (column_blocks > 1) std::uninitialized_value_construct_n(taken_, row_blocks);
+  }
+
+  struct Task {
+    int64_t row_block, column_block;
+    bool begins;  // the thread had other rows before
+  };
+  // Each call gives a task; there are row_blocks * column_blocks of them.
+  Task next(int worker) {
+    int64_t& held = held_[worker];
+    const int64_t before = held;
+    int64_t column_block = 0;
+    while (held == none || !take(held, column_block)) {
+      held = begun_.load(std::memory_order_relaxed) < row_blocks_ ? begun_.fetch_add(1, std::memory_order_relaxed) : row_blocks_;
+      if (column_blocks_ == 1) break;
+      if (held >= row_blocks_) held = std::min_element(taken_, taken_ + row_blocks_) - taken_;
+    }
+    return {held, column_block, held != before};
+  }
+
+ private:
+  using Count = std::atomic<int64_t>;
+  static constexpr int64_t none = -1;
+
+  // The next block of columns of these rows; false if none is left.
+  bool take(int64_t row_block, int64_t& column_block) {
+    if (column_blocks_ == 1) return false;
+    Count& taken = taken_[row_block];
+    if (taken.load(std::memory_order_relaxed) >= column_blocks_) return false;
+    column_block = taken.fetch_add(1, std::memory_order_relaxed);
+    return column_block < column_blocks_;
+  }
+
+  int64_t row_blocks_, column_blocks_;
+  int64_t* held_;  // the block of rows of each thread
+  Count* taken_;   // blocks of columns, of each block of rows
+  std::atomic<int64_t> begun_{0};  // blocks of rows
+};
 
 // AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
 bool quick_dot() { return processor_vendor() == "AuthenticAMD"; }
@@ -49,7 +102,9 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
   worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, gemm_block_bytes()));
 }
 
-void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const {
+size_t Gemm::progress_bytes() const { return Progress::bytes(threads_); }
+
+void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, PackRows pack) const {
   if (rows == 0 || n_ == 0) return;
   if (stream.threads() > threads_) throw core::Error(core::ErrorCode::internal, "the stream has more threads than the kernel was made for");
   const int64_t panels = divide_up(n_, functions_.panel_columns(weight_type_));
@@ -74,26 +129,9 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
       pack(begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
     });
   }
-  std::vector<int64_t> held(static_cast<size_t>(stream.threads()), -1);  // the block of rows that each thread works on
-  std::vector<std::atomic<int64_t>> taken(static_cast<size_t>(row_blocks));  // blocks of columns of each
-  std::atomic<int64_t> begun{0};  // blocks of rows
-  // The next block of columns of these rows; false if none is left.
-  const auto take = [&](int64_t row_block, int64_t& column_block) {
-    std::atomic<int64_t>& next = taken[static_cast<size_t>(row_block)];
-    if (next.load(std::memory_order_relaxed) >= column_blocks) return false;
-    column_block = next.fetch_add(1, std::memory_order_relaxed);
-    return column_block < column_blocks;
-  };
-
-  // Each call does one task: of the rows that the thread holds, of rows that no thread has begun, or of those with the most left.
+  Progress progress(memory + static_cast<size_t>(threads_) * worker_bytes_, stream.threads(), row_blocks, column_blocks);
   stream.parallel_for(row_blocks * column_blocks, [&](int64_t, int worker) {
-    int64_t& row_block = held[static_cast<size_t>(worker)];
-    int64_t column_block = 0;
-    const int64_t before = row_block;
-    while (row_block < 0 || !take(row_block, column_block)) {
-      row_block = begun.load(std::memory_order_relaxed) < row_blocks ? begun.fetch_add(1, std::memory_order_relaxed) : row_blocks;
-      if (row_block >= row_blocks) row_block = std::min_element(taken.begin(), taken.end()) - taken.begin();
-    }
+    const auto [row_block, column_block, begins] = progress.next(worker);
     const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / unit * unit : rows; };
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
@@ -104,7 +142,7 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     if (pack) {
       block.x = together ? memory : own;
       block.x_pitch = row_bytes_;
-      if (!together && row_block != before) pack(block.first_row, block.rows, own, worker);
+      if (!together && begins) pack(block.first_row, block.rows, own, worker);
     } else {
       block.x = static_cast<const char*>(all.x) + block.first_row * all.x_pitch;
     }

@@ -3,8 +3,6 @@
 // or first by all threads together where that is quicker.
 #pragma once
 
-#include <functional>
-
 #include "core/op_specs.h"
 #include "cpu/cpu_device.h"
 #include "cpu/simd/gemm.h"
@@ -28,15 +26,17 @@ class Gemm {
 
   const GemmFunctions& functions() const { return functions_; }
   GemmType weight_type() const { return weight_type_; }
-  size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_; }
+  size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_ + progress_bytes(); }
 
   // Packs rows [row, row + rows) of x.
-  using PackRows = std::function<void(int64_t row, int64_t rows, void* packed, int worker)>;
+  using PackRows = core::FunctionRef<void(int64_t row, int64_t rows, void* packed, int worker)>;
 
   // `rows` rows of x with the weight, epilogue and output that `all` has; without `pack` x and x_pitch too.
-  void run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, const PackRows& pack) const;
+  void run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, PackRows pack) const;
 
  private:
+  size_t progress_bytes() const;
+
   const GemmFunctions& functions_;
   int64_t n_, k_;
   GemmType weight_type_;

@@ -37,16 +37,15 @@ GemmBlock block_of(GemmType weight_type, int64_t n, int64_t k) {
 void run_rows(const Gemm& gemm, const core::Stream& stream, void* workspace, const TensorView& x, GemmType type, GemmBlock& block) {
   const GemmFunctions& functions = gemm.functions();
   const int64_t pitch = x.row_stride * static_cast<int64_t>(core::size_of(x.dtype));
-  Gemm::PackRows pack;
-  if (functions.as_is(type, pitch, block.k, block.weight_type)) {
+  const auto pack = [&](int64_t row, int64_t rows, void* packed, int) {
+    functions.pack_rows(x.as<const char>() + row * pitch, type, x.row_stride, rows, block.k, block.weight_type, packed);
+  };
+  const bool as_is = functions.as_is(type, pitch, block.k, block.weight_type);
+  if (as_is) {
     block.x = x.data;
     block.x_pitch = pitch;
-  } else {
-    pack = [&](int64_t row, int64_t rows, void* packed, int) {
-      functions.pack_rows(x.as<const char>() + row * pitch, type, x.row_stride, rows, block.k, block.weight_type, packed);
-    };
   }
-  gemm.run(static_cast<const CpuStream&>(stream), workspace, x.rows(), block, pack);
+  gemm.run(static_cast<const CpuStream&>(stream), workspace, x.rows(), block, as_is ? Gemm::PackRows() : pack);
 }
 
 class LinearKernel final : public core::Kernel {

@@ -45,7 +45,7 @@ class LayerNormKernel final : public core::Kernel {
     const core::TensorView& bias = arguments.inputs[2];
     const InRows in = in_rows(x);
     const OutRows out = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end, int) {
       simd_.layer_norm(at(in, begin), at(out, begin), end - begin, x.columns(), weight.present() ? weight.as<const float>() : nullptr,
                        bias.present() ? bias.as<const float>() : nullptr, eps_);
     });
@@ -72,7 +72,7 @@ class RmsNormKernel final : public core::Kernel {
     const core::TensorView& weight = arguments.inputs[1];
     const InRows in = in_rows(x);
     const OutRows out = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end, int) {
       simd_.rms_norm(at(in, begin), at(out, begin), end - begin, x.columns(), weight.present() ? weight.as<const float>() : nullptr, eps_);
     });
   }
@@ -95,7 +95,7 @@ class L2NormalizeKernel final : public core::Kernel {
     const core::TensorView& x = arguments.inputs[0];
     const InRows in = in_rows(x);
     const OutRows out = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end, int) {
       simd_.l2_normalize(at(in, begin), at(out, begin), end - begin, x.columns(), eps_);
     });
   }
@@ -117,7 +117,7 @@ class SoftmaxKernel final : public core::Kernel {
     const core::TensorView& x = arguments.inputs[0];
     const InRows in = in_rows(x);
     const OutRows out = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns() * exp_cost, [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns() * exp_cost, [&](int64_t begin, int64_t end, int) {
       simd_.softmax(at(in, begin), at(out, begin), end - begin, x.columns());
     });
   }

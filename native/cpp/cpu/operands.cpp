@@ -45,23 +45,23 @@ OutRows at(OutRows rows, int64_t row, int64_t column) noexcept {
   return rows;
 }
 
-void for_pieces(const core::KernelArguments& arguments, int64_t count, int64_t cost, const std::function<void(int64_t, int64_t)>& body) {
+void for_pieces(const core::KernelArguments& arguments, int64_t count, int64_t cost, core::FunctionRef<void(int64_t, int64_t, int)> body) {
   if (count <= 0) return;
   const int64_t items = std::max<int64_t>(task_elements / std::max<int64_t>(cost, 1), 1);  // of one task
   const int64_t tasks = (count + items - 1) / items;
-  if (tasks == 1) return body(0, count);
-  static_cast<const CpuStream&>(arguments.stream).parallel_for(tasks, [&](int64_t task, int) {
-    body(task * items, std::min((task + 1) * items, count));
+  if (tasks == 1) return body(0, count, 0);
+  static_cast<const CpuStream&>(arguments.stream).parallel_for(tasks, [&](int64_t task, int worker) {
+    body(task * items, std::min((task + 1) * items, count), worker);
   });
 }
 
 void for_elements(const core::KernelArguments& arguments, bool flat, int64_t rows, int64_t columns, int64_t cost,
-                  const std::function<void(int64_t, int64_t, int64_t, int64_t)>& body) {
+                  core::FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> body) {
   if (!flat) {
-    return for_pieces(arguments, rows, columns * cost, [&](int64_t begin, int64_t end) { body(begin, 0, end - begin, columns); });
+    return for_pieces(arguments, rows, columns * cost, [&](int64_t begin, int64_t end, int) { body(begin, 0, end - begin, columns); });
   }
   const int64_t size = rows * columns;
-  for_pieces(arguments, (size + line_elements - 1) / line_elements, line_elements * cost, [&](int64_t begin, int64_t end) {
+  for_pieces(arguments, (size + line_elements - 1) / line_elements, line_elements * cost, [&](int64_t begin, int64_t end, int) {
     body(0, begin * line_elements, 1, std::min(end * line_elements, size) - begin * line_elements);
   });
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 #include "core/operands.h"
 #include "cpu/cpu_device.h"
@@ -21,12 +20,12 @@ OutRows out_rows(const core::TensorView& view) noexcept;
 InRows at(InRows rows, int64_t row, int64_t column = 0) noexcept;
 OutRows at(OutRows rows, int64_t row, int64_t column = 0) noexcept;
 
-// Calls body(begin, end) for pieces of [0, count), on the caller's thread alone where `count * cost` is little. cost: elements moved by
+// Calls body(begin, end, worker) for pieces of [0, count), on the caller's thread alone where `count * cost` is little. cost: elements moved by
 // one item, or as many as take its time.
-void for_pieces(const core::KernelArguments& arguments, int64_t count, int64_t cost, const std::function<void(int64_t begin, int64_t end)>& body);
+void for_pieces(const core::KernelArguments& arguments, int64_t count, int64_t cost, core::FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
 
 // for_pieces over an elementwise op: body(first row, first column, rows, columns). Tensors without gaps are one row, cut by columns.
 void for_elements(const core::KernelArguments& arguments, bool flat, int64_t rows, int64_t columns, int64_t cost,
-                  const std::function<void(int64_t row, int64_t column, int64_t rows, int64_t columns)>& body);
+                  core::FunctionRef<void(int64_t row, int64_t column, int64_t rows, int64_t columns)> body);
 
 }  // namespace chiasma::cpu

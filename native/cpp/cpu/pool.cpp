@@ -40,7 +40,7 @@ class PoolKernel final : public core::Kernel {
     const OutRows result = out_rows(out);
     const int64_t columns = x.columns();
     const int64_t strips = (columns + strip_columns - 1) / strip_columns;
-    for_pieces(arguments, sequences.count() * strips, sequences.longest() * strip_columns, [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, sequences.count() * strips, sequences.longest() * strip_columns, [&](int64_t begin, int64_t end, int) {
       for (int64_t piece = begin; piece < end; ++piece) {
         const int64_t s = piece / strips, column = piece % strips * strip_columns;
         const int64_t skipped = std::min(skip_, sequences.length(s));

@@ -32,7 +32,7 @@ class RotaryKernel final : public core::Kernel {
     }
     const InRows in = in_rows(x);
     const OutRows out = out_rows(arguments.outputs[0]);
-    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end) {
+    for_pieces(arguments, x.rows(), x.columns(), [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t place = places ? places[row] : row % spec_.length - (spec_.length - table.rows());
         const bool turned = place >= 0;

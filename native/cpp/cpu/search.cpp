@@ -127,7 +127,7 @@ class SearchKernel final : public core::Kernel {
 
     const float* const inverse_norms = norms.present() ? norms.as<const float>() : kept_norms(corpus, stream);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
-    std::vector<int64_t> known(static_cast<size_t>(stream.threads()), -1);  // the batch of which each thread has seen products
+    std::fill(known_.begin(), known_.end(), -1);
     stream.parallel_for(batches * slices, [&](int64_t task, int worker) {
       const int64_t slice = task % slices, number = task / slices;
       const int64_t first = number * batch_size;
@@ -137,7 +137,7 @@ class SearchKernel final : public core::Kernel {
       const int64_t begin = slice * n / slices, end = (slice + 1) * n / slices;
       char* const own = scratch + worker * thread_bytes_;
       if (!multiplied) return search_slice(batch, corpus, inverse_norms, begin, end, reinterpret_cast<float*>(own));
-      const bool first_slice = std::exchange(known[static_cast<size_t>(worker)], number) != number;
+      const bool first_slice = std::exchange(known_[static_cast<size_t>(worker)], number) != number;
       multiply_slice(batch, corpus, inverse_norms, begin, end, Scratch(*this, own), first_slice);
     });
     stream.parallel_for(m, [&](int64_t query, int worker) {
@@ -183,6 +183,7 @@ class SearchKernel final : public core::Kernel {
       candidate_bytes_ = aligned(heaps_ * list_size_ * static_cast<int64_t>(sizeof(Candidate)));
       thread_bytes_ = std::max(thread_bytes_, Scratch(*this, nullptr).bytes);
     }
+    known_.resize(static_cast<size_t>(std::max(threads_, 1)));
     const bool given = spec.inputs[TopKSpec::norms].present();
     if (!given && !spec.fixed.empty() && spec.fixed[TopKSpec::corpus]) kept_norms_.resize(static_cast<size_t>(rows));
   }
@@ -448,6 +449,7 @@ class SearchKernel final : public core::Kernel {
   int threads_;
   GemmType corpus_type_ = GemmType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
+  std::vector<int64_t> known_;     // the batch of which each thread has seen products
   std::vector<float> kept_norms_;  // 1 / ‖row‖ of a corpus that is a weight
   bool measured_ = false;
   int64_t query_bytes_ = 0, heap_bytes_ = 0, thread_bytes_ = 0;

@@ -27,9 +27,9 @@ constexpr int max_participants = 256;
 
 // One parallel_for. Lives on its caller's stack; written under the pool's mutex, except `next`.
 struct Call {
-  Call(const std::function<void(int64_t, int)>& body, int64_t tasks, int limit) : body(body), tasks(tasks), limit(limit) {}
+  Call(core::FunctionRef<void(int64_t, int)> body, int64_t tasks, int limit) : body(body), tasks(tasks), limit(limit) {}
 
-  const std::function<void(int64_t, int)>& body;
+  const core::FunctionRef<void(int64_t, int)> body;
   const int64_t tasks;
   const int limit;  // threads that may work on it at once
   std::atomic<int64_t> next{0};
@@ -67,7 +67,7 @@ class Pool final : public ThreadPool {
   void program_begins() noexcept override { programs_.fetch_add(1, std::memory_order_relaxed); }
   void program_ends() noexcept override { programs_.fetch_sub(1, std::memory_order_relaxed); }
 
-  void parallel_for(int64_t tasks, int max_threads, const std::function<void(int64_t, int)>& body) override {
+  void parallel_for(int64_t tasks, int max_threads, core::FunctionRef<void(int64_t, int)> body) override {
     if (tasks <= 0) return;
     const int limit = static_cast<int>(std::min<int64_t>({tasks, max_threads, threads_}));
     if (limit <= 1) {

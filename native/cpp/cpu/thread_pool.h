@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+
+#include "core/function_ref.h"
 
 namespace chiasma::cpu {
 
@@ -26,7 +27,7 @@ class ThreadPool {
   // Calls body(task, worker) for every task in [0, tasks), on at most max_threads threads, the caller's among them, and returns when all
   // have returned. Tasks are taken in any order; worker is in [0, max_threads) and no two run at once with the same one. The first
   // exception is rethrown. Calls from several threads share the workers.
-  virtual void parallel_for(int64_t tasks, int max_threads, const std::function<void(int64_t task, int worker)>& body) = 0;
+  virtual void parallel_for(int64_t tasks, int max_threads, core::FunctionRef<void(int64_t task, int worker)> body) = 0;
 };
 
 }  // namespace chiasma::cpu
