@@ -3,6 +3,7 @@
 // Rates are G operations a second (a multiply-add is two) and GB/s; each is the best of many short runs, for other processes disturb.
 // Kinds: f32, bf16 and int8 with vectors; bf16_amx and int8_amx with tiles. Only x86-64 is measured; elsewhere just the memory is.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -37,23 +38,33 @@ int cores() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// Sum of the rates of `threads` threads that each call `work`, which gives the operations it did.
+// What `threads` threads do together that each call `work`, which gives the operations it did: from the first one's beginning to the last one's end, as
+// threads that do not meet would each have all of the memory's rate.
 double rate_of(const std::function<double(int)>& work, int threads, int repeats = 100) {
   double best = 0;
   for (int repeat = 0; repeat < repeats; ++repeat) {
+    struct Run {
+      double operations, begin, end;
+    };
     std::vector<std::thread> workers;
-    std::vector<double> rates(static_cast<size_t>(threads));
+    std::vector<Run> runs(static_cast<size_t>(threads));
+    std::atomic<int> ready{0};
     for (int t = 0; t < threads; ++t) {
-      workers.emplace_back([&rates, &work, t] {
+      workers.emplace_back([&, t] {
+        for (++ready; ready < threads;) std::this_thread::yield();
         const double begin = seconds();
         const double operations = work(t);
-        rates[static_cast<size_t>(t)] = operations / (seconds() - begin) / 1e9;
+        runs[static_cast<size_t>(t)] = {operations, begin, seconds()};
       });
     }
     for (auto& worker : workers) worker.join();
-    double sum = 0;
-    for (const double rate : rates) sum += rate;
-    best = std::max(best, sum);
+    double operations = 0, begin = runs[0].begin, end = runs[0].end;
+    for (const Run& run : runs) {
+      operations += run.operations;
+      begin = std::min(begin, run.begin);
+      end = std::max(end, run.end);
+    }
+    best = std::max(best, operations / (end - begin) / 1e9);
   }
   return best;
 }

@@ -1,9 +1,11 @@
 // Kernels take memory from their workspace alone: once they have run, they allocate nothing.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/device.h"
@@ -19,14 +21,22 @@ std::atomic<int> allocations{0};
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // it sees through one of the two where they are inlined
 #endif
 
-// Of the whole test program. What has no replacement here ends in one of these.
+// Of the whole test program. The forms that are not here call one of these.
 void* operator new(size_t bytes) {
   if (counting) ++allocations;
   if (void* const memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
   throw std::bad_alloc();
 }
+void* operator new(size_t bytes, std::align_val_t alignment) {
+  if (counting) ++allocations;
+  const auto unit = static_cast<size_t>(alignment);
+  if (void* const memory = std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit)) return memory;
+  throw std::bad_alloc();
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -142,13 +152,33 @@ TEST("allocations: none in the ops of models, once they have run") {
         CHECK(search.output(DType::float32, {rows, 5}).output(DType::int32, {rows, 5}).allocations() == 0);
       }
     }
-    Call depthwise(*device, "depthwiseConvolution", {{"height", 40.0}, {"width", 40.0}, {"kernel", std::vector<double>{3, 3}}, {"stride", std::vector<double>{1, 1}},
-                                                     {"padding", std::vector<double>{1, 1, 1, 1}}, {"activation", std::string("none")}, {"dtype", f32}});
+    using Numbers = std::vector<double>;
+    const std::vector<std::pair<std::string, core::Attributes::Value>> windows = {{"height", 40.0}, {"width", 40.0}, {"kernel", Numbers{3, 3}}, {"stride", Numbers{1, 1}},
+                                                                                  {"padding", Numbers{1, 1, 1, 1}}, {"dtype", f32}};
+    auto with = [&windows](const char* name, const char* value) {
+      auto attributes = windows;
+      attributes.emplace_back(name, std::string(value));
+      return attributes;
+    };
+    Call depthwise(*device, "depthwiseConvolution", with("activation", "none"));
     CHECK(depthwise.input(DType::float32, {1600, 64}).input(DType::float32, {9, 64}).absent(1).output(DType::float32, {1600, 64}).allocations() == 0);
-    Call convolution(*device, "convolution", {{"height", 40.0}, {"width", 40.0}, {"kernel", std::vector<double>{3, 3}}, {"stride", std::vector<double>{1, 1}},
-                                              {"padding", std::vector<double>{1, 1, 1, 1}}, {"activation", std::string("none")}, {"dtype", f32}});
+    Call pooled(*device, "poolWindows", with("mode", "max"));
+    CHECK(pooled.input(DType::float32, {1600, 64}).output(DType::float32, {1600, 64}).allocations() == 0);
+    Call convolution(*device, "convolution", with("activation", "none"));
     CHECK(convolution.input(DType::float32, {1600, 16}).weight(DType::float32, 32, 144).absent(2).output(DType::float32, {1600, 32}).allocations() == 0);
-    Call patches(*device, "patchEmbed", {{"patch", 16.0}, {"rescale", 1.0 / 255}, {"mean", std::vector<double>{0, 0, 0}}, {"std", std::vector<double>{1, 1, 1}}, {"dtype", f32}});
+    Call sum(*device, "add", {{"dtype", f32}});
+    CHECK(sum.input(DType::float32, {1600, 64}).input(DType::float32, {1600, 64}).output(DType::float32, {1600, 64}).allocations() == 0);
+    Call normalized(*device, "l2Normalize", {{"eps", 1e-12}, {"dtype", f32}});
+    CHECK(normalized.input(DType::float32, {1600, 64}).output(DType::float32, {1600, 64}).allocations() == 0);
+    Call root(*device, "rmsNorm", {{"eps", 1e-6}, {"dtype", f32}});
+    CHECK(root.input(DType::float32, {1600, 64}).absent(1).output(DType::float32, {1600, 64}).allocations() == 0);
+    Call gathered(*device, "gather", {{"dtype", f32}});
+    CHECK(gathered.input(DType::float32, {10, 64}).input(DType::int32, {1600}).output(DType::float32, {1600, 64}).allocations() == 0);
+    Call pool(*device, "pool", {{"mode", std::string("mean")}, {"skip", 0.0}, {"length", 16.0}, {"dtype", f32}});
+    CHECK(pool.input(DType::float32, {1600, 64}).absent(1).output(DType::float32, {100, 64}).allocations() == 0);
+    Call token(*device, "pickToken", {{"which", std::string("first")}, {"length", 16.0}, {"dtype", f32}});
+    CHECK(token.input(DType::float32, {1600, 64}).absent(1).output(DType::float32, {100, 64}).allocations() == 0);
+    Call patches(*device, "patchEmbed", {{"patch", 16.0}, {"rescale", 1.0 / 255}, {"mean", Numbers{0, 0, 0}}, {"std", Numbers{1, 1, 1}}, {"dtype", f32}});
     CHECK(patches.input(DType::uint8, {3, 64, 64, 3}).weight(DType::float32, 48, 768).absent(3).output(DType::float32, {3, 16, 48}).allocations() == 0);
   }
 }

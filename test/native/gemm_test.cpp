@@ -3,6 +3,7 @@
 // Over 500 lines, as linear, matmul and patchEmbed are one product, and are tested with one set of operands and comparisons.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -637,6 +638,65 @@ TEST("patchEmbed: pixels of both kinds against float64") {
     const auto stream = device->make_stream(2);
     for (const PatchCase& of : cases) {
       check_patch_embed(*device, *stream, of, "patchEmbed " + isa + " " + core::name_of(of.pixels) + " patch " + std::to_string(of.patch));
+    }
+  }
+}
+
+namespace {
+
+// What a matrix multiply was cut into: how often each row met each panel, and whether rows were packed before.
+struct {
+  std::vector<std::atomic<int>> met;
+  int64_t panels;
+  std::atomic<int> tasks;
+  std::atomic<bool> right;
+} cut;
+
+void note_block(const cpu::GemmBlock& block) {
+  ++cut.tasks;
+  for (int64_t r = 0; r < block.rows; ++r) {
+    int64_t row;
+    std::memcpy(&row, static_cast<const char*>(block.x) + r * block.x_pitch, sizeof row);
+    if (row != block.first_row + r) cut.right = false;
+    for (int64_t p = block.panel_begin; p < block.panel_end; ++p) ++cut.met[static_cast<size_t>((block.first_row + r) * cut.panels + p)];
+  }
+}
+
+}  // namespace
+
+TEST("linear: however a product is cut, each row meets each panel once, and all threads have work") {
+  cpu::GemmFunctions functions = *cpu::portable::kernels.gemm;
+  functions.multiply = note_block;
+  for (const int threads : {1, 2, 3, 8, 20}) {
+    const cpu::CpuStream stream(cpu::ThreadPool::make(threads), threads);
+    for (const int64_t rows : {1, 7, 64, 129, 392, 480, 1000, 3000}) {
+      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 2}, {200, 64}, {768, 3072}}) {
+        for (const int cost : {1, 8}) {
+          NOTE(std::to_string(threads) + " threads, " + shape_text(rows, n, k) + ", rows packed at " + std::to_string(cost));
+          for (const bool packs : {true, false}) {
+            const cpu::Gemm gemm(functions, n, k, cpu::GemmType::float32, threads, cost);
+            Guarded workspace(gemm.workspace_bytes());
+            const auto pitch = static_cast<int64_t>(functions.row_bytes(k, cpu::GemmType::float32));
+            const auto pack = [&](int64_t row, int64_t count, void* packed, int) {
+              for (int64_t r = row; r < row + count; ++r) std::memcpy(static_cast<char*>(packed) + (r - row) * pitch, &r, sizeof r);
+            };
+            std::vector<int64_t> as_is(static_cast<size_t>(rows));
+            std::iota(as_is.begin(), as_is.end(), 0);
+            cpu::GemmBlock block{};
+            block.weight_type = cpu::GemmType::float32;
+            block.n = n, block.k = k;
+            block.x = as_is.data(), block.x_pitch = sizeof(int64_t);
+            cut.panels = (n + functions.panel_columns(block.weight_type) - 1) / functions.panel_columns(block.weight_type);
+            cut.met = std::vector<std::atomic<int>>(static_cast<size_t>(rows * cut.panels));
+            cut.tasks = 0, cut.right = true;
+            gemm.run(stream, workspace.data(), rows, block, packs ? cpu::Gemm::PackRows(pack) : cpu::Gemm::PackRows());
+            CHECK(workspace.guards_hold());
+            CHECK(cut.right);
+            CHECK(std::all_of(cut.met.begin(), cut.met.end(), [](const auto& count) { return count == 1; }));
+            CHECK(cut.tasks >= std::min<int64_t>(threads, cut.panels));
+          }
+        }
+      }
     }
   }
 }

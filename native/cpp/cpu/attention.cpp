@@ -54,7 +54,7 @@ class AttentionKernel final : public core::Kernel {
     const TensorView& q = inputs[AttentionSpec::q];
     const TensorView& out = arguments.outputs[0];
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
-    if (stream.threads() > threads_) refuse(ErrorCode::internal, "the stream has more threads than the kernel was made for");
+    stream.check_threads(threads_);
 
     const Sequences queries("attention", inputs[AttentionSpec::lengths_q], spec_.query_length, q.rows(), "cuSeqlensQ", "q");
     const Sequences keys("attention", inputs[AttentionSpec::lengths_k], spec_.key_length, inputs[AttentionSpec::k].rows(), "cuSeqlensK", "k");

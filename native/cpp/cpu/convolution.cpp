@@ -101,13 +101,12 @@ class ConvolutionKernel final : public core::Kernel {
 };
 
 // What for_windows notes down for each thread: rows of x, and their places in the window.
-size_t windows_bytes(const core::KernelSpec& spec, const WindowSpec& w) {
-  return static_cast<size_t>(std::max(spec.threads, 1)) * static_cast<size_t>(2 * w.area()) * sizeof(int64_t);
-}
+size_t windows_bytes(int threads, const WindowSpec& w) { return static_cast<size_t>(threads) * static_cast<size_t>(2 * w.area()) * sizeof(int64_t); }
 
-// Calls body(row, window) for each row of out, with the rows of x in its window. Needs windows_bytes of workspace.
+// Calls body(row, window) for each row of out, with the rows of x in its window. The workspace has windows_bytes for so many threads.
 template <typename F>
-void for_windows(const core::KernelArguments& arguments, const WindowSpec& w, const TensorView& out, F&& body) {
+void for_windows(const core::KernelArguments& arguments, int threads, const WindowSpec& w, const TensorView& out, F&& body) {
+  static_cast<const CpuStream&>(arguments.stream).check_threads(threads);
   for_pieces(arguments, out.rows(), out.columns() * w.area(), [&](int64_t begin, int64_t end, int worker) {
     int64_t* const rows = static_cast<int64_t*>(arguments.workspace) + worker * 2 * w.area();
     int64_t* const places = rows + w.area();
@@ -127,11 +126,11 @@ void for_windows(const core::KernelArguments& arguments, const WindowSpec& w, co
 
 class DepthwiseKernel final : public core::Kernel {
  public:
-  DepthwiseKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), workspace_bytes_(windows_bytes(spec, spec_.windows)) {
+  DepthwiseKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), threads_(std::max(spec.threads, 1)) {
     if (spec_.activation > 0) activation_ = static_cast<UnaryKind>(spec_.activation - 1);
   }
 
-  size_t workspace_bytes() const override { return workspace_bytes_; }
+  size_t workspace_bytes() const override { return windows_bytes(threads_, spec_.windows); }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[DepthwiseSpec::x];
@@ -142,7 +141,7 @@ class DepthwiseKernel final : public core::Kernel {
     const InRows in = in_rows(x);
     const OutRows result = out_rows(out);
     const float* const biases = bias.present() ? bias.as<const float>() : nullptr;
-    for_windows(arguments, spec_.windows, out, [&](int64_t row, const WindowRows& window) {
+    for_windows(arguments, threads_, spec_.windows, out, [&](int64_t row, const WindowRows& window) {
       simd_.depthwise(in, window, weight.as<const float>(), weight.row_stride, biases, spec_.activation > 0 ? &activation_ : nullptr, at(result, row), out.columns());
     });
   }
@@ -150,15 +149,15 @@ class DepthwiseKernel final : public core::Kernel {
  private:
   const RowFunctions& simd_;
   DepthwiseSpec spec_;
-  size_t workspace_bytes_;
+  int threads_;
   UnaryKind activation_ = UnaryKind::relu;
 };
 
 class PoolWindowsKernel final : public core::Kernel {
  public:
-  PoolWindowsKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), workspace_bytes_(windows_bytes(spec, spec_.windows)) {}
+  PoolWindowsKernel(const core::KernelSpec& spec, const RowFunctions& simd) : simd_(simd), spec_(spec), threads_(std::max(spec.threads, 1)) {}
 
-  size_t workspace_bytes() const override { return workspace_bytes_; }
+  size_t workspace_bytes() const override { return windows_bytes(threads_, spec_.windows); }
 
   void run(const core::KernelArguments& arguments) override {
     const TensorView& x = arguments.inputs[0];
@@ -166,13 +165,13 @@ class PoolWindowsKernel final : public core::Kernel {
     check_run(out.rows() == spec_.windows.rows_of(x.rows()), "poolWindows", "the windows and the output have different counts");
     const InRows in = in_rows(x);
     const OutRows result = out_rows(out);
-    for_windows(arguments, spec_.windows, out, [&](int64_t row, const WindowRows& window) { simd_.pool_window(spec_.max, in, window, at(result, row), out.columns()); });
+    for_windows(arguments, threads_, spec_.windows, out, [&](int64_t row, const WindowRows& window) { simd_.pool_window(spec_.max, in, window, at(result, row), out.columns()); });
   }
 
  private:
   const RowFunctions& simd_;
   PoolWindowsSpec spec_;
-  size_t workspace_bytes_;
+  int threads_;
 };
 
 class ScaleSequencesKernel final : public core::Kernel {

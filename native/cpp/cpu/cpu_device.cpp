@@ -201,6 +201,10 @@ const char* name_of(Isa isa) noexcept {
   return names[static_cast<size_t>(isa)];
 }
 
+void CpuStream::check_threads(int most) const {
+  if (threads_ > most) throw Error(ErrorCode::internal, "the stream has " + std::to_string(threads_) + " threads; the kernel was made for " + std::to_string(most));
+}
+
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
   for (const Isa isa : all_isas) {

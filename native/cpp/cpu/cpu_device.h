@@ -1,9 +1,9 @@
 // The CPU device: host memory, the thread pool, and the kernel table of one instruction set.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/device.h"
@@ -30,6 +30,8 @@ class CpuStream final : public core::Stream {
     running_ = false;
   }
   int threads() const noexcept { return threads_; }
+  // Throws Error(internal) if there are more than a kernel has memory for.
+  void check_threads(int most) const;
   // parallel_for with this stream's cap.
   void parallel_for(int64_t tasks, core::FunctionRef<void(int64_t, int)> body) const { pool_->parallel_for(tasks, threads_, body); }
 

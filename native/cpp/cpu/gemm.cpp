@@ -22,34 +22,30 @@ constexpr int64_t tasks_per_thread = 4;      // evens out threads that are slowe
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Who does what of a product that is cut into `row_blocks` x `column_blocks` tasks: each thread all of a block of rows, so that it packs or reads these
-// once, and what is left of the others' when no rows are.
-class Progress {
+// Who does what of a product whose rows and columns are both cut: each thread all columns of a block of rows, so that it packs or reads these once, and
+// when no rows are left, columns of the others'. The counters only hand out numbers: the pool orders all else.
+class Schedule {
  public:
-  // Where columns are cut, there are fewer blocks of rows than tasks for the threads.
-  static size_t bytes(int threads) { return aligned(sizeof(int64_t) * static_cast<size_t>(threads)) + aligned(sizeof(Count) * static_cast<size_t>(tasks_per_thread * threads)); }
+  // Columns are cut only where there are fewer blocks of rows than tasks_per_thread * threads.
+  static size_t bytes(int threads) { return held_bytes(threads) + aligned(sizeof(Count) * static_cast<size_t>(tasks_per_thread * threads)); }
 
-  Progress(void* memory, int threads, int64_t row_blocks, int64_t column_blocks)
-      : row_blocks_(row_blocks),
-        column_blocks_(column_blocks),
-        held_(static_cast<int64_t*>(memory)),
-        taken_(reinterpret_cast<Count*>(static_cast<char*>(memory) + aligned(sizeof(int64_t) * static_cast<size_t>(threads)))) {
+  Schedule(void* memory, int threads, int64_t row_blocks, int64_t column_blocks)
+      : row_blocks_(row_blocks), column_blocks_(column_blocks), held_(static_cast<int64_t*>(memory)), taken_(reinterpret_cast<Count*>(static_cast<char*>(memory) + held_bytes(threads))) {
     std::fill_n(held_, threads, none);
-    if (column_blocks > 1) std::uninitialized_value_construct_n(taken_, row_blocks);
+    std::uninitialized_value_construct_n(taken_, row_blocks);
   }
 
   struct Task {
     int64_t row_block, column_block;
-    bool begins;  // the thread had other rows before
+    bool begins;  // other rows than the thread's task before
   };
-  // Each call gives a task; there are row_blocks * column_blocks of them.
+  // To be called once for each of the row_blocks * column_blocks tasks.
   Task next(int worker) {
     int64_t& held = held_[worker];
     const int64_t before = held;
     int64_t column_block = 0;
     while (held == none || !take(held, column_block)) {
       held = begun_.load(std::memory_order_relaxed) < row_blocks_ ? begun_.fetch_add(1, std::memory_order_relaxed) : row_blocks_;
-      if (column_blocks_ == 1) break;
       if (held >= row_blocks_) held = std::min_element(taken_, taken_ + row_blocks_) - taken_;
     }
     return {held, column_block, held != before};
@@ -58,10 +54,10 @@ class Progress {
  private:
   using Count = std::atomic<int64_t>;
   static constexpr int64_t none = -1;
+  static size_t held_bytes(int threads) { return aligned(sizeof(int64_t) * static_cast<size_t>(threads)); }
 
   // The next block of columns of these rows; false if none is left.
   bool take(int64_t row_block, int64_t& column_block) {
-    if (column_blocks_ == 1) return false;
     Count& taken = taken_[row_block];
     if (taken.load(std::memory_order_relaxed) >= column_blocks_) return false;
     column_block = taken.fetch_add(1, std::memory_order_relaxed);
@@ -69,7 +65,7 @@ class Progress {
   }
 
   int64_t row_blocks_, column_blocks_;
-  int64_t* held_;  // the block of rows of each thread
+  int64_t* held_;  // the block of rows that each thread works on
   Count* taken_;   // blocks of columns, of each block of rows
   std::atomic<int64_t> begun_{0};  // blocks of rows
 };
@@ -102,11 +98,11 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
   worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, gemm_block_bytes()));
 }
 
-size_t Gemm::progress_bytes() const { return Progress::bytes(threads_); }
+size_t Gemm::workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_ + Schedule::bytes(threads_); }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, PackRows pack) const {
   if (rows == 0 || n_ == 0) return;
-  if (stream.threads() > threads_) throw core::Error(core::ErrorCode::internal, "the stream has more threads than the kernel was made for");
+  stream.check_threads(threads_);
   const int64_t panels = divide_up(n_, functions_.panel_columns(weight_type_));
   const int64_t wanted = stream.threads() > 1 ? tasks_per_thread * stream.threads() : 1;
   // As many blocks of rows as caches ask for, a multiple of the threads if that leaves enough rows in each.
@@ -118,9 +114,9 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
   // and into its own caches.
   const bool brief = rows * k_ * packing_cost_ <= brief_packing || n_ >= packing_columns * packing_cost_ * (stream.threads() - 1);
   const bool together = pack && row_blocks == 1 && !brief;
-  // Columns are cut where that gives too few tasks; where another thread would have to pack the rows for itself, into as many as are worth that.
+  // Columns are cut where that gives too few tasks. Where each thread has rows to pack, another would have to pack them for itself: into as many as are worth that.
   int64_t column_blocks = std::min(divide_up(wanted, row_blocks), panels);
-  if (pack && row_blocks > 1) column_blocks = std::clamp<int64_t>(n_ / (stolen_columns * packing_cost_), 1, column_blocks);
+  if (pack && row_blocks > 1 && row_blocks >= stream.threads()) column_blocks = std::clamp<int64_t>(n_ / (stolen_columns * packing_cost_), 1, column_blocks);
   char* const memory = static_cast<char*>(workspace);
   if (together) {
     const int64_t parts = std::min<int64_t>(rows, wanted);
@@ -129,9 +125,8 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
       pack(begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
     });
   }
-  Progress progress(memory + static_cast<size_t>(threads_) * worker_bytes_, stream.threads(), row_blocks, column_blocks);
-  stream.parallel_for(row_blocks * column_blocks, [&](int64_t, int worker) {
-    const auto [row_block, column_block, begins] = progress.next(worker);
+  const auto multiply = [&](const Schedule::Task& task, int worker) {
+    const auto [row_block, column_block, begins] = task;
     const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / unit * unit : rows; };
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
@@ -149,7 +144,10 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     block.panel_begin = column_block * panels / column_blocks;
     block.panel_end = (column_block + 1) * panels / column_blocks;
     functions_.multiply(block);
-  });
+  };
+  if (column_blocks == 1) return stream.parallel_for(row_blocks, [&](int64_t row_block, int worker) { multiply({row_block, 0, true}, worker); });
+  Schedule schedule(memory + static_cast<size_t>(threads_) * worker_bytes_, stream.threads(), row_blocks, column_blocks);
+  stream.parallel_for(row_blocks * column_blocks, [&](int64_t, int worker) { multiply(schedule.next(worker), worker); });
 }
 
 }  // namespace chiasma::cpu

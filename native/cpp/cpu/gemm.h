@@ -3,6 +3,7 @@
 // or first by all threads together where that is quicker.
 #pragma once
 
+#include "core/function_ref.h"
 #include "core/op_specs.h"
 #include "cpu/cpu_device.h"
 #include "cpu/simd/gemm.h"
@@ -26,7 +27,7 @@ class Gemm {
 
   const GemmFunctions& functions() const { return functions_; }
   GemmType weight_type() const { return weight_type_; }
-  size_t workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_ + progress_bytes(); }
+  size_t workspace_bytes() const;
 
   // Packs rows [row, row + rows) of x.
   using PackRows = core::FunctionRef<void(int64_t row, int64_t rows, void* packed, int worker)>;
@@ -35,8 +36,6 @@ class Gemm {
   void run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, PackRows pack) const;
 
  private:
-  size_t progress_bytes() const;
-
   const GemmFunctions& functions_;
   int64_t n_, k_;
   GemmType weight_type_;

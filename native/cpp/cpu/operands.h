@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/function_ref.h"
 #include "core/operands.h"
 #include "cpu/cpu_device.h"
 #include "cpu/simd/rows.h"

@@ -50,8 +50,6 @@ constexpr int64_t float_bytes = sizeof(float);
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-[[noreturn]] void refuse(ErrorCode code, const std::string& message) { throw Error(code, "[cosineTopK] " + message); }
-
 // A score and its row as one integer: greater is better. The high half orders as the scores do, NaN below all; the low half is greater for
 // lower rows. No entry equals `no_entry`.
 using Entry = int64_t;
@@ -93,7 +91,7 @@ class SearchKernel final : public core::Kernel {
   SearchKernel(const core::KernelSpec& spec, const SimdKernels& simd) : SearchKernel(TopKSpec(spec), spec, simd) {}
 
   size_t workspace_bytes() const override {
-    return static_cast<size_t>(query_bytes_ + 2 * margin_bytes_ + packed_bytes_ + heap_bytes_ + candidate_bytes_ + threads_ * thread_bytes_);
+    return static_cast<size_t>(query_bytes_ + 2 * margin_bytes_ + packed_bytes_ + heap_bytes_ + candidate_bytes_ + known_bytes() + threads_ * thread_bytes_);
   }
 
   void run(const core::KernelArguments& arguments) override {
@@ -101,7 +99,7 @@ class SearchKernel final : public core::Kernel {
     const TensorView& corpus = arguments.inputs[TopKSpec::corpus];
     const TensorView& norms = arguments.inputs[TopKSpec::norms];
     const CpuStream& stream = static_cast<const CpuStream&>(arguments.stream);
-    if (stream.threads() > threads_) refuse(ErrorCode::internal, "the stream has more threads than the kernel was made for");
+    stream.check_threads(threads_);
     const int64_t m = queries.rows(), n = corpus.rows();
     if (m == 0) return;
 
@@ -112,7 +110,8 @@ class SearchKernel final : public core::Kernel {
     char* const packed = memory + query_bytes_ + 2 * margin_bytes_;
     Entry* const heaps = reinterpret_cast<Entry*>(packed + packed_bytes_);
     auto* const lists = reinterpret_cast<Candidate*>(packed + packed_bytes_ + heap_bytes_);
-    char* const scratch = packed + packed_bytes_ + heap_bytes_ + candidate_bytes_;
+    auto* const known = reinterpret_cast<int64_t*>(packed + packed_bytes_ + heap_bytes_ + candidate_bytes_);  // the batch of which each thread has seen products
+    char* const scratch = reinterpret_cast<char*>(known) + known_bytes();
     const bool multiplied = multiplies(m, n);
     stream.parallel_for(m, [&](int64_t query, int) {
       float* const direction = directions + query * query_stride_;
@@ -127,7 +126,7 @@ class SearchKernel final : public core::Kernel {
 
     const float* const inverse_norms = norms.present() ? norms.as<const float>() : kept_norms(corpus, stream);
     const int64_t slices = std::min(slices_for(batches, n), heaps_ / m);
-    std::fill(known_.begin(), known_.end(), -1);
+    std::fill_n(known, threads_, -1);
     stream.parallel_for(batches * slices, [&](int64_t task, int worker) {
       const int64_t slice = task % slices, number = task / slices;
       const int64_t first = number * batch_size;
@@ -137,7 +136,7 @@ class SearchKernel final : public core::Kernel {
       const int64_t begin = slice * n / slices, end = (slice + 1) * n / slices;
       char* const own = scratch + worker * thread_bytes_;
       if (!multiplied) return search_slice(batch, corpus, inverse_norms, begin, end, reinterpret_cast<float*>(own));
-      const bool first_slice = std::exchange(known_[static_cast<size_t>(worker)], number) != number;
+      const bool first_slice = std::exchange(known[worker], number) != number;
       multiply_slice(batch, corpus, inverse_norms, begin, end, Scratch(*this, own), first_slice);
     });
     stream.parallel_for(m, [&](int64_t query, int worker) {
@@ -183,7 +182,6 @@ class SearchKernel final : public core::Kernel {
       candidate_bytes_ = aligned(heaps_ * list_size_ * static_cast<int64_t>(sizeof(Candidate)));
       thread_bytes_ = std::max(thread_bytes_, Scratch(*this, nullptr).bytes);
     }
-    known_.resize(static_cast<size_t>(std::max(threads_, 1)));
     const bool given = spec.inputs[TopKSpec::norms].present();
     if (!given && !spec.fixed.empty() && spec.fixed[TopKSpec::corpus]) kept_norms_.resize(static_cast<size_t>(rows));
   }
@@ -226,6 +224,8 @@ class SearchKernel final : public core::Kernel {
     // Of each query: what a product must exceed; the k greatest products, a heap.
     float *thresholds, *best;
   };
+
+  int64_t known_bytes() const { return aligned(threads_ * static_cast<int64_t>(sizeof(int64_t))); }
 
   bool multiplies(int64_t queries, int64_t rows) const {
     return queries >= min_product_queries && k_ <= max_product_k && rows >= min_product_rows * k_ && (product_type_ != GemmType::int8 || d_ <= max_int8_depth);
@@ -449,7 +449,6 @@ class SearchKernel final : public core::Kernel {
   int threads_;
   GemmType corpus_type_ = GemmType::float32;
   int64_t k_ = 1, d_ = 1, query_stride_ = 1, heaps_ = 1;
-  std::vector<int64_t> known_;     // the batch of which each thread has seen products
   std::vector<float> kept_norms_;  // 1 / ‖row‖ of a corpus that is a weight
   bool measured_ = false;
   int64_t query_bytes_ = 0, heap_bytes_ = 0, thread_bytes_ = 0;

@@ -127,9 +127,6 @@ void pack_columns(const T* rows, int64_t stride, int64_t column, int64_t count, 
   }
 }
 
-// Adding it rounds to the nearest integer, ties to even, which the sum's lowest bits are.
-constexpr float nearest = 0x1.8p23f;
-
 // The step between the numbers that bytes can be: what a range of so many such steps needs, NaN for one that is not finite.
 // A range too small for its inverse counts as none.
 struct ByteScale {
@@ -156,7 +153,8 @@ void pack_byte_column(const T* row, int64_t column, int64_t k, uint32_t* panel, 
   for (int64_t i = 0; i < 4 * panel_depth(k, GemmType::int8); i += 4, to += panel_columns(GemmType::int8)) {
     uint32_t word = 0;
     for (int64_t j = i; j < i + 4 && j < k && bytes.inverse > 0; ++j) {
-      const float rounded = (to_float(row[j]) * bytes.inverse + nearest) - nearest;
+      // Adding 1.5·2²³ rounds to the nearest integer, ties to even.
+      const float rounded = (to_float(row[j]) * bytes.inverse + 0x1.8p23f) - 0x1.8p23f;
       const int32_t byte = static_cast<int32_t>(rounded);
       sum += byte;
       word |= static_cast<uint32_t>(byte & 0xff) << (8 * (j - i));
@@ -249,7 +247,7 @@ struct RowBytes {
 // lowest <= 0 <= highest; one of them is not finite if there is such a number in the row.
 RowBytes row_bytes_of(float lowest, float highest) {
   const ByteScale bytes = byte_scale(highest - lowest, 255);
-  return {bytes.step, bytes.inverse, bytes.inverse > 0 ? (-lowest * bytes.inverse + nearest) - nearest : 0};
+  return {bytes.step, bytes.inverse, bytes.inverse > 0 ? (-lowest * bytes.inverse + 0x1.8p23f) - 0x1.8p23f : 0};
 }
 
 RowBytes measure_row(const int8_t*, int64_t) { return {1, 1, 128}; }
@@ -303,12 +301,12 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
   }
   if constexpr (std::is_same_v<T, Bf16>) {
     const __m512 inverse = _mm512_set1_ps(row.inverse);
-    const __m512 zero = _mm512_set1_ps(row.zero + nearest);
+    const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(row.zero));
     const auto steps_of = [&](const Bf16* at) {  // of 32 numbers, the even and the odd ones apart until they are 16 bits
       const __m512i pairs = _mm512_loadu_si512(at);
-      const __m512 even = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse, zero);
-      const __m512 odd = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse, zero);
-      return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_castps_si512(even), _mm512_slli_epi32(_mm512_castps_si512(odd), 16));
+      const __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse));
+      const __m512i odd = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse));
+      return _mm512_add_epi16(_mm512_mask_blend_epi16(0xaaaaaaaau, even, _mm512_slli_epi32(odd, 16)), zeros);
     };
     const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (; i + 64 <= k; i += 64) {
@@ -319,9 +317,9 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
 #endif
   const auto pack = [&](int64_t i, Vec value) {
 #if defined(CHIASMA_HAS_BYTE_DOT)
-    const __m512i bits = _mm512_castps_si512(fma(value, set(row.inverse), set(row.zero + nearest)).v);
-    const __m512i steps = _mm512_max_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(static_cast<int>(bits_of(nearest)))), _mm512_setzero_si512());
-    _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<char*>(to) + i), _mm512_cvtusepi32_epi8(steps));
+    const __m512i steps = _mm512_cvtps_epi32((value * set(row.inverse)).v);
+    const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_add_epi32(steps, _mm512_set1_epi32(static_cast<int>(row.zero))));  // none is below 0
+    _mm_store_si128(reinterpret_cast<__m128i*>(reinterpret_cast<char*>(to) + i), bytes);
 #elif defined(CHIASMA_VEC_256)
     const __m256i steps = _mm256_cvtps_epi32(byte_steps(value, row).v);
     const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(steps), _mm256_extracti128_si256(steps, 1));
