@@ -1,6 +1,7 @@
 // Kernels take memory from their workspace alone: once they have run, they allocate nothing.
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -21,18 +22,22 @@ std::atomic<int> allocations{0};
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // it sees through one of the two where they are inlined
 #endif
 
-// Of the whole test program. The forms that are not here call one of these.
-void* operator new(size_t bytes) {
-  if (counting) ++allocations;
-  if (void* const memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new(size_t bytes, std::align_val_t alignment) {
+namespace {
+
+void* allocate(size_t bytes, std::align_val_t alignment = std::align_val_t(alignof(std::max_align_t))) noexcept {
   if (counting) ++allocations;
   const auto unit = static_cast<size_t>(alignment);
-  if (void* const memory = std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit)) return memory;
-  throw std::bad_alloc();
+  return std::aligned_alloc(unit, (std::max<size_t>(bytes, 1) + unit - 1) / unit * unit);
 }
+void* checked(void* memory) { return memory ? memory : throw std::bad_alloc(); }
+
+}  // namespace
+
+// Of the whole test program. The forms that are not here call one of these.
+void* operator new(size_t bytes) { return checked(allocate(bytes)); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return allocate(bytes); }
+void* operator new(size_t bytes, std::align_val_t alignment) { return checked(allocate(bytes, alignment)); }
+void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept { return allocate(bytes, alignment); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }

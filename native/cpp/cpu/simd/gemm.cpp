@@ -47,8 +47,8 @@ constexpr int64_t piece_bytes = 48 << 10, widened_piece_bytes = piece_bytes;
 constexpr int64_t piece_bytes = 144 << 10, widened_piece_bytes = 36 << 10;
 #endif
 constexpr int64_t wide_size = widened_piece_bytes / sizeof(float) * 4;  // a piece of bytes, widened
-// Tiles of fewer groups finish themselves.
-constexpr int64_t short_groups = 32;
+// Tiles of fewer groups finish themselves, if they can; of still fewer no gelu in halves fits beside the products.
+constexpr int64_t short_groups = 32, least_groups = 12;
 // From so many row panels on a piece of pairs or bytes is widened once for all of them.
 constexpr int64_t widen_from = 8;
 
@@ -152,7 +152,11 @@ void multiply(const GemmBlock& block) {
                               : find_tile<Float32Step>(rows, vectors);
     FinishingTiles finishing{};
     if (vectors == tile_vectors && !widen && !block.hits && cuts.groups > 0) finishing = finishing_tiles_of<dot>(block, rows);
-    (cuts.groups < short_groups ? finishing.beside : finishing.whole) = nullptr;
+    if (cuts.groups < (finishing.whole ? short_groups : least_groups)) {
+      finishing.beside = nullptr;
+    } else {
+      finishing.whole = nullptr;
+    }
     choice = {rows, vectors, tile, finishing};
   };
 

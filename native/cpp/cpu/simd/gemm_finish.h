@@ -37,6 +37,18 @@ CHIASMA_INLINE Vec activate(Vec x) {
   return x;
 }
 
+#if defined(CHIASMA_VEC_512)
+// The activations that have halves.
+constexpr bool has_halves(Finisher finisher) { return finisher == Finisher::brief_gelu || finisher == Finisher::brief_gelu_tanh; }
+// Read only when x is known: held in registers it would drive sums of products out of them.
+template <Finisher finisher>
+CHIASMA_INLINE const GeluTable& table_of(Vec x) {
+  const GeluTable* table = finisher == Finisher::brief_gelu ? &erf_gelu_table : &tanh_gelu_table;
+  asm("" : "+r"(table) : "v"(x.v));
+  return *table;
+}
+#endif
+
 // A whole vector, or its first n lanes.
 template <bool whole, typename T>
 CHIASMA_INLINE Vec load_lanes(const T* p, int n) {
@@ -292,11 +304,15 @@ struct TilePlaces {
     }
   }
 
-  // Vector v of a row's results from its sums.
+  // Vector v of a row's products from its sums, and of its results.
+  template <bool bytes>
+  CHIASMA_INLINE Vec product(Vec sums, int64_t r, int64_t v) const {
+    const Columns<bytes, 1> factors(uniform, scales, column + v * Vec::lanes);
+    return factors.product(sums, 0, x[r], load(bias + v * Vec::lanes));
+  }
   template <Finisher finisher, Ending ending, bool bytes>
   CHIASMA_INLINE Vec result(Vec sums, int64_t r, int v) const {
-    const Columns<bytes, 1> factors(uniform, scales, column + v * Vec::lanes);
-    const Vec value = activate<finisher>(factors.product(sums, 0, x[r], load(bias + v * Vec::lanes)));
+    const Vec value = activate<finisher>(product<bytes>(sums, r, v));
     using Residual = std::conditional_t<rounds(ending), Bf16, float>;
     if constexpr (adds(ending)) return value + load(reinterpret_cast<const Residual*>(residual[r]) + v * Vec::lanes);
     return value;
@@ -317,38 +333,70 @@ struct TilePlaces {
   const char* residual[tile_rows];
 };
 
-// multiply_tile that finishes whole rows of the tile before, one after each of the first groups: what that takes besides multiply-adds goes on beside
-// the products. For tiles of many groups.
+// multiply_tile that finishes whole rows of the tile before: what that takes besides multiplications goes on beside its products. A row after each group, or
+// a vector in two halves after two steps.
 template <class Step, int rows, Finisher finisher, Ending ending, bool bytes>
 void multiply_beside(const TileWork& work) {
   TileSums<Step, rows, tile_vectors> tile(work);
   const Unfinished& before = *static_cast<const Unfinished*>(work.aside.state);
   const TilePlaces places(before);
-  const auto finish_row = [&](int64_t r) __attribute__((always_inline)) {
-    Vec values[tile_vectors];
-    CHIASMA_UNROLL
-    for (int v = 0; v < tile_vectors; ++v) {
-      values[v] = places.template result<finisher, ending, bytes>(load_packed(before.sums + r * tile_columns + v * Vec::lanes), r, v);
-      if constexpr (!rounds(ending)) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[v]);
-    }
-    if constexpr (rounds(ending)) {
-      store_all(values, [&](int v) { return reinterpret_cast<Bf16*>(places.out[r]) + v * Vec::lanes; });
+  constexpr bool again = ending == Ending::rounded;  // nothing is added, so that a tile can be finished once more
+  RoundedStore rounded;
+  const auto write = [&](Vec value, int64_t r, int64_t v) __attribute__((always_inline)) {
+    using Out = std::conditional_t<rounds(ending), Bf16, float>;
+    Out* const to = reinterpret_cast<Out*>(places.out[r]) + v * Vec::lanes;
+    if constexpr (again) {
+      rounded.store(to, value);
+    } else {
+      store(to, value);
     }
   };
-  int64_t g = 0, r = 0;
-  for (; r < before.rows && g < work.groups; ++g, ++r) {
-    tile.add_group(work);
-    finish_row(r);
+  const auto sums_at = [&](int64_t r, int64_t v) __attribute__((always_inline)) { return load_packed(before.sums + r * tile_columns + v * Vec::lanes); };
+  int64_t g = 0;
+  if constexpr (has_halves(finisher)) {
+    static_assert(group_steps == 4);
+    int64_t r = 0, v = 0, left = before.rows * tile_vectors;
+    const auto begin = [&]() __attribute__((always_inline)) {
+      const Vec x = places.template product<bytes>(sums_at(r, v), r, v);
+      return begin_gelu(x, table_of<finisher>(x));
+    };
+    const auto end = [&](const Halfway& half) __attribute__((always_inline)) {
+      write(end_gelu(half, table_of<finisher>(half.x)), r, v);
+      if (++v == tile_vectors) v = 0, ++r;
+    };
+    for (; left >= 2 && g < work.groups; ++g, left -= 2) {
+      Halfway half;
+      tile.add_group(work, [&](int step) __attribute__((always_inline)) {
+        if (step % 2 == 0) {
+          half = begin();
+        } else {
+          end(half);
+        }
+      });
+    }
+    for (; g < work.groups; ++g) tile.add_group(work);
+    for (; left > 0; --left) end(begin());
+  } else {
+    const auto finish_row = [&](int64_t r) __attribute__((always_inline)) {
+      CHIASMA_UNROLL
+      for (int v = 0; v < tile_vectors; ++v) write(places.template result<finisher, ending, bytes>(sums_at(r, v), r, v), r, v);
+    };
+    int64_t r = 0;
+    for (; r < before.rows && g < work.groups; ++g, ++r) {
+      tile.add_group(work);
+      finish_row(r);
+    }
+    for (; g < work.groups; ++g) tile.add_group(work);
+    for (; r < before.rows; ++r) finish_row(r);
   }
-  for (; g < work.groups; ++g) tile.add_group(work);
-  for (; r < before.rows; ++r) finish_row(r);
+  if (again && !rounded.right()) before.run(0, before.rows);
   tile.store_to(work.sums);
 }
 
 constexpr int64_t places_ahead = 8;  // groups before its end in which a tile that finishes itself fetches its places
 
 // multiply_tile that finishes its own whole rows from registers, each vector of columns beside the last products of the next. For tiles of few groups,
-// where rows of another take more than the products leave free.
+// where rows of another take more than the products leave free; not for activations in halves.
 template <class Step, int rows, Finisher finisher, Ending ending, bool bytes>
 void multiply_whole(const TileWork& work) {
   TileSums<Step, rows, tile_vectors> tile(work);
@@ -358,12 +406,13 @@ void multiply_whole(const TileWork& work) {
   for (; g < work.groups; ++g) tile.add_group(work);
   CHIASMA_UNROLL
   for (int v = 0; v < tile_vectors; ++v) {
-    tile.add_vectors(v, v + 1);
+    tile.add_vectors(v, v + 1, [](int) {});
     if (v == 0) tile.fetch_ahead(work);
     Vec values[rows];
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
       values[r] = places.template result<finisher, ending, bytes>(tile.sum[r][v], r, v);
+      if (r + 1 < rows) asm("" : "+v"(tile.sum[r + 1][v].v) : "v"(values[r].v));  // one after the other, or registers of sums would wait in memory
       if constexpr (!rounds(ending)) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[r]);
     }
     if constexpr (rounds(ending)) {
@@ -377,9 +426,12 @@ template <class Step, bool bytes>
 FinishingTiles find_finishing(int64_t rows, Finisher finisher, Ending ending) {
   constexpr bool brief_results = has_dot && !std::is_same_v<Step, Float32Step>;
   const auto of = [rows]<Finisher which, Ending end>() -> FinishingTiles {
-    if (rows == tile_rows) return {multiply_beside<Step, tile_rows, which, end, bytes>, multiply_whole<Step, tile_rows, which, end, bytes>};
-    if (rows != tile_rows - 1) return {};
-    return {multiply_beside<Step, tile_rows - 1, which, end, bytes>, multiply_whole<Step, tile_rows - 1, which, end, bytes>};
+    const auto of_rows = []<int count>() -> FinishingTiles {
+      if constexpr (has_halves(which)) return {multiply_beside<Step, count, which, end, bytes>, nullptr};
+      return {multiply_beside<Step, count, which, end, bytes>, multiply_whole<Step, count, which, end, bytes>};
+    };
+    if (rows == tile_rows) return of_rows.template operator()<tile_rows>();
+    return rows == tile_rows - 1 ? of_rows.template operator()<tile_rows - 1>() : FinishingTiles{};
   };
   if (finisher == Finisher::none && ending == Ending::added) return of.template operator()<Finisher::none, Ending::added>();
   if (finisher == Finisher::none && ending == Ending::written) return of.template operator()<Finisher::none, Ending::written>();

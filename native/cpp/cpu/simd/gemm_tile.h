@@ -202,8 +202,9 @@ struct TileSums {
     }
   }
 
-  // The products of a group with vectors [begin, end) of W.
-  CHIASMA_INLINE void add_vectors(int begin, int end) {
+  // The products of a group with vectors [begin, end) of W; after those of each step, aside(step).
+  template <typename Aside>
+  CHIASMA_INLINE void add_vectors(int begin, int end, const Aside& aside) {
     asm("" : "+r"(pitch), "+r"(pitches));  // else GCC keeps the sum of these and each step, in more registers than there are
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
@@ -217,15 +218,20 @@ struct TileSums {
         CHIASMA_UNROLL
         for (int v = begin; v < end; ++v) sum[r][v] = Step::multiply(reinterpret_cast<const float*>(row) + step, column[v], sum[r][v]);
       }
+      aside(step);
     }
   }
 
-  CHIASMA_INLINE void add_group(const TileWork& work) {
-    add_vectors(0, vectors);
+  template <typename Aside>
+  CHIASMA_INLINE void add_group(const TileWork& work, const Aside& aside) {
+    add_vectors(0, vectors, aside);
     x += group_steps * 4;
     from_fifth += group_steps * 4;
     w += Step::words * tile_columns;
     fetch_ahead(work);
+  }
+  CHIASMA_INLINE void add_group(const TileWork& work) {
+    add_group(work, [](int) {});
   }
 
   CHIASMA_INLINE void fetch_ahead(const TileWork& work) {

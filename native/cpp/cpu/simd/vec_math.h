@@ -66,33 +66,6 @@ CHIASMA_INLINE Vec gelu(Vec x) {
   w = fma(w, z, set(-2.3022072f));
   return times_sigmoid_of(x, x * w);
 }
-// The gelus for results that are rounded to bfloat16: with registers of 512 bits to 2^-12 of max(|result|, 2^-7), in three fifths of the time. 2^t is a cubic
-// in t − ⌊t⌋.
-#if defined(CHIASMA_VEC_512)
-CHIASMA_INLINE Vec brief_times_sigmoid_of(Vec x, Vec t) {
-  const Vec part = {_mm512_reduce_ps(t.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
-  Vec q = fma(set(0.0780246109f), part, set(0.22606729f));
-  q = fma(q, part, set(0.695833325f));
-  q = fma(q, part, set(0.999925256f));
-  return x * Vec{_mm512_rcp14_ps((set(1.0f) + scale_by_power(q, t)).v)};  // scales by 2^⌊t⌋
-}
-CHIASMA_INLINE Vec brief_gelu(Vec x) {
-  const Vec z = x * x;
-  Vec w = fma(set(-1.89918228e-6f), z, set(5.42569432e-5f));
-  w = fma(w, z, set(6.34238997e-4f));
-  w = fma(w, z, set(-0.106008165f));
-  w = fma(w, z, set(-2.30145288f));
-  return brief_times_sigmoid_of(x, x * w);
-}
-CHIASMA_INLINE Vec brief_quick_gelu(Vec x) { return brief_times_sigmoid_of(x, set(1.702f * by_ln2) * x); }
-CHIASMA_INLINE Vec brief_gelu_tanh(Vec x) {
-  return brief_times_sigmoid_of(x, x * fma(set(0.0713548163f * by_ln2), x * x, set(1.59576912f * by_ln2)));
-}
-#else
-CHIASMA_INLINE Vec brief_gelu(Vec x) { return gelu(x); }
-CHIASMA_INLINE Vec brief_quick_gelu(Vec x) { return quick_gelu(x); }
-CHIASMA_INLINE Vec brief_gelu_tanh(Vec x) { return gelu_tanh(x); }
-#endif
 
 // NaN stays NaN.
 CHIASMA_INLINE Vec relu(Vec x) { return max(zero(), x); }
