@@ -412,7 +412,6 @@ void multiply_whole(const TileWork& work) {
     CHIASMA_UNROLL
     for (int r = 0; r < rows; ++r) {
       values[r] = places.template result<finisher, ending, bytes>(tile.sum[r][v], r, v);
-      if (r + 1 < rows) asm("" : "+v"(tile.sum[r + 1][v].v) : "v"(values[r].v));  // one after the other, or registers of sums would wait in memory
       if constexpr (!rounds(ending)) store(reinterpret_cast<float*>(places.out[r]) + v * Vec::lanes, values[r]);
     }
     if constexpr (rounds(ending)) {

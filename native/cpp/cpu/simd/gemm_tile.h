@@ -202,9 +202,9 @@ struct TileSums {
     }
   }
 
-  // The products of a group with vectors [begin, end) of W; after those of each step, aside(step).
-  template <typename Aside>
-  CHIASMA_INLINE void add_vectors(int begin, int end, const Aside& aside) {
+  // The products of a group with vectors [begin, end) of W; after those of each step, between(step).
+  template <typename Between>
+  CHIASMA_INLINE void add_vectors(int begin, int end, const Between& between) {
     asm("" : "+r"(pitch), "+r"(pitches));  // else GCC keeps the sum of these and each step, in more registers than there are
     CHIASMA_UNROLL
     for (int step = 0; step < group_steps; ++step) {
@@ -218,13 +218,13 @@ struct TileSums {
         CHIASMA_UNROLL
         for (int v = begin; v < end; ++v) sum[r][v] = Step::multiply(reinterpret_cast<const float*>(row) + step, column[v], sum[r][v]);
       }
-      aside(step);
+      between(step);
     }
   }
 
-  template <typename Aside>
-  CHIASMA_INLINE void add_group(const TileWork& work, const Aside& aside) {
-    add_vectors(0, vectors, aside);
+  template <typename Between>
+  CHIASMA_INLINE void add_group(const TileWork& work, const Between& between) {
+    add_vectors(0, vectors, between);
     x += group_steps * 4;
     from_fifth += group_steps * 4;
     w += Step::words * tile_columns;
