@@ -8,6 +8,9 @@
 #include <string>
 #include <utility>
 #include <vector>
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
 
 #include "core/device.h"
 #include "cpu/cpu_device.h"
@@ -27,9 +30,20 @@ namespace {
 void* allocate(size_t bytes, std::align_val_t alignment = std::align_val_t(alignof(std::max_align_t))) noexcept {
   if (counting) ++allocations;
   const auto unit = static_cast<size_t>(alignment);
+#if defined(_WIN32)
+  return _aligned_malloc(std::max<size_t>(bytes, 1), unit);
+#else
   return std::aligned_alloc(unit, (std::max<size_t>(bytes, 1) + unit - 1) / unit * unit);
+#endif
 }
 void* checked(void* memory) { return memory ? memory : throw std::bad_alloc(); }
+void release(void* memory) noexcept {
+#if defined(_WIN32)
+  _aligned_free(memory);
+#else
+  std::free(memory);
+#endif
+}
 
 }  // namespace
 
@@ -38,10 +52,10 @@ void* operator new(size_t bytes) { return checked(allocate(bytes)); }
 void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return allocate(bytes); }
 void* operator new(size_t bytes, std::align_val_t alignment) { return checked(allocate(bytes, alignment)); }
 void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept { return allocate(bytes, alignment); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { release(memory); }
 
 namespace {
 

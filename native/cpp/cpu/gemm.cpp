@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <new>
 
 #include "core/error.h"
 #include "cpu/processor.h"
