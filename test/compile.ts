@@ -409,8 +409,10 @@ t.test('loading weights', async (t) => {
   t.equal(device.memoryUsage().weights, before)
   await t.rejects(device.loadWeights(entries, { signal: AbortSignal.abort(new Error('not now')) }), { message: 'not now' })
   const thrown = new Error('from the callback')
-  await t.rejects(device.loadWeights(entries, { onProgress: () => { throw thrown } }), thrown)
-  t.equal(device.memoryUsage().weights, before, 'nothing is left of a load that failed')
+  for (let turn = 0; turn < 20; turn++) {
+    await t.rejects(device.loadWeights(entries, { onProgress: () => { throw thrown } }), thrown)
+    t.equal(device.memoryUsage().weights, before, 'nothing is left of a load that failed')
+  }
 })
 
 t.test('a load that is stopped rejects at once, or when it no longer reads the memory that it was lent', async (t) => {

@@ -137,7 +137,8 @@ export class Device {
    * ranges on a native thread.
    *
    * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
-   * @param options.signal stops loading between tensors; the promise rejects with its reason
+   * @param options.signal stops loading between tensors; the promise rejects with its reason at once, and what was loaded is freed soon after
+   * @param options.onProgress may throw: the load ends, what was loaded is freed, and the promise rejects with what it threw
    * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
    */
   async loadWeights(
@@ -158,7 +159,7 @@ export class Device {
       index.set(parameter, i)
       return { ...weightSpec(parameter, source, held), ...(rowScale && { rowScale }) }
     })
-    // A callback that throws stops the load, which then rejects with what it threw.
+    // A callback that throws stops the load, which rejects with what it threw when nothing of it is left.
     const failed = new AbortController()
     const { onProgress } = options
     const report = onProgress && ((done: number, total: number) => {
@@ -172,7 +173,7 @@ export class Device {
       options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal,
       (task) => native(() => this.native.loadWeights(specs, task, report)),
       (late) => late.dispose(),
-      entries.some(({ held }) => held),
+      () => failed.signal.aborted || entries.some(({ held }) => held),
     )
     return new Weights(loaded, index, this.plans)
   }

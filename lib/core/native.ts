@@ -108,13 +108,13 @@ export function native<T>(call: (addon: Addon) => T, within: Function = native):
  * Runs native work that a signal may stop. Rejects with `signal.reason` as soon as it aborts, without waiting for the native side to
  * notice; a result that still comes is given to `discard`.
  *
- * @param toTheEnd rejects only when the native side has ended, for work that reads the caller's memory
+ * @param toTheEnd asked when it aborts: whether to reject only when the native side has ended, as for work that reads the caller's memory
  */
 export function abortable<T>(
   signal: AbortSignal | undefined,
   start: (task: NativeTask | undefined) => Promise<T>,
   discard?: (late: T) => void,
-  toTheEnd = false,
+  toTheEnd = () => false,
 ): Promise<T> {
   if (!signal) return start(undefined)
   if (signal.aborted) return Promise.reject(signal.reason)
@@ -124,7 +124,7 @@ export function abortable<T>(
     const stop = () => {
       stopped = true
       task.cancel()
-      if (!toTheEnd) reject(signal.reason)
+      if (!toTheEnd()) reject(signal.reason)
     }
     signal.addEventListener('abort', stop, { once: true })
     void (async () => start(task))() // also turns what `start` throws into a rejection
