@@ -115,8 +115,13 @@ export async function lazyTokenizer(folder: string, settings: TokenizerSource = 
   const [maxLength, marks] = await Promise.all([readMaxLength(place), marksOf(tokenizerFiles(place))])
   let reading: Promise<Tokenizer> | undefined
   const read = async (): Promise<Tokenizer> => {
-    await checkMarks(marks)
-    return loadTokenizer(folder, settings)
+    try {
+      await checkMarks(marks)
+      return await loadTokenizer(folder, settings)
+    } catch (error) {
+      reading = undefined // what was in the way, as too many open files, may be gone the next time
+      throw error
+    }
   }
   return { maxLength, read: () => (reading ??= read()) }
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import t from 'tap'
 import { ArgumentError, DisposedError, Embedder, type StreamItem, Tensor } from '../../lib/index.js'
 import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
@@ -145,4 +145,10 @@ t.test('a tokenizer is read for the first text: pictures alone need none', async
   await using changed = await Embedder.fromPretrained(model, { dtype: 'f32' })
   await writeFile(file, `${good} `)
   await t.rejects(changed.embedTexts(['a cat']), { name: 'CheckpointError', message: /vocab\.json was changed since the model was loaded/ })
+
+  await using away = await Embedder.fromPretrained(model, { dtype: 'f32' })
+  await rename(file, `${file}.away`)
+  await t.rejects(away.embedTexts(['a cat']), { name: 'CheckpointError' })
+  await rename(`${file}.away`, file)
+  t.equal((await away.embedTexts(['a cat'])).dims[0], 1, 'once what was in the way is gone')
 })
