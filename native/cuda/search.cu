@@ -43,9 +43,10 @@ SearchWork work_of(const TopK& a) {
   const int64_t many_tiles = few ? 0 : work.query_tiles;
   const int64_t many_lists = many_queries * (many_tiles * most_slices < many_blocks + many_tiles ? many_tiles * most_slices : many_blocks + many_tiles);
 
-  char* const memory = static_cast<char*>(a.workspace);
+  // A number, as there is no memory yet where only the bytes are asked for.
+  const auto memory = reinterpret_cast<uintptr_t>(a.workspace);
   const auto take = [&](int64_t bytes) {
-    char* const part = memory + work.bytes;
+    const uintptr_t part = memory + static_cast<uintptr_t>(work.bytes);
     work.bytes += round_up(bytes, 256);
     return part;
   };
