@@ -39,11 +39,25 @@ CHIASMA_INLINE Vec activate(Vec x) {
 
 #if defined(CHIASMA_VEC_512)
 // The activations that have halves.
-constexpr bool has_halves(Finisher finisher) { return finisher == Finisher::brief_gelu || finisher == Finisher::brief_gelu_tanh; }
+constexpr bool has_halves(Finisher finisher) {
+  return finisher == Finisher::gelu || finisher == Finisher::gelu_tanh || finisher == Finisher::brief_gelu || finisher == Finisher::brief_gelu_tanh;
+}
+template <Finisher finisher>
+constexpr const auto& gelu_table() {
+  if constexpr (finisher == Finisher::gelu) {
+    return erf_gelu_table;
+  } else if constexpr (finisher == Finisher::gelu_tanh) {
+    return tanh_gelu_table;
+  } else if constexpr (finisher == Finisher::brief_gelu) {
+    return brief_erf_gelu_table;
+  } else {
+    return brief_tanh_gelu_table;
+  }
+}
 // Read only when x is known: held in registers it would drive sums of products out of them.
 template <Finisher finisher>
-CHIASMA_INLINE const GeluTable& table_of(Vec x) {
-  const GeluTable* table = finisher == Finisher::brief_gelu ? &erf_gelu_table : &tanh_gelu_table;
+CHIASMA_INLINE const auto& table_of(Vec x) {
+  const auto* table = &gelu_table<finisher>();
   asm("" : "+r"(table) : "v"(x.v));
   return *table;
 }

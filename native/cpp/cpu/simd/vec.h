@@ -1,4 +1,4 @@
-// One register of floats, spelled alike for every instruction set, and the functions that models need of it (vec_math.h, vec_brief.h).
+// One register of floats, spelled alike for every instruction set, and the functions that models need of it (vec_math.h, vec_gelu.h).
 // Included only by simd/*.cpp. Everything has internal linkage, so an object for one set shares nothing with another's.
 // Rows are read in steps of Vec::lanes and end with load_part / store_part, which touch nothing past the end: each element then goes
 // through the same operations wherever it stands.
@@ -102,4 +102,4 @@ CHIASMA_INLINE bool any_above(Vec values, Vec limits) {
 }  // namespace chiasma::cpu::CHIASMA_ISA
 
 #include "cpu/simd/vec_math.h"
-#include "cpu/simd/vec_brief.h"
+#include "cpu/simd/vec_gelu.h"

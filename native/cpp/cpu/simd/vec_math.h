@@ -1,6 +1,6 @@
-// exp, tanh and the activations on Vec. Included by vec.h alone. Polynomials and rational functions are fitted for the least greatest error
+// exp, tanh and the activations on Vec but for the gelus. Included by vec.h alone. Polynomials and rational functions are fitted for the least greatest error
 // over the range reduced to. Errors (test/native checks them): exp 1 ulp, with gradual underflow; tanh 4e-7 relative;
-// sigmoid, silu and the gelus 3e-7 · max(1, |result|). Infinity and NaN as in the formula: the gelus and silu of −infinity are NaN.
+// sigmoid and silu 3e-7 · max(1, |result|). Infinity and NaN as in the formula: silu of −infinity is NaN.
 #pragma once
 
 namespace chiasma::cpu::CHIASMA_ISA {
@@ -52,20 +52,6 @@ constexpr float by_ln2 = -1.44269504f;
 
 CHIASMA_INLINE Vec sigmoid(Vec x) { return sigmoid_of(set(by_ln2) * x); }
 CHIASMA_INLINE Vec silu(Vec x) { return times_sigmoid_of(x, set(by_ln2) * x); }
-CHIASMA_INLINE Vec quick_gelu(Vec x) { return times_sigmoid_of(x, set(1.702f * by_ln2) * x); }
-// x · (1 + tanh(u)) / 2 with u = √(2/π) · (x + 0.044715 x³), for (1 + tanh(u)) / 2 = sigmoid(2u).
-CHIASMA_INLINE Vec gelu_tanh(Vec x) { return times_sigmoid_of(x, x * fma(set(0.0713548163f * by_ln2), x * x, set(1.59576912f * by_ln2))); }
-// x · Φ(x), where Φ, the normal distribution, is sigmoid(x · W(x²)); W is fitted on |x| <= 6 and grows beyond, where Φ is 0 or 1 enough.
-CHIASMA_INLINE Vec gelu(Vec x) {
-  const Vec z = x * x;
-  Vec w = fma(set(-5.20990563e-9f), z, set(3.85044853e-7f));
-  w = fma(w, z, set(-1.14524276e-5f));
-  w = fma(w, z, set(1.59389394e-4f));
-  w = fma(w, z, set(9.55929932e-5f));
-  w = fma(w, z, set(-0.104838581f));
-  w = fma(w, z, set(-2.3022072f));
-  return times_sigmoid_of(x, x * w);
-}
 
 // NaN stays NaN.
 CHIASMA_INLINE Vec relu(Vec x) { return max(zero(), x); }
