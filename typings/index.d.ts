@@ -105,7 +105,8 @@ declare class Device {
      * ranges on a native thread.
      *
      * @param entries each parameter once, with a piece of a file or a host tensor of as many elements
-     * @param options.signal stops loading between tensors; the promise rejects with its reason
+     * @param options.signal stops loading between tensors; the promise rejects with its reason at once, and what was loaded is freed soon after
+     * @param options.onProgress may throw: the load ends, what was loaded is freed, and the promise rejects with what it threw
      * @throws ShapeError, ArgumentError, CheckpointError (naming the file), OutOfMemoryError
      */
     loadWeights(entries: readonly {
