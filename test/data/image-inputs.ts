@@ -236,6 +236,7 @@ t.test('a thread may end in mid-work', async t => {
        const pixels = new Uint8Array(3000 * 2000 * 3)
        const plan = { width: 3000, height: 2000, channels: 3, orientation: 6, resizeWidth: 224, resizeHeight: 336, filter: 'lanczos', cropLeft: 0, cropTop: 0, cropWidth: 224, cropHeight: 224 }
        for (let i = 0; i < 20; i++) addon.preprocessImage(pixels, plan)
+       setInterval(() => {}, 1000) // it ends when it is terminated, and not by itself when the work is done
        parentPort.postMessage('begun')`,
       { eval: true, workerData: addon },
     )
