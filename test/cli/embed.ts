@@ -93,20 +93,23 @@ t.test('sounds: a folder of them, resumed, with a broken one, and a sound as the
   const source = fixture('wav2vec2-group-mask')
   const wav = await readFile(new URL('../fixtures/audio/pcm16-16000-stereo.wav', import.meta.url))
   await mkdir(sounds)
-  for (let i = 0; i < 60; i++) {
+  // So many that a run has long not ended when it is killed for having its first lines.
+  for (let i = 0; i < 600; i++) {
     const one = Buffer.from(wav)
-    one.writeInt16LE(100 * i, 44) // the first sample: no two are the same
-    await writeFile(join(sounds, `${String(i).padStart(2, '0')}.wav`), one)
+    // The first samples: no two are the same.
+    one.writeInt16LE(1000 * (i % 25), 44)
+    one.writeInt16LE(1000 * Math.floor(i / 25), 48)
+    await writeFile(join(sounds, `${String(i).padStart(3, '0')}.wav`), one)
   }
-  await writeFile(join(sounds, '07.wav'), 'this is no sound')
+  await writeFile(join(sounds, '007.wav'), 'this is no sound')
   await writeFile(join(sounds, 'picture.jpg'), 'a model of sounds does not look for it')
   const whole = join(folder, 'sounds.safetensors')
   const first = await cli('embed', sounds, '--model', source, '--dtype', 'f32', '--out', whole, '--json')
   t.equal(first.code, 0, first.stderr)
-  t.match(first.stderr, /07\.wav/)
-  t.match(JSON.parse(first.stdout), { embedded: 59, skipped: 1, dimensions: 32 })
+  t.match(first.stderr, /007\.wav/)
+  t.match(JSON.parse(first.stdout), { embedded: 599, skipped: 1, dimensions: 32 })
   const { items, embeddings } = await readEmbeddings(whole)
-  t.equal(items[7], join(sounds, '08.wav'))
+  t.equal(items[7], join(sounds, '008.wav'))
   await using embedder = await Embedder.fromPretrained(source, { dtype: 'f32', device: 'cpu' })
   t.same((await embedder.embedAudio([items[7]!])).data, embeddings.data.slice(7 * 32, 8 * 32), 'as embedAudio has it')
 
@@ -117,7 +120,7 @@ t.test('sounds: a folder of them, resumed, with a broken one, and a sound as the
   child.kill('SIGKILL')
   t.equal((await result).signal, 'SIGKILL', 'it was killed in mid-run')
   const again = await cli(...args)
-  t.match(again.stderr, /going on after \d+ of 60 items/)
+  t.match(again.stderr, /going on after \d+ of 600 items/)
   t.same(await readFile(resumed), await readFile(whole), 'the embeddings are the same')
 
   const found = await cli('search', '--index', whole, '--audio', items[20]!, '--model', source, '--dtype', 'f32', '--json', '--top-k', '1')
