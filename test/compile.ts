@@ -381,8 +381,11 @@ t.test('stopping', async (t) => {
   const reason = { why: 'changed my mind' }
   const running = program.run({ x }, { signal: controller.signal })
   const queued = program.run({ x }, { signal: controller.signal })
-  setTimeout(() => controller.abort(reason), 30)
-  const begin = performance.now()
+  let begin = 0
+  setTimeout(() => {
+    begin = performance.now()
+    controller.abort(reason)
+  }, 30)
   const results = await Promise.allSettled([running, queued])
   t.same(results, [{ status: 'rejected', reason }, { status: 'rejected', reason }], 'both reject with the very reason')
   t.equal((results[0] as PromiseRejectedResult).reason, reason)
