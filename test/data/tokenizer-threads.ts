@@ -15,10 +15,9 @@ async function start(t: Test, files: TokenizerFiles, count: number) {
   const threads = new TokenizerThreads(files, count)
   const much = ['x'.repeat(600_000)]
   t.notOk(threads.take(['a short text']), 'not for little text')
-  for (let i = 0; !threads.take(much); i++) {
-    if (i === 300) throw new Error('no thread is ready after 30 seconds')
-    await new Promise(resolve => setTimeout(resolve, 100))
-  }
+  t.notOk(threads.take(much), 'nor before a thread is ready, which this starts')
+  t.ok(await threads.whenReady())
+  t.ok(threads.take(much))
   t.notOk(threads.take(['a short text']), 'nor for a little between')
   return threads
 }
