@@ -1,7 +1,7 @@
 // Runs the command line as users do, from dist, which is compiled anew when lib is newer.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, rmdirSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -41,6 +41,8 @@ function cleanEnv(): NodeJS.ProcessEnv {
 }
 
 let built = false
+/** Milliseconds that no build takes. */
+const STALE = 120_000
 
 /** Compiles dist if lib is newer. */
 export function buildDist(): void {
@@ -53,6 +55,8 @@ export function buildDist(): void {
       mkdirSync(lock)
       break
     } catch {
+      const since = modified(lock)
+      if (since > 0 && Date.now() - since > STALE) rmSync(lock, { recursive: true, force: true }) // whoever made it was killed
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200)
     }
   }
