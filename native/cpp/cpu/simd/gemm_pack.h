@@ -4,8 +4,6 @@
 
 #include "cpu/simd/gemm.h"
 
-#include <float.h>
-
 #include <type_traits>
 
 #if defined(CHIASMA_ISA_avx512_vnni) || defined(CHIASMA_ISA_avx512_bf16) || defined(CHIASMA_ISA_amx)
@@ -133,7 +131,7 @@ struct ByteScale {
   float step, inverse;
 };
 ByteScale byte_scale(float range, float steps) {
-  if (!(range <= FLT_MAX)) return {NAN, 0};
+  if (!(range < INFINITY)) return {NAN, 0};
   return range < 1e-30f ? ByteScale{0, 0} : ByteScale{range / steps, steps / range};
 }
 
