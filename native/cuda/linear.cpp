@@ -1,6 +1,5 @@
 // linear: act(x·Wᵀ + bias) + residual with a weight of role `linear`. matmul: a·bᵀ · scale. Both are the one matrix multiply of gemm.cu.
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 
 #include "core/op_specs.h"
@@ -131,9 +130,9 @@ void quantize_weight_row(const float* row, int64_t columns, int64_t stride, int8
     poison += row[i] * 0;
   }
   const float range = largest + poison;
-  const bool usable = range >= 1e-30f && range <= FLT_MAX;  // a range too small for its inverse counts as none
+  const bool usable = range >= 1e-30f && range < INFINITY;  // a range too small for its inverse counts as none
   const float inverse = usable ? 127 / range : 0;
-  *scale = usable ? range / 127 : range <= FLT_MAX ? 0.0f : NAN;
+  *scale = usable ? range / 127 : range < INFINITY ? 0.0f : NAN;
   *sum = 0;
   for (int64_t i = 0; i < stride; ++i) {
     bytes[i] = usable && i < columns ? static_cast<int8_t>(std::nearbyint(row[i] * inverse)) : int8_t{0};
