@@ -76,12 +76,7 @@ CHIASMA_INLINE Vec load_byte(const float* words, int step) {
 
 // sum + x·w. By the instruction itself, which leaves the sum in its register: GCC's own choice lets sums wait in memory where registers are few, on AVX-512
 // beside what finishes another tile.
-#if defined(CHIASMA_VEC_256)
-CHIASMA_INLINE Vec accumulate(Vec x, Vec w, Vec sum) {
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(w.v));
-  return sum;
-}
-#elif defined(CHIASMA_VEC_512)
+#if defined(CHIASMA_VEC_256) || defined(CHIASMA_VEC_512)
 CHIASMA_INLINE Vec accumulate(Vec x, Vec w, Vec sum) {
   asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(x.v), "v"(w.v));
   return sum;
