@@ -64,7 +64,7 @@ constexpr Geometry geometry_of(GemmType weight_type) {
 #if defined(CHIASMA_ISA_amx)
 constexpr int64_t row_unit = amx_rows;
 #else
-constexpr int64_t row_unit = tile_rows;
+constexpr int64_t row_unit = 1;  // tiles of a row less take as much less time
 #endif
 int64_t panel_columns(GemmType weight_type) { return geometry_of(weight_type).columns; }
 
@@ -300,11 +300,10 @@ void pack_byte_row(const T* x, int64_t k, const RowBytes& row, int64_t words, ui
   if constexpr (std::is_same_v<T, Bf16>) {
     const __m512 inverse = _mm512_set1_ps(row.inverse);
     const __m512i zeros = _mm512_set1_epi16(static_cast<int16_t>(row.zero));
-    const auto steps_of = [&](const Bf16* at) {  // of 32 numbers, the even and the odd ones apart until they are 16 bits
-      const __m512i pairs = _mm512_loadu_si512(at);
-      const __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), inverse));
-      const __m512i odd = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000))), inverse));
-      return _mm512_add_epi16(_mm512_mask_blend_epi16(0xaaaaaaaau, even, _mm512_slli_epi32(odd, 16)), zeros);
+    const auto steps_of = [&](const Bf16* at) {  // of 32 numbers, as 16 bits
+      const __m512i numbers = _mm512_loadu_si512(at), none = _mm512_setzero_si512();
+      const auto rounded = [&](__m512i floats) { return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(floats), inverse)); };
+      return _mm512_add_epi16(_mm512_packs_epi32(rounded(_mm512_unpacklo_epi16(none, numbers)), rounded(_mm512_unpackhi_epi16(none, numbers))), zeros);
     };
     const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     for (; i + 64 <= k; i += 64) {
@@ -364,7 +363,7 @@ void pack_rows_of(const T* x, int64_t stride, int64_t rows, int64_t k, GemmType 
     }
   }
   // Some rows are measured before the first of them is packed, which waits for its measure.
-  constexpr int64_t together = 4;
+  constexpr int64_t together = 8;
   for (int64_t r = 0; r < rows; r += together) {
     const int64_t count = smaller(together, rows - r);
     RowBytes measures[together];
