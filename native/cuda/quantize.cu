@@ -25,11 +25,11 @@ __global__ void __launch_bounds__(row_threads) quantize_kernel(Quantize a, bool 
   low = -warp_max(-low);
   const float range = warp_max(high) - low + warp_sum(poison);
   // A range too small for its inverse counts as none.
-  const bool usable = range >= 1e-30f && range <= FLT_MAX;
+  const bool usable = range >= 1e-30f && range < INFINITY;
   const float inverse = usable ? 255.0f / range : 0.0f;
   const float zero = rintf(-low * inverse);
   if (lane_of_thread() == 0) {
-    a.scales[row] = usable ? range / 255.0f : range <= FLT_MAX ? 0.0f : NAN;
+    a.scales[row] = usable ? range / 255.0f : range < INFINITY ? 0.0f : NAN;
     a.offsets[row] = usable ? 128 - static_cast<int>(zero) : 0;
   }
   int8_t* const out = static_cast<int8_t*>(a.out.data) + row * a.out.stride;

@@ -68,6 +68,32 @@ TEST("rows: unary equals the reference over all of float32") {
   });
 }
 
+TEST("rows: gelus that go by tables are right in each of their ranges, small as results get") {
+  const std::pair<const char*, double (*)(double)> gelus[] = {  // exact where they are small, too
+      {"gelu", [](double x) { return x * 0.5 * std::erfc(-x * std::sqrt(0.5)); }},
+      {"gelu_tanh", [](double x) { return x * sigmoid(2 * std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)); }},
+  };
+  constexpr int64_t count = 1 << 16;
+  constexpr double end = -7.12;  // in the last range of the tables
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    if (isa == cpu::Isa::portable || isa == cpu::Isa::avx2) continue;  // no tables
+    NOTE(cpu::name_of(isa));
+    const auto device = cpu::open_device(cpu::name_of(isa), 1);
+    Matrix x({count}, DType::float32), out({count}, DType::float32);
+    for (int64_t i = 0; i < count; ++i) x.set(0, i, end * static_cast<double>(i) / count);
+    for (const auto& [kind, reference] : gelus) {
+      NOTE(kind);
+      run(*device, "unary", {&x}, out, {{"kind", std::string(kind)}});
+      int64_t wrong = 0;
+      for (int64_t i = 1; i < count; ++i) {
+        const double expected = reference(x.at(0, i)), share = x.at(0, i) > -4 ? 1e-6 : x.at(0, i) > -5 ? 4e-5 : 5e-3;
+        if (!(std::fabs(out.at(0, i) - expected) <= share * std::fabs(expected))) ++wrong;
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
 TEST("rows: unary to bfloat16") {
   on_each_isa([](core::Device& device) {
     constexpr int64_t count = 40001;
