@@ -1,5 +1,4 @@
 // Rows of x as bytes for a product with an int8 weight: a warp for each row reads it for its range, then again for its bytes. Bound by memory.
-#include <cfloat>
 
 #include "cuda/kernels.cuh"
 #include "cuda/rows.cuh"
