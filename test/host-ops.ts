@@ -35,6 +35,9 @@ t.test('attention', async (t) => {
       t.equal(mismatch(y, shaped(expected!, queries), dtype === 'f32' ? f32 : 3 * bf16), undefined, `${title} ${dtype}`)
     }
   }
+  const none = await ops.attention(tensorOf(random([1, 2, 3, 8])), tensorOf(random([1, 2, 0, 8])), tensorOf(random([1, 2, 0, 8])))
+  t.same(none.dims, [1, 2, 3, 8])
+  t.ok((none.data as Float32Array).every((x) => x === 0), 'zeros where there are no keys')
   const [q, k, v] = [random([2, 2, 9, 8]), random([2, 2, 9, 8]), random([2, 2, 9, 8])]
   const cu = { shape: [13], data: Float64Array.of(0, 4, 5, 9, 13, 14, 18, 22, 23, 27, 31, 32, 36), dtype: 'int32' } as const
   const [expected] = references.attention([rows(q), rows(k), rows(v), cu, cu], { heads: 1, scale: 1 / Math.sqrt(8), causal: true })

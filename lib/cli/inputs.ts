@@ -3,8 +3,8 @@
 import { createReadStream, type Dirent } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
 import { isAbsolute, join, sep } from 'node:path'
-import { createInterface } from 'node:readline'
 import { ArgumentError } from '../core/errors.js'
+import { linesOf } from '../io/lines.js'
 import { say } from './console.js'
 
 /** What is looked for in folders. */
@@ -85,7 +85,7 @@ export async function readTexts(file: string): Promise<string[]> {
   const input = file === '-' ? process.stdin : createReadStream(file)
   let number = 0
   try {
-    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+    for await (const line of linesOf(input)) {
       number++
       if (!line.trim()) continue
       if (!file.endsWith('.jsonl')) {

@@ -3,10 +3,12 @@
 // so whatever both files agree on is complete; anything beyond that, and anything that no longer fits the run, is cut off.
 // FILE.part.lock names the process that writes, so that two runs do not mix their rows.
 
-import { type FileHandle, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import type { EmbeddingSource, RowBlock } from '../io/embeddings.js'
 import { writeError } from '../io/entry.js'
+import { rawLinesOf } from '../io/lines.js'
 import { isAlive } from '../io/process-alive.js'
 
 /** What a line says: the item, a mark of its contents (size and time), and the error if it has no row. */
@@ -68,38 +70,42 @@ export class Journal {
   ): Promise<Journal> {
     const { dimensions } = identity
     const head = `${JSON.stringify(identity)}\n`
-    let text = await readFile(linesPath, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return ''
-      throw error // never taken for an empty one, which would be begun anew
-    })
-    const differs = text && !text.startsWith(head) ? differences(text, identity) : []
-    if (!text.startsWith(head)) text = ''
-    const rowsFile = await open(rowsPath, text ? 'r+' : 'w+').catch(() => open(rowsPath, 'w+'))
-    const linesFile = await open(linesPath, text ? 'r+' : 'w+')
-    const journal = new Journal(file, dimensions, rowsFile, linesFile, differs)
-    const rowBytes = dimensions * 4
-    let rows = 0
-    let kept = head
-    if (text) {
-      const available = Math.floor((await rowsFile.stat()).size / rowBytes)
-      const lines = text.slice(head.length, text.lastIndexOf('\n') + 1).split('\n')
-      for (const line of lines.slice(0, -1)) {
-        const entry = parseEntry(line)
-        if (!entry || !(await fits(entry, journal.entries.length))) break
-        if (entry.error === undefined && ++rows > available) {
-          rows = available
-          break
+    const entries: JournalEntry[] = []
+    let differs: readonly string[] = []
+    let [rows, available, lineBytes] = [0, 0, 0]
+    try {
+      for await (const line of rawLinesOf(createReadStream(linesPath))) {
+        const text = line.toString('utf8')
+        if (lineBytes === 0) {
+          if (text !== head) {
+            differs = differences(text, identity)
+            break
+          }
+          available = await rowsThere(rowsPath, dimensions)
+        } else {
+          const entry = text.endsWith('\n') ? parseEntry(text) : undefined
+          if (!entry || !(await fits(entry, entries.length))) break
+          if (entry.error === undefined && rows === available) break
+          if (entry.error === undefined) rows++
+          entries.push(entry)
         }
-        journal.entries.push(entry)
-        kept += `${line}\n`
+        lineBytes += line.length
       }
+    } catch (error) {
+      // Only what is not there is taken for empty: that is begun anew.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     }
+    const flags = lineBytes ? 'r+' : 'w+'
+    const rowsFile = await open(rowsPath, flags).catch(() => open(rowsPath, 'w+'))
+    const linesFile = await open(linesPath, flags)
+    const journal = new Journal(file, dimensions, rowsFile, linesFile, differs)
+    for (const entry of entries) journal.entries.push(entry)
     journal.#rows = rows
-    await rowsFile.truncate(rows * rowBytes)
+    await rowsFile.truncate(rows * dimensions * 4)
     // What is kept is how the file begins; it is never taken away and written again.
-    journal.#lineBytes = text ? Buffer.byteLength(kept) : 0
-    await linesFile.truncate(journal.#lineBytes)
-    if (!text) await journal.#writeLines(kept)
+    journal.#lineBytes = lineBytes
+    await linesFile.truncate(lineBytes)
+    if (lineBytes === 0) await journal.#writeLines(head)
     return journal
   }
 
@@ -164,6 +170,12 @@ export class Journal {
   }
 }
 
+/** How many whole rows a file has; none if it is not there. */
+async function rowsThere(path: string, dimensions: number): Promise<number> {
+  const { size } = await stat(path).catch(() => ({ size: 0 }))
+  return Math.floor(size / (4 * dimensions))
+}
+
 /** One write may take less than it is given, when the disk is nearly full. */
 async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
@@ -185,8 +197,8 @@ function parseJson(text: string): unknown {
 }
 
 /** The fields in which the head of an earlier journal is another. */
-function differences(text: string, identity: Readonly<Record<string, unknown>>): string[] {
-  const earlier = (parseJson(text.slice(0, text.indexOf('\n'))) ?? {}) as Record<string, unknown>
+function differences(head: string, identity: Readonly<Record<string, unknown>>): string[] {
+  const earlier = (parseJson(head) ?? {}) as Record<string, unknown>
   return Object.keys(identity).filter((name) => earlier[name] !== identity[name])
 }
 

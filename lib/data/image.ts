@@ -80,10 +80,10 @@ async function openEncoded(source: ImageSource & { kind: 'encoded' }, format: Im
     // A truncated file is refused and a damaged one read as far as it goes, as by Pillow; libvips notices truncated TIFFs as errors only.
     failOn: format === 'tiff' ? 'error' : 'truncated',
     ignoreIcc: true,
-    limitInputPixels: maxPixels,
+    limitInputPixels: false, // checkPixels sees to it
     sequentialRead: true,
   }
-  const metadata = await sharp(bytes, { ...settings, limitInputPixels: false }).metadata().catch(refuse(name))
+  const metadata = await sharp(bytes, settings).metadata().catch(refuse(name))
   const { width, height } = metadata
   checkPixels(metadata, name, maxPixels)
   const orientation = format === 'avif' || format === 'svg' ? 1 : orientationOf(metadata)

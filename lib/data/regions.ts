@@ -6,6 +6,7 @@ import { basename } from 'node:path'
 import { ArgumentError, CheckpointError, ShapeError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { withFile } from '../io/entry.js'
+import { linesOf } from '../io/lines.js'
 import { openZip, type ZipArchive } from '../io/zip.js'
 
 /** The regions of a picture. */
@@ -35,14 +36,10 @@ export async function* readRegionsTsv(file: string): AsyncGenerator<Regions, voi
   const handle = await open(file).catch((cause: Error) => {
     throw new ArgumentError(`${file} cannot be read: ${cause.message}`, { file, cause })
   })
-  try {
-    let number = 0
-    for await (const line of handle.readLines({ autoClose: false })) {
-      number++
-      if (line.trim() !== '') yield parseLine(line, file, number)
-    }
-  } finally {
-    await handle.close()
+  let number = 0
+  for await (const line of linesOf(handle.createReadStream())) {
+    number++
+    if (line.trim() !== '') yield parseLine(line, file, number)
   }
 }
 

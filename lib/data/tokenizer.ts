@@ -229,7 +229,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
       const checked = checkText(text, i)
       if (pairs) return frameTwo(checked, checkText(pairs[i], i), most)
-      return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, most)), most) }
+      return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, settings.truncationSide === 'left' ? Number.POSITIVE_INFINITY : most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {

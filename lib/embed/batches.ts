@@ -14,6 +14,8 @@ export interface BatchedWork<T, P, R> {
   /** Items in preparation at once; twice as many may be held before they run. */
   atOnce: number
   signal?: AbortSignal | undefined
+  /** Aborted with the signal and when the stream ends or is left, for then nobody waits for what is still under way. */
+  stop: AbortController
 }
 
 /** Batches handed out before the first of them is taken: one runs while the next is made ready. */
@@ -24,7 +26,7 @@ const WHOLE = 1 + 1e-9
 /** Maps `source` batch by batch; closes it when left early. */
 export async function* inBatches<T, P, R>(
   source: Iterable<T> | AsyncIterable<T>,
-  { prepare, share, run, atOnce, signal }: BatchedWork<T, P, R>,
+  { prepare, share, run, atOnce, signal, stop }: BatchedWork<T, P, R>,
 ): AsyncGenerator<readonly R[], void, undefined> {
   const iterator: AsyncIterator<T> | Iterator<T> =
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
@@ -120,7 +122,10 @@ export async function* inBatches<T, P, R>(
     advance()
   }
 
-  const forget = signal ? onAbort(signal, () => fail(signal.reason)) : () => {}
+  const forget = signal ? onAbort(signal, () => {
+    fail(signal.reason)
+    stop.abort(signal.reason)
+  }) : () => {}
   try {
     signal?.throwIfAborted()
     void pull()
@@ -140,6 +145,7 @@ export async function* inBatches<T, P, R>(
     if (sourceFailure) throw sourceFailure.error
   } finally {
     stopped = true
+    stop.abort()
     forget()
     clearImmediate(turn)
     makeRoom()

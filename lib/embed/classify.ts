@@ -56,10 +56,11 @@ export async function* classifyImages(
   }
   const { classifier } = embedder.model
   if (!classifier) throw new UnsupportedError('this checkpoint has no labels of its own; give some in words')
+  const stop = new AbortController()
   const batches = inBatches<ImageInput, Uint8Array | Error, Classification[] | Error>(images, {
     prepare: (image) =>
-      embedder.preprocess(image, { allowRemote, signal }).catch((error: Error) => {
-        if (signal?.aborted) throw signal.reason
+      embedder.preprocess(image, { allowRemote, signal: stop.signal }).catch((error: Error) => {
+        stop.signal.throwIfAborted()
         return error
       }),
     share: () => 1 / batchSize,
@@ -68,12 +69,13 @@ export async function* classifyImages(
       const size = good[0]?.length ?? 0
       const pixels = new Uint8Array(good.length * size)
       good.forEach((one, i) => pixels.set(one, i * size))
-      const logits = good.length ? await classifier.logits(pixels, good.length, { signal }) : new Float32Array(0)
+      const logits = good.length ? await classifier.logits(pixels, good.length, { signal: stop.signal }) : new Float32Array(0)
       let row = 0
       return batch.map((one) => (one instanceof Error ? one : best(logits, row++, classifier.labels, topK)))
     },
     atOnce: 2 * batchSize,
     signal,
+    stop,
   })
   let index = 0
   for await (const batch of batches) {
@@ -94,7 +96,7 @@ async function* zeroShot(
   if (!(imageEncoder ?? patchEncoder) || !textEncoder || logitScale === undefined) {
     throw new UnsupportedError('classifying into labels in words needs a checkpoint with an image and a text encoder, such as CLIP')
   }
-  const words = await embedder.embedTexts(labels.map((label) => template.replaceAll('{}', label)), { signal })
+  const words = await embedder.embedTexts(labels.map((label) => template.replaceAll('{}', () => label)), { signal })
   const vectors = words.data as Float32Array
   const columns = embedder.dimensions
   const stream = async function* () {

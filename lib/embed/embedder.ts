@@ -266,18 +266,21 @@ export class Embedder {
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
     const unpooled = await this.#unpooledTokens(prompt)
+    const stop = new AbortController()
+    const stoppable = { ...options, signal: stop.signal }
     const preparation: Preparation = {
-      images: imageOptionsOf(options),
-      audio: audioOptionsOf(options),
-      tokens: gathered(textsTogether, (texts) => during(clock, 'tokenise', () => this.#tokenise(texts, prompt, options))),
+      images: imageOptionsOf(stoppable),
+      audio: audioOptionsOf(stoppable),
+      tokens: gathered(textsTogether, (texts) => during(clock, 'tokenise', () => this.#tokenise(texts, prompt, stoppable))),
       clock,
     }
     const batches = inBatches<StreamItem, Prepared, Float32Array | Error>(items, {
-      prepare: (item, index) => this.#prepare(item, index, preparation, signal),
+      prepare: (item, index) => this.#prepare(item, index, preparation, stop.signal),
       share: (item) => (batchSize !== undefined ? 1 / batchSize : shareOf(item)),
-      run: (batch) => during(clock, 'compute', () => this.#encode(batch, normalize, unpooled, options)),
+      run: (batch) => during(clock, 'compute', () => this.#encode(batch, normalize, unpooled, stoppable)),
       atOnce: 2 * (batchSize ?? (this.#model.audioEncoder ? soundsAtOnce : imagesAtOnce)),
       signal,
+      stop,
     })
     let done = 0
     for await (const batch of batches) {
@@ -387,24 +390,27 @@ export class Embedder {
     return new Tensor('float32', result, [items.length, columns])
   }
 
-  async #prepare(item: StreamItem, index: number, { images, audio, tokens, clock }: Preparation, signal: AbortSignal | undefined): Promise<Prepared> {
+  async #prepare(item: StreamItem, index: number, { images, audio, tokens, clock }: Preparation, signal: AbortSignal): Promise<Prepared> {
     try {
-      signal?.throwIfAborted()
-      const { image, text, audio: sound } = split(item)
+      signal.throwIfAborted()
+      const parts = split(item)
+      const { image, text, audio: sound } = parts
       this.#readEarly(image, text, sound)
-      if (sound !== undefined) return { samples: await this.#samples(sound, audio, clock) }
+      if (sound !== undefined || 'audio' in parts) return { samples: await this.#samples(sound as AudioInput, audio, clock) }
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
       }
-      if (text !== undefined) {
+      if (text !== undefined || (image === undefined && 'text' in parts)) {
         if (!this.#tokenizer) throw new UnsupportedError('this checkpoint has no text encoder')
         if (typeof text !== 'string') throw new ArgumentError(`text ${index} is ${shown(text)}; expected a string`, { index })
-        return { tokens: await tokens({ text, index }) }
+        const ids = await tokens({ text, index })
+        this.#model.textEncoder!.check(ids, index)
+        return { tokens: ids }
       }
       if (this.#model.patchEncoder) return { patches: { ...(await during(clock, 'preprocess', () => this.#processor!(image!, images))) } }
       return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
-      if (signal?.aborted) throw signal.reason
+      if (signal.aborted) throw signal.reason
       if (error instanceof CheckpointError) throw error // no fault of the item
       return { error: error as Error }
     }

@@ -183,8 +183,12 @@ function ofEmbedder(embedder: Embedder): Scorer {
     texts: async (texts, signal) => {
       const words = await embedder.embedTexts(texts, { signal })
       return async (image, { allowRemote, signal }) => {
-        const picture = await embedder.embedImages([image], { allowRemote, signal })
-        return (await ops.cosineSimilarity(picture, words, { device, signal })).data as Float32Array
+        let picture: Tensor
+        for await (const { embedding, error } of embedder.embedStream([{ image }], { allowRemote, signal })) {
+          if (error) throw error // as it is: only the caller knows which of its images this is
+          picture = new Tensor('float32', embedding, [1, embedder.dimensions])
+        }
+        return (await ops.cosineSimilarity(picture!, words, { device, signal })).data as Float32Array
       }
     },
     all: async (images, texts, { allowRemote, signal }) => {

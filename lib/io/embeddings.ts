@@ -6,11 +6,11 @@
 import { createReadStream } from 'node:fs'
 import { readFile, rename, rm, stat } from 'node:fs/promises'
 import { extname } from 'node:path'
-import { createInterface } from 'node:readline'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { isFile, readExactly, withFile, writeError } from './entry.js'
 import { readJsonObject } from './json.js'
+import { linesOf } from './lines.js'
 import { readSafetensorsHeader, readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
 
 /** A block of consecutive rows: `rows` is float32 [items.length, dimensions]. */
@@ -139,7 +139,7 @@ const formats: Readonly<Record<string, Format>> = {
     async read(file) {
       const table = new TableReader(file)
       let line = 0
-      for await (const text of linesOf(file)) {
+      for await (const text of fileLines(file)) {
         line++
         if (text) table.add(parseLine(text, file, line), `line ${line}`)
       }
@@ -149,24 +149,31 @@ const formats: Readonly<Record<string, Format>> = {
   '.arrow': {
     load: arrow,
     async write(file, source) {
-      const { FixedSizeList, Field, Float32, Table, Utf8, vectorFromArray, makeData, makeVector, RecordBatchFileWriter, Schema } = await arrow()
+      const { AsyncByteQueue, FixedSizeList, Field, Float32, Table, Utf8, vectorFromArray, makeData, makeVector, RecordBatchFileWriter, Schema } = await arrow()
       const type = new FixedSizeList(source.dimensions, new Field('item', new Float32(), false))
       const schema = new Schema([new Field('item', new Utf8(), false), new Field('embedding', type, false)], new Map(Object.entries(source.metadata ?? {})))
+      // A queue would take all there is, however slow the disk.
+      const chunks: Uint8Array[] = []
+      const sink = new (class extends AsyncByteQueue {
+        override write(chunk: ArrayBufferView): void {
+          chunks.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength))
+        }
+      })()
       const writer = new RecordBatchFileWriter()
-      writer.reset(undefined, schema)
-      const filled = (async () => {
+      writer.reset(sink, schema)
+      await writeAtomically(file, async (write) => {
+        const drain = async () => {
+          for (const chunk of chunks.splice(0)) await write(chunk)
+        }
         for await (const { items, rows } of source.blocks()) {
           const child = makeData({ type: new Float32(), data: rows })
           const embedding = makeVector(makeData({ type, length: items.length, nullCount: 0, child }))
           const table = new Table(schema, { item: vectorFromArray(items as string[], new Utf8()), embedding })
           for (const batch of table.batches) writer.write(batch)
+          await drain()
         }
         writer.finish()
-      })()
-      filled.catch((error) => writer.abort(error))
-      await writeAtomically(file, async (write) => {
-        for await (const chunk of writer) await write(chunk)
-        await filled
+        await drain()
       })
     },
     async read(file) {
@@ -290,7 +297,7 @@ async function readMetadata(file: string): Promise<EmbeddingMetadata> {
 
 async function readItems(file: string): Promise<string[]> {
   const items: string[] = []
-  for await (const text of linesOf(itemsFile(file))) {
+  for await (const text of fileLines(itemsFile(file))) {
     if (!text) continue
     const { item } = parseLine(text, itemsFile(file), items.length + 1)
     if (typeof item !== 'string') throw new CheckpointError(`${itemsFile(file)}: line ${items.length + 1} has no item`, { file: itemsFile(file) })
@@ -299,10 +306,10 @@ async function readItems(file: string): Promise<string[]> {
   return items
 }
 
-async function* linesOf(file: string): AsyncGenerator<string, void, undefined> {
+async function* fileLines(file: string): AsyncGenerator<string, void, undefined> {
   const input = createReadStream(file)
   try {
-    yield* createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })
+    yield* linesOf(input)
   } catch (cause) {
     throw new CheckpointError(`${file} cannot be read: ${(cause as Error).message}`, { file, cause })
   } finally {

@@ -33,7 +33,7 @@ const textSchema = v.object({
   ...towerFields,
   vocab_size: v.nullish(tableRows(), 49408),
   max_position_embeddings: v.nullish(tableRows(), 77),
-  eos_token_id: v.nullish(integer(0, 10_000_000), 2),
+  eos_token_id: v.nullish(integer(0, 10_000_000)),
 })
 const jointSchema = v.object({ projection_dim: v.nullish(width(), 512) })
 
@@ -152,6 +152,11 @@ class ClipVision implements ImageTower {
   }
 }
 
+/** The default of eos_token_id, which transformers leaves out when it saves. */
+const END_TOKEN = 49407
+/** An eos_token_id of old configurations, where the end is the largest id of a text. */
+const LARGEST = 2
+
 class ClipText extends EndTokenText {
   override readonly prefix: string
   private readonly endToken: number
@@ -172,12 +177,12 @@ class ClipText extends EndTokenText {
       norm: new LayerNorm(scope.at('final_layer_norm'), width, config.layer_norm_eps),
     })
     this.prefix = place.joint ? 'text_' : ''
-    this.endToken = config.eos_token_id
+    this.endToken = config.eos_token_id ?? (vocabulary > END_TOKEN ? END_TOKEN : LARGEST)
     if (place.projection > 0) this.projection = new Linear(root.at('text_projection'), width, place.projection, { bias: false })
   }
 
   override endOf(ids: Int32Array): number {
-    if (this.endToken !== 2) return Math.max(0, ids.indexOf(this.endToken))
+    if (this.endToken !== LARGEST) return Math.max(0, ids.indexOf(this.endToken))
     let end = 0
     for (let i = 1; i < ids.length; i++) if (ids[i]! > ids[end]!) end = i
     return end

@@ -77,6 +77,11 @@ export interface TextEncoder extends PartOfModel {
   /** Of a folder that says how texts are read. */
   readonly sentence: SentenceSettings | undefined
   /**
+   * Whether `encode` takes these ids of text `index`.
+   * @throws ArgumentError for a text without tokens, with too many, or with one that the model does not know
+   */
+  check(ids: Int32Array, index: number): void
+  /**
    * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
    * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
    * @param options.padId the tokenizer's padding token, for towers that are given texts of one length
@@ -469,7 +474,8 @@ export class Model {
     const { width } = runner.kinds.get(EMBEDDING)!
     const { sentence } = this.parts.architecture
     const read = (ids: Int32Array, index: number, unpooled: number, padId: number | undefined) => {
-      if (ids.length === 0) throw new ArgumentError(`[encode] text ${index} has no tokens`, { index })
+      const none = () => new ArgumentError(`[encode] text ${index} has no tokens`, { index })
+      if (ids.length === 0) throw none()
       const filled = padded(ids, tower.pad && { ...tower.pad, id: tower.padded?.id ?? padId ?? tower.pad.id })
       const used = tower.endOf && !tower.padded ? filled.subarray(0, tower.endOf(filled) + 1) : filled
       if (used.length > tower.maxLength) throw new ArgumentError(`[encode] text ${index} has ${used.length} tokens; this model takes at most ${tower.maxLength}`, { index })
@@ -482,6 +488,7 @@ export class Model {
       if (!mask) return { ids: all, positions: positions.subarray(0, all.length), unpooled }
       const lastIsMasked = tower.endOf !== undefined && mask.at(-1) === 0
       const counts = (_: number, i: number) => mask[i] === 1 || (lastIsMasked && i === mask.length - 1)
+      if (!mask.some(counts)) throw none()
       return { ids: all.filter(counts), positions: positions.filter(counts), unpooled, lastIsMasked }
     }
     return {
@@ -489,6 +496,7 @@ export class Model {
       dimensions: width,
       maxLength: Math.min(tower.maxLength, sentence?.maxLength ?? tower.maxLength),
       sentence,
+      check: (ids, index) => void read(ids, index, 0, undefined),
       encode: async (sequences, { unpooled = 0, padId, signal } = {}) => {
         this.checkAlive()
         const results = new Float32Array(sequences.length * width)

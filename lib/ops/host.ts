@@ -98,7 +98,7 @@ export async function attention(
   const { causal = false, scale } = options
   const device = await open(options)
   const result = unwritten('float32', Q.dims, name)
-  if (result.length === 0) return new Tensor('float32', result, Q.dims)
+  if (result.length === 0 || Sk === 0) return new Tensor('float32', result.fill(0), Q.dims)
 
   // Each batch and head is a sequence (or, with cuSeqlens, some) of one head; nothing is transposed.
   const perPair = D * (Sq * (bytesOf(Q) + 4) + Sk * (bytesOf(K) + bytesOf(V)))

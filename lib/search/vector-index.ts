@@ -143,9 +143,11 @@ export class VectorIndex {
    * The `k` nearest rows of each query, best first; ties to the lower index.
    * @param queries float32 [m, dimensions]
    * @returns m lists of min(k, size) hits
+   * @throws ArgumentError for a query with a number that is not finite, ShapeError
    */
   async search(queries: TensorLike, k: number): Promise<Hit[][]> {
     const rows = this.#checkRows(queries, 'queries')
+    checkFinite(rows)
     if (!Number.isInteger(k) || k < 1) throw new ArgumentError(`[search] k is ${shown(k)}; expected a positive integer`, { field: 'k' })
     return this.#inTurn(async () => {
       const hits: Hit[][] = []
@@ -374,7 +376,7 @@ export class VectorIndex {
     const running: Promise<() => void>[] = []
     let first = 0
     for (const segment of k ? this.#segments : []) {
-      const [begin, count] = [first, Math.min(k, segment.count)]
+      const [begin, count] = [first, Math.min(roundNumber(k), segment.count)]
       const loaded = await this.#load(segment)
       const result = this.#program(loaded, capacity, count).run({ queries }, { counts: { queries: m } })
       const merge = result.then(({ scores, indices }) => () => best.merge(scores!.data as Float32Array, indices!.data as Int32Array, count, begin))
@@ -438,6 +440,19 @@ class BestRows {
   of(query: number): [number, number][] {
     return Array.from({ length: this.#count }, (_, i) => [this.#indices[query * this.k + i]!, this.#scores[query * this.k + i]!])
   }
+}
+
+/** The next of 1, 2, 5, 10, 20, 50, …: programs are made for these, not for every k that comes, since each keeps the lengths of all rows. */
+function roundNumber(k: number): number {
+  for (let ten = 1; ; ten *= 10) for (const step of [1, 2, 5]) if (k <= step * ten) return step * ten
+}
+
+/** @throws ArgumentError naming the first query with a number that is not finite: it has no nearest rows. */
+function checkFinite({ data, dims }: Tensor): void {
+  const at = (data as Float32Array).findIndex((value) => !Number.isFinite(value))
+  if (at < 0) return
+  const index = Math.floor(at / dims[1]!)
+  throw new ArgumentError(`[search] query ${index} holds ${data[at]} at ${at % dims[1]!}; expected finite numbers`, { field: 'queries', index })
 }
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve))

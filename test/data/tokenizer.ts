@@ -64,6 +64,17 @@ for (const name of ['tokenizer-bert', 'tokenizer-clip']) {
   })
 }
 
+t.test('a long text without special tokens, cut from either side', async t => {
+  const folder = join(own, 'word-piece-cased')
+  const text = Array.from({ length: 3000 }, (_, i) => (i % 3 ? 'the' : 'city')).join(' ') + ' in the night'
+  for (const side of ['left', 'right'] as const) {
+    const tokenizer = await cutting(t, folder, side)
+    const whole = numbers(tokenizer(text, { addSpecialTokens: false }).input_ids)
+    const cut = numbers(tokenizer(text, { addSpecialTokens: false, truncation: true, maxLength: 5 }).input_ids)
+    t.same(cut, side === 'left' ? whole.slice(-5) : whole.slice(0, 5), side)
+  }
+})
+
 t.test('padding', async t => {
   const folder = join(own, 'word-piece-cased')
   const tokenizer = await AutoTokenizer.fromPretrained(folder)

@@ -7,6 +7,7 @@ const work = (changes: Partial<BatchedWork<number, number, number>> = {}): Batch
   share: () => 1 / 7,
   run: async (batch) => batch,
   atOnce: 14,
+  stop: new AbortController(),
   ...changes,
 })
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => i)
@@ -82,5 +83,25 @@ t.test('an abort is seen while the source makes us wait', async (t) => {
   }
   const reason = new Error('enough')
   setTimeout(() => controller.abort(reason), 20)
-  await t.rejects(collect(inBatches(stuck(), work({ signal: controller.signal }))), reason)
+  const stop = new AbortController()
+  await t.rejects(collect(inBatches(stuck(), work({ signal: controller.signal, stop }))), reason)
+  t.equal(stop.signal.reason, reason, 'what is under way is told')
+})
+
+t.test('what is under way is stopped when the stream is left, and when it fails', async (t) => {
+  const stop = new AbortController()
+  let begun = 0
+  const slow = (item: number): Promise<number> => {
+    begun++
+    return item < 7 ? Promise.resolve(item) : new Promise((_, reject) => stop.signal.addEventListener('abort', () => reject(stop.signal.reason as Error)))
+  }
+  for await (const batch of inBatches(numbers(100), work({ prepare: slow, stop }))) {
+    t.same(batch, numbers(7))
+    t.equal(stop.signal.aborted, false)
+    break
+  }
+  t.ok(stop.signal.aborted && begun > 7, `${begun} were begun`)
+  const failed = new AbortController()
+  await t.rejects(collect(inBatches(numbers(9), work({ run: () => Promise.reject(new Error('no')), stop: failed }))), /no/)
+  t.ok(failed.signal.aborted)
 })

@@ -79,6 +79,29 @@ t.test('a failed input is named by its index', async (t) => {
   await t.rejects(embedder.embedImages(new Tensor('uint8', new Uint8Array(12), [1, 2, 2, 3])), { name: 'ShapeError', message: /\[n, 24, 24, 3\]/ })
   await t.rejects(embedder.embedTexts(['a'], { promptName: 'summary' }), { name: 'ArgumentError', message: /summary/ })
   await t.resolves(embedder.embedTexts(['a'], { promptName: 'query' }))
+  const fields = { title: undefined as unknown as string }
+  await t.rejects(embedder.embedTexts(['a', fields.title]), { name: 'ArgumentError', index: 1, message: /text 1 is undefined; expected a string/ })
+})
+
+t.test('a text that the model cannot take is its own fault alone', async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  t.teardown(remove)
+  const model = await writeTinyClip(folder)
+  const file = join(model, 'vocab.json')
+  const vocab = JSON.parse(await readFile(file, 'utf8')) as Record<string, number>
+  await writeFile(file, JSON.stringify({ ...vocab, 'q</w>': 500 })) // beyond the model's table
+  await using other = await Embedder.fromPretrained(model, { dtype: 'f32' })
+  const results = []
+  for await (const result of other.embedStream(['a cat', 'a q', 'a dog'].map((text) => ({ text })))) results.push(result)
+  t.match(results[1]!.error, { name: 'ArgumentError', index: 1, message: /text 1 has the token id 500/ })
+  t.ok(results[0]!.embedding && results[2]!.embedding, 'the others have theirs')
+  await t.rejects(other.embedTexts(['a cat', 'a dog', 'a q']), { name: 'ArgumentError', index: 2 })
+})
+
+t.test('maxPixels may be without end', async (t) => {
+  const [limited, endless] = [await embedder.embedImages(pictures.slice(0, 2)), await embedder.embedImages(pictures.slice(0, 2), { maxPixels: Infinity })]
+  t.same(endless.data, limited.data)
+  await t.rejects(embedder.embedImages(pictures.slice(0, 2), { maxPixels: 3.5 }), { name: 'ImageError', index: 0, field: 'maxPixels' })
 })
 
 t.test('precision and truncateDim', async (t) => {

@@ -96,6 +96,9 @@ t.test('a dual encoder matches by cosines', async t => {
     return dot
   })
   t.ok(difference(scores, new Tensor('float32', expected, [5, 3])).max < 1e-5)
+  const outcomes = []
+  for await (const outcome of matcher.match([images[0]!, images[1]!, join(folder, 'absent.jpg')], texts)) outcomes.push(outcome)
+  t.match(outcomes[2], { index: 2, error: { name: 'ImageError', message: /^input 2: (?!input)/ } })
   const bad = join(folder, 'bad.tsv')
   await writeFile(bad, 'no tab here\n')
   const { code, stderr } = await cli('retrieve', '--pairs', bad, '--model', model)

@@ -254,6 +254,9 @@ t.test('end of text', t => {
   t.equal(endOf(98, [97, 5, 6]), 0, 'without one the first token, as in the reference')
   t.equal(endOf(2, [50, 98, 2, 98, 0]), 1, 'old configurations: the largest id')
   t.equal(endOf(undefined, [50, 5, 98, 0]), 2)
+  const saved = read('clip-v5')
+  saved['text_config'] = { ...(saved['text_config'] as object), vocab_size: 49410, eos_token_id: undefined }
+  t.equal(build(saved).architecture.texts!.endOf!(Int32Array.of(49406, 49408, 49407, 49409)), 2, 'the usual one where it was left out, whatever was added to the vocabulary')
   t.end()
 })
 
