@@ -636,6 +636,11 @@ interface TextEncoder extends PartOfModel {
     /** Of a folder that says how texts are read. */
     readonly sentence: SentenceSettings | undefined;
     /**
+     * Whether `encode` takes these ids of text `index`.
+     * @throws ArgumentError for a text without tokens, with too many, or with one that the model does not know
+     */
+    check(ids: Int32Array, index: number): void;
+    /**
      * sequences: ids of each text, with special tokens and without padding -> float32 [n, dimensions], not normalised
      * @param options.unpooled so many tokens at the front, a prompt's, are left out by poolings
      * @param options.padId the tokenizer's padding token, for towers that are given texts of one length
@@ -1156,6 +1161,7 @@ declare class VectorIndex {
      * The `k` nearest rows of each query, best first; ties to the lower index.
      * @param queries float32 [m, dimensions]
      * @returns m lists of min(k, size) hits
+     * @throws ArgumentError for a query with a number that is not finite, ShapeError
      */
     search(queries: TensorLike, k: number): Promise<Hit[][]>;
     /** Writes the index to one safetensors file: `embeddings` as stored, and the ids. */

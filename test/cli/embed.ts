@@ -1,6 +1,7 @@
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
+import { classifyImages } from '../../lib/embed/classify.js'
 import { Embedder } from '../../lib/embed/embedder.js'
 import { readEmbeddings } from '../../lib/io/embeddings.js'
 import { cli, startCli } from '../support/cli.js'
@@ -217,7 +218,20 @@ t.test('classify', async (t) => {
     const sum = labels.reduce((total: number, { score }: { score: number }) => total + score, 0)
     t.ok(Math.abs(sum - 1) < 1e-6, 'scores are probabilities')
   }
+  await using embedder = await Embedder.fromPretrained(model, { dtype: 'f32', device: 'cpu' })
+  const template = 'an {} in it'
+  const marked = ['cat', "a$'b", 'a$$b', '$&'] // patterns of String.replace
+  const [picture, words] = [await embedder.embedImages([pictures[0]!]), await embedder.embedTexts(marked.map((label) => template.split('{}').join(label)))]
+  const logits = marked.map((_, i) => embedder.model.logitScale! * cosine(picture.data as Float32Array, (words.data as Float32Array).subarray(i * embedder.dimensions)))
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0)
+  for await (const { labels: found } of classifyImages(embedder, [pictures[0]!], { labels: marked, template })) {
+    for (const { label, score } of found!) t.ok(Math.abs(score - Math.exp(logits[marked.indexOf(label)]!) / total) < 1e-5, label)
+  }
 })
+
+function cosine(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, x, i) => sum + x * b[i]!, 0)
+}
 
 async function lines(file: string): Promise<number> {
   return (await readFile(file, 'utf8').catch(() => '')).split('\n').length - 1

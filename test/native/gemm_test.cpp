@@ -787,4 +787,16 @@ TEST("linear, matmul, patchEmbed: operands refused") {
   check_refused([&] { device->make_kernel(embed); }, ErrorCode::shape, "pixels is [1, 4, 4, 4]; expected [B, Y, X, 3]");
   embed.inputs[0].shape[3] = 3, embed.inputs[0].row_stride = 3;
   check_refused([&] { device->make_kernel(embed); }, ErrorCode::shape, "weight is [6, 8]; expected [C, 12]");
+  // Sizes whose product is 2^64, which would be taken for none.
+  const Matrix pixel(DType::float32, 1, 65536), no_weight(DType::float32, 6, 0), features(DType::float32, 1, 6);
+  TensorView none = no_weight.view();
+  none.layout = core::Layout::linear;
+  check_refused([&] {
+    core::KernelSpec spec = spec_of("convolution", {pixel.view(), none, absent, absent}, features.view(), *device);
+    const double side = 1 << 24;
+    using Numbers = std::vector<double>;
+    spec.attributes.set("height", 1.0), spec.attributes.set("width", 1.0), spec.attributes.set("activation", std::string("none"));
+    spec.attributes.set("kernel", Numbers{side, side}), spec.attributes.set("stride", Numbers{side, side}), spec.attributes.set("padding", Numbers(4, side - 1));
+    device->make_kernel(spec);
+  }, ErrorCode::shape, "weight is [6, 0]; expected [N, more than fits]");
 }

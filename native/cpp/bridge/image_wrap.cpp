@@ -80,8 +80,8 @@ Napi::Value preprocess_image(const Napi::CallbackInfo& info) {
     if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
       throw Error(ErrorCode::argument, "[preprocessImage] the pixels are no Uint8Array");
     }
-    const auto pixels = info[0].As<Napi::Uint8Array>();
     const image::ImagePlan plan = read_image_plan(info[1]);
+    const auto pixels = info[0].As<Napi::Uint8Array>();  // only now: reading the plan may run code that detaches it
     const size_t bytes = image::check_plan(plan, pixels.ByteLength());  // a detached array has length 0
     auto* worker = new PreprocessWorker(env, plan, pixels, Napi::Uint8Array::New(env, bytes));
     const Napi::Promise promise = worker->promise();

@@ -78,8 +78,8 @@ void Executor::trim() {
                       arena->trim();
                       device->settle();
                     }, [](std::exception_ptr) {}});
-  } catch (const Error&) {
-    // Closed: the arena goes with the executor.
+  } catch (const std::exception&) {
+    // Closed, and the arena goes with the executor; or the system gives no thread, and it stays as it is.
   }
 }
 
@@ -96,6 +96,13 @@ void Executor::close(std::function<void()> finished) {
     try {
       queue->submit({nullptr, last, one_done});
     } catch (const Error&) {
+      one_done(nullptr);
+    } catch (const std::exception&) {
+      // The system gives no thread: the queue had none, so that nothing is under way.
+      try {
+        last({});
+      } catch (...) {
+      }
       one_done(nullptr);
     }
     queue->close();

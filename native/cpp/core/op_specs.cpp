@@ -245,7 +245,8 @@ ConvolutionSpec::ConvolutionSpec(const KernelSpec& spec) : windows(Operands(spec
   operands.floats(weight);
   features = operands.input(weight).shape[0];
   depth = operands.input(weight).shape[1];
-  if (depth != windows.area() * windows.channels) operands.refuse_shape(weight, "[N, " + std::to_string(windows.area() * windows.channels) + "]");
+  const std::optional<int64_t> expected = checked_size(windows.area(), windows.channels);
+  if (depth != expected) operands.refuse_shape(weight, "[N, " + (expected ? std::to_string(*expected) : "more than fits") + "]");
   operands.row(bias, features);
   const int64_t rows = windows.rows_of(operands.input(x).rows());
   const TensorView& added = operands.input(residual);
