@@ -232,7 +232,7 @@ export function buildClip(file: ConfigFile, scope: Scope, architecture: string):
     return { texts: buildText(file, scope, section('text_config'), place) }
   }
   if (architecture === 'CLIPForImageClassification') {
-    const names = labelNames(file, readConfig(v.object(labels), file))
+    const names = labelNames(readConfig(v.object(labels), file))
     return { images: buildClipVision(file, scope, 'vision_config', { joint: false, projection: 0 }, names.length), labels: names }
   }
   if (architecture !== 'CLIPModel') {

@@ -107,19 +107,14 @@ export function activation(otherwise: string) {
 }
 
 /** The names of a classifier's outputs, in order. */
-export function labelNames({ file }: ConfigFile, config: { id2label?: Record<string, string> | null; num_labels?: number | null }): string[] {
+export function labelNames(config: { id2label?: Record<string, string | number> | null; num_labels?: number | null }): string[] {
   const { id2label, num_labels } = config
-  if (!id2label) return Array.from({ length: num_labels ?? 2 }, (_, i) => `LABEL_${i}`)
-  const count = Object.keys(id2label).length
-  return Array.from({ length: count }, (_, i) => {
-    const name = id2label[i]
-    if (name === undefined) throw new CheckpointError(`${file}: id2label has ${count} names and none for ${i}; expected 0 to ${count - 1}`, { file, field: 'id2label' })
-    return name
-  })
+  const count = id2label ? Object.keys(id2label).length : (num_labels ?? 2)
+  return Array.from({ length: count }, (_, i) => String(id2label?.[i] ?? `LABEL_${i}`))
 }
 
 export const labels = {
-  id2label: v.nullish(v.record(v.string(), v.string('a name'), 'an object from numbers to names')),
+  id2label: v.nullish(v.record(v.string(), v.union([v.string(), v.number()], 'a name'), 'an object from numbers to names')),
   num_labels: v.nullish(integer(1, 1_000_000)),
 }
 

@@ -125,7 +125,7 @@ export function buildDinov2(file: ConfigFile, scope: Scope, architecture: string
   const patch = squarePatch(file.file, config.patch_size, config.image_size)
   const withRegisters = file.json['model_type'] === 'dinov2_with_registers' || architecture.startsWith('Dinov2WithRegisters')
   const backbone = scope.firstWith('embeddings.cls_token', ['', 'dinov2', 'dinov2_with_registers'])
-  const names = labelNames(file, config)
+  const names = labelNames(config)
   const classifier = architecture.endsWith('ForImageClassification') ? new Linear(scope.at('classifier'), 2 * config.hidden_size, names.length) : undefined
   return {
     images: new Dinov2(backbone, config, patch, withRegisters ? (config.num_register_tokens ?? 4) : undefined, classifier),

@@ -153,6 +153,6 @@ export function buildModernBert(file: ConfigFile, scope: Scope, architecture: st
   checkUnscaled(file, 'rope_scaling', config.rope_scaling)
   const kinds = config.layer_types ?? Array.from({ length: layers }, (_, i) => (i % every === 0 ? FULL : SLIDING))
   checkLayerTypes(file, kinds, layers)
-  const head = architecture === 'ModernBertForSequenceClassification' ? new Head(scope, config, labelNames(file, config).length) : undefined
+  const head = architecture === 'ModernBertForSequenceClassification' ? new Head(scope, config, labelNames(config).length) : undefined
   return { texts: new ModernBert(scope.firstWith('embeddings.tok_embeddings.weight', ['', 'model']), config, kinds, head, scalings) }
 }

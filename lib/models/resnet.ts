@@ -145,7 +145,7 @@ export function buildResNet(file: ConfigFile, scope: Scope): Architecture {
   }
   const narrow = layer_type === 'bottleneck' ? hidden_sizes.find(size => size < REDUCTION) : undefined
   if (narrow !== undefined) throw new CheckpointError(`${file.file}: hidden_sizes has ${narrow}; expected at least ${REDUCTION} in bottlenecks`, { file: file.file, field: 'hidden_sizes' })
-  const names = labelNames(file, config)
+  const names = labelNames(config)
   const images = new ResNet(scope, config, names.length)
   return { images, ...(images.classifies && { labels: names }) }
 }

@@ -177,7 +177,7 @@ export function buildSiglip(file: ConfigFile, scope: Scope, architecture: string
     case 'SiglipTextModel':
       return { texts: buildSiglipText(file, textScope, text) }
     case 'SiglipForImageClassification': {
-      const names = labelNames(file, readConfig(v.object(labels), file))
+      const names = labelNames(readConfig(v.object(labels), file))
       const { hidden_size: inputs } = readConfig(visionSchema, file, vision)
       return { images: buildVision(file, visionScope, vision, new Linear(scope.at('classifier'), inputs, names.length)), labels: names }
     }

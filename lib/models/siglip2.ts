@@ -127,7 +127,7 @@ export function buildSiglip2(file: ConfigFile, scope: Scope, architecture: strin
     case 'Siglip2TextModel':
       return { texts: buildSiglipText(file, textScope, both ? 'text_config' : undefined) }
     case 'Siglip2ForImageClassification': {
-      const names = labelNames(file, readConfig(v.object(labels), file))
+      const names = labelNames(readConfig(v.object(labels), file))
       const { hidden_size: inputs } = readConfig(schema, file, vision)
       return { joint: buildVision(file, visionScope, vision, { joint: false, classifier: new Linear(scope.at('classifier'), inputs, names.length) }), labels: names }
     }

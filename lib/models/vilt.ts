@@ -270,7 +270,7 @@ export function buildVilt(file: ConfigFile, scope: Scope, architecture: string):
       field: 'num_images',
     })
   }
-  const names = labelNames(file, config)
+  const names = labelNames(config)
   const joint = new Vilt(scope, config, squarePatch(file.file, config.patch_size, config.image_size), kind, names.length)
   if (kind === 'retrieval') return { joint, matching: { output: 'logits', column: 0, kind: 'logit' } }
   return { joint, ...(kind === 'question' || kind === 'pictures' || kind === 'tokens' ? { labels: names } : {}) }

@@ -262,7 +262,7 @@ export function buildVisualBert(file: ConfigFile, scope: Scope, architecture: st
   const head = CLASSES[architecture as keyof typeof CLASSES]
   const config = readConfig(schema, file)
   if (config.bypass_transformer) throw new UnsupportedError(`${file.file}: bypass_transformer is true; only false is supported`, { file: file.file, field: 'bypass_transformer' })
-  const names = labelNames(file, config)
+  const names = labelNames(config)
   const joint = new VisualBert(scope, readBertConfig(file), config.visual_embedding_dim, head, names.length)
   return { joint, ...(head === 'question' || head === 'reasoning' ? { labels: names } : {}) }
 }

@@ -115,7 +115,7 @@ export function buildViT(file: ConfigFile, scope: Scope): Architecture {
   const config = readConfig(schema, file)
   checkHeads(file.file, 'num_attention_heads', config.num_attention_heads, config.hidden_size)
   const patch = squarePatch(file.file, config.patch_size, config.image_size)
-  const names = labelNames(file, config)
+  const names = labelNames(config)
   const images = new ViT(scope, config, patch, names.length)
   return { images, ...(images.classifies && { labels: names }) }
 }

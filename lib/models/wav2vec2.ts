@@ -390,5 +390,5 @@ export function buildWav2Vec2(file: ConfigFile, scope: Scope, architecture: stri
     }
   })
   if (hidden_size % groups !== 0) wrong('num_conv_pos_embedding_groups', `is ${groups}, which does not divide the width ${hidden_size}`)
-  return { audio: new Wav2Vec2(scope, config, labelNames(file, config).length, architecture) }
+  return { audio: new Wav2Vec2(scope, config, labelNames(config).length, architecture) }
 }

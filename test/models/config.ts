@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { CheckpointError, UnsupportedError } from '../../lib/core/errors.js'
-import type { ConfigFile } from '../../lib/models/config.js'
+import { type ConfigFile, labelNames } from '../../lib/models/config.js'
 import { distanceBucket } from '../../lib/models/mpnet.js'
 import { buildArchitecture } from '../../lib/models/registry.js'
 import { positionsFromPadding } from '../../lib/models/xlm-roberta.js'
@@ -45,7 +45,6 @@ t.test('fields that are missing or absurd', t => {
     ['vit-v5', c => (c['patch_size'] = 25), 'patch_size', /patch_size is 25, larger than the image_size 24 x 24/],
     ['vit-v5', c => (c['image_size'] = [24]), 'image_size', /image_size is \[24\]; expected an integer from 1 to 16384, or two/],
     ['vit-v5', c => (c['num_channels'] = 1), 'num_channels', /num_channels is 1; expected 3 channels/],
-    ['vit-v5', c => (c['id2label'] = { 0: 'a', 2: 'b' }), 'id2label', /id2label has 2 names and none for 1/],
     ['resnet-bottleneck-first', c => (c['depths'] = [1, 2]), 'depths', /hidden_sizes has 3 stages, depths has 2; expected as many/],
     ['resnet-bottleneck-first', c => (c['hidden_sizes'] = [20, 3, 44]), 'hidden_sizes', /hidden_sizes has 3; expected at least 4 in bottlenecks/],
     ['resnet-bottleneck-first', c => (c['layer_type'] = 'deep'), 'layer_type', /layer_type is "deep"; expected 'basic' or 'bottleneck'/],
@@ -241,6 +240,17 @@ t.test('text sections of pairs that leave out defaults', t => {
     const { scope } = build({ ...half, transformers_version: '4.46.3' })
     t.strictSame(scope.parameters.find(({ name }) => name === `${tower}.encoder.layer.0.intermediate.dense.weight`)?.shape, [3072, 96], type)
   }
+  t.end()
+})
+
+t.test('names of classes, as they may be', t => {
+  t.same(labelNames({ id2label: { 0: 'cat', 1: 'dog' } }), ['cat', 'dog'])
+  t.same(labelNames({ id2label: { 0: 0, 1: 1 } }), ['0', '1'], 'numbers')
+  t.same(labelNames({ id2label: { 1: 'cat', 2: 'dog' } }), ['LABEL_0', 'cat'], 'a place without a name')
+  t.same(labelNames({ id2label: null }), ['LABEL_0', 'LABEL_1'])
+  const numbers = read('vit-v5')
+  numbers['id2label'] = { 1: 1, 5: 0 }
+  t.ok(build(numbers).architecture.images, 'an encoder that has no classes takes any')
   t.end()
 })
 
