@@ -7,6 +7,7 @@ import { open } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ArgumentError, type ChiasmaError, type ErrorFields } from '../core/errors.js'
+import { onAbort } from './abort.js'
 
 export interface SourceLimits {
   /** Fetch http(s) URLs; default false. */
@@ -104,9 +105,13 @@ async function readRemote(url: string, kind: Kind, limits: SourceLimits): Promis
   const { allowRemote = false, maxBytes = MAX_BYTES, timeout = TIMEOUT, signal } = limits
   const name = shorten(url)
   if (!allowRemote) throw new Failure(`${name} is remote; pass allowRemote: true to fetch it`, { file: name, field: 'allowRemote' })
+  signal?.throwIfAborted()
   const deadline = AbortSignal.timeout(Math.min(timeout, MAX_TIMEOUT))
+  // A signal may live as long as a stream of millions: `any` would leave something on it for each of them.
+  const stop = new AbortController()
+  const forget = signal ? onAbort(signal, () => stop.abort(signal.reason)) : () => {}
   try {
-    const response = await fetch(url, { signal: signal ? AbortSignal.any([signal, deadline]) : deadline })
+    const response = await fetch(url, { signal: AbortSignal.any([stop.signal, deadline]) })
     if (!response.ok || !response.body) throw new Failure(`${name} answered ${response.status} ${response.statusText}`.trimEnd(), { file: name })
     const pieces: Uint8Array[] = []
     let size = 0
@@ -123,6 +128,8 @@ async function readRemote(url: string, kind: Kind, limits: SourceLimits): Promis
     if (deadline.aborted) throw new Failure(`${name} did not arrive within ${timeout} ms`, { file: name, field: 'timeout', cause })
     const reason = (cause as Error).cause instanceof Error ? ((cause as Error).cause as Error).message : (cause as Error).message
     throw new Failure(`${name} cannot be fetched: ${reason}`, { file: name, cause })
+  } finally {
+    forget()
   }
 }
 

@@ -36,10 +36,14 @@ export async function* readRegionsTsv(file: string): AsyncGenerator<Regions, voi
   const handle = await open(file).catch((cause: Error) => {
     throw new ArgumentError(`${file} cannot be read: ${cause.message}`, { file, cause })
   })
-  let number = 0
-  for await (const line of linesOf(handle.createReadStream())) {
-    number++
-    if (line.trim() !== '') yield parseLine(line, file, number)
+  try {
+    let number = 0
+    for await (const line of linesOf(handle.createReadStream({ autoClose: false }))) {
+      number++
+      if (line.trim() !== '') yield parseLine(line, file, number)
+    }
+  } finally {
+    await handle.close()
   }
 }
 

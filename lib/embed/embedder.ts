@@ -396,7 +396,7 @@ export class Embedder {
       const parts = split(item)
       const { image, text, audio: sound } = parts
       this.#readEarly(image, text, sound)
-      if (sound !== undefined || 'audio' in parts) return { samples: await this.#samples(sound as AudioInput, audio, clock) }
+      if (sound !== undefined || ('audio' in parts && image === undefined && text === undefined)) return { samples: await this.#samples(sound as AudioInput, audio, clock) }
       if (image !== undefined && text !== undefined) {
         throw new UnsupportedError('this checkpoint embeds an image or a text, not both as one; give them as two items')
       }

@@ -48,6 +48,8 @@ const segmentBytes = 128 << 20
 const readBackBytes = 16 << 20
 /** Queries of one run, if these are not too many places for hits. */
 const mostQueries = 512
+/** Kept for each segment, those used last: each may keep the lengths of all rows. */
+const mostPrograms = 8
 const placesAtOnce = 1 << 20
 /** Segments whose search is queued at once. */
 const runsAhead = 3
@@ -147,7 +149,6 @@ export class VectorIndex {
    */
   async search(queries: TensorLike, k: number): Promise<Hit[][]> {
     const rows = this.#checkRows(queries, 'queries')
-    checkFinite(rows)
     if (!Number.isInteger(k) || k < 1) throw new ArgumentError(`[search] k is ${shown(k)}; expected a positive integer`, { field: 'k' })
     return this.#inTurn(async () => {
       const hits: Hit[][] = []
@@ -156,6 +157,7 @@ export class VectorIndex {
       const atOnce = Math.max(1, Math.min(mostQueries, Math.floor(placesAtOnce / most)))
       for (let begin = 0; begin < m; begin += atOnce) {
         const some = partOf(rows, begin * this.dimensions, [Math.min(atOnce, m - begin), this.dimensions], 'queries')
+        checkFinite(some, begin)
         hits.push(...(await this.#searchSome(some, most, m === 1 ? 1 : atOnce)))
       }
       return hits
@@ -356,6 +358,7 @@ export class VectorIndex {
   #program({ weights, parameter: rows, programs }: Loaded, capacity: number, k: number): Program {
     const key = `${capacity} ${k}`
     let program = programs.get(key)
+    programs.delete(key) // to be the last used
     if (!program) {
       const specs = { queries: { shape: [capacity, this.dimensions], dtype: 'float32', extent: { name: 'queries', per: 1 } } } as const
       const search = (inputs: Record<string, Value>) => {
@@ -363,8 +366,13 @@ export class VectorIndex {
         return { scores, indices }
       }
       program = compile(search, specs, this.#device, weights)
-      programs.set(key, program)
+      for (const [oldest, unused] of programs) {
+        if (programs.size < mostPrograms) break
+        unused.dispose()
+        programs.delete(oldest)
+      }
     }
+    programs.set(key, program)
     return program
   }
 
@@ -376,7 +384,7 @@ export class VectorIndex {
     const running: Promise<() => void>[] = []
     let first = 0
     for (const segment of k ? this.#segments : []) {
-      const [begin, count] = [first, Math.min(roundNumber(k), segment.count)]
+      const [begin, count] = [first, Math.min(k, segment.count)]
       const loaded = await this.#load(segment)
       const result = this.#program(loaded, capacity, count).run({ queries }, { counts: { queries: m } })
       const merge = result.then(({ scores, indices }) => () => best.merge(scores!.data as Float32Array, indices!.data as Int32Array, count, begin))
@@ -442,16 +450,11 @@ class BestRows {
   }
 }
 
-/** The next of 1, 2, 5, 10, 20, 50, …: programs are made for these, not for every k that comes, since each keeps the lengths of all rows. */
-function roundNumber(k: number): number {
-  for (let ten = 1; ; ten *= 10) for (const step of [1, 2, 5]) if (k <= step * ten) return step * ten
-}
-
 /** @throws ArgumentError naming the first query with a number that is not finite: it has no nearest rows. */
-function checkFinite({ data, dims }: Tensor): void {
+function checkFinite({ data, dims }: Tensor, first: number): void {
   const at = (data as Float32Array).findIndex((value) => !Number.isFinite(value))
   if (at < 0) return
-  const index = Math.floor(at / dims[1]!)
+  const index = first + Math.floor(at / dims[1]!)
   throw new ArgumentError(`[search] query ${index} holds ${data[at]} at ${at % dims[1]!}; expected finite numbers`, { field: 'queries', index })
 }
 

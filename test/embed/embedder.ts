@@ -58,6 +58,10 @@ t.test('streams', async (t) => {
   t.match(results[5]!.error, { name: 'UnsupportedError' })
   t.same(results[3]!.embedding, rowOf(await embedder.embedImages([pictures[1]!]), 0))
   t.same(results[1]!.embedding, rowOf(await embedder.embedTexts(['a cat']), 0))
+  const [picture, text] = [{ image: pictures[1]!, text: undefined, audio: undefined }, { text: 'a cat', image: undefined, audio: undefined }] as unknown as StreamItem[]
+  const optional = []
+  for await (const { embedding } of embedder.embedStream([picture!, text!])) optional.push(embedding)
+  t.same(optional, [results[3]!.embedding, results[1]!.embedding], 'fields that are undefined are not there')
 
   let taken = 0
   let closed = false

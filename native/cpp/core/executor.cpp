@@ -1,6 +1,7 @@
 #include "core/executor.h"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 namespace chiasma::core {
@@ -97,13 +98,15 @@ void Executor::close(std::function<void()> finished) {
       queue->submit({nullptr, last, one_done});
     } catch (const Error&) {
       one_done(nullptr);
-    } catch (const std::exception&) {
+    } catch (const std::system_error&) {
       // The system gives no thread: the queue had none, so that nothing is under way.
       try {
         last({});
       } catch (...) {
       }
       one_done(nullptr);
+    } catch (const std::exception&) {
+      one_done(nullptr);  // no memory; the arena goes with the executor
     }
     queue->close();
   }

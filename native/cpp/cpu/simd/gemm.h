@@ -60,7 +60,7 @@ struct GemmBlock {
 
 struct GemmFunctions {
   int64_t (*panel_columns)(GemmType weight_type);
-  int64_t row_unit;  // blocks of rows begin at multiples of it: whole tiles
+  int64_t row_unit;  // blocks of rows begin at multiples of it, where smaller tiles would cost as much as whole ones
   bool dot;  // bf16 products by the processor's dot-product instruction, two k a step
   // Where `dot` is set: the same with bf16 widened to float, over the same packed weights. Quicker on processors that start few dot products.
   const GemmFunctions* widened;
