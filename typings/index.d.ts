@@ -683,7 +683,7 @@ declare class Model {
     readonly config: Config;
     /** 'cpu', 'cuda:0', … */
     readonly device: string;
-    /** What matrix products are computed in: 'f32', 'bf16' or 'int8'. */
+    /** What matrix products are computed in: 'f32', 'bf16', 'f16' (CUDA) or 'int8'. */
     readonly dtype: string;
     /** The folder it was loaded from: the source, or its snapshot in the Hub's cache. */
     readonly folder: string;
@@ -716,7 +716,7 @@ declare class Model {
      *
      * Inputs, by the reference's names: `pixel_values` uint8 [n, H, W, 3] or float32 [n, 3, H, W] (as the processor makes them);
      * `input_values` float32 [n, samples], with `attention_mask` of the same shape; `input_ids` int64 or int32 [B, L], with `attention_mask`, `token_type_ids` and `position_ids` of the same shape. One modality is
-     * enough for its outputs. Outputs are float32. Positions whose mask is 0 are not computed and come back as zeros, as does
+     * enough for its outputs. Outputs are float32, masks among them int64. Positions whose mask is 0 are not computed and come back as zeros, as does
      * everything of a text whose mask is 0 throughout.
      *
      * @example
@@ -749,7 +749,7 @@ declare class Model {
 interface LoadOptions extends Omit<SourceOptions, 'files'> {
     /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
     device?: string | undefined;
-    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; transformers.js's spellings too. */
+    /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8', on CUDA 'f16'; transformers.js's spellings too. */
     dtype?: string | undefined;
     /** Cores to use at most. */
     threads?: number | undefined;
@@ -858,7 +858,7 @@ declare class Embedder {
     weightsHash(): Promise<string>;
     /** The device in use: 'cpu', 'cuda:0', … */
     get device(): string;
-    /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
+    /** The compute dtype in use: 'f32', 'bf16', 'f16' (CUDA) or 'int8'. */
     get dtype(): string;
     /**
      * Embeds images, or one uint8 Tensor [n, H, W, 3] of images already at the model's size.

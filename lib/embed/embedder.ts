@@ -197,7 +197,7 @@ export class Embedder {
     return this.#model.device
   }
 
-  /** The compute dtype in use: 'f32', 'bf16' or 'int8'. */
+  /** The compute dtype in use: 'f32', 'bf16', 'f16' (CUDA) or 'int8'. */
   get dtype(): string {
     return this.#model.dtype
   }

@@ -29,7 +29,7 @@ import { buildSentence, readSentenceModules, type SentenceModules } from './sent
 export interface LoadOptions extends Omit<SourceOptions, 'files'> {
   /** 'auto' (default: cuda where one works, else cpu), 'cpu', 'cuda', 'cuda:N'. */
   device?: string | undefined
-  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8'; transformers.js's spellings too. */
+  /** 'auto' (default: bf16 where the device has bf16 arithmetic, else f32), 'f32', 'bf16', 'int8', on CUDA 'f16'; transformers.js's spellings too. */
   dtype?: string | undefined
   /** Cores to use at most. */
   threads?: number | undefined
