@@ -48,9 +48,9 @@ const segmentBytes = 128 << 20
 const readBackBytes = 16 << 20
 /** Queries of one run, if these are not too many places for hits. */
 const mostQueries = 512
+const placesAtOnce = 1 << 20
 /** Kept for each segment, those used last: each may keep the lengths of all rows. */
 const mostPrograms = 8
-const placesAtOnce = 1 << 20
 /** Segments whose search is queued at once. */
 const runsAhead = 3
 /** Elements converted before the event loop gets a turn. */
