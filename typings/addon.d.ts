@@ -118,8 +118,8 @@ export interface Addon {
   openDevice(options: { id: string; isa?: string; threads?: number }): NativeDevice
   createTask(): NativeTask
   /**
-   * Pillow's resize in 8-bit fixed point, fused with the crop. Resolves with RGB bytes [cropHeight, cropWidth, 3].
-   * The pixels are read on another thread and not copied: nobody may detach or change them meanwhile. A bad plan throws.
+   * Pillow's resize in 8-bit fixed point, fused with the crop, into `result`: RGB bytes [cropHeight, cropWidth, 3].
+   * Both arrays are used on another thread and not copied: nobody may detach or change them meanwhile. A bad plan throws.
    */
-  preprocessImage(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Array>
+  preprocessImage(pixels: Uint8Array, plan: ImagePlan, result: Uint8Array): Promise<void>
 }

@@ -203,7 +203,7 @@ function picture(image: ImageInput, rules: ImageRules, options: ImageOptions, cl
       const pixels = await during(clock, 'decode', () => opened.decode())
       signal?.throwIfAborted()
       const plan = planOf(pixels, rules)
-      const data = await during(clock, 'preprocess', async () => native(addon => addon.preprocessImage(pixels.data, plan))).catch(tooLong(opened, plan))
+      const data = await during(clock, 'preprocess', () => preprocess(pixels.data, plan)).catch(tooLong(opened, plan))
       return { data, width: plan.cropWidth, height: plan.cropHeight }
     })
   })
@@ -214,10 +214,16 @@ function picture(image: ImageInput, rules: ImageRules, options: ImageOptions, cl
   })
 }
 
-/** A plan is refused only for the sizes that an extreme image leads to. */
+async function preprocess(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Array> {
+  const result = new Uint8Array(plan.cropHeight * plan.cropWidth * 3)
+  await native(addon => addon.preprocessImage(pixels, plan, result))
+  return result
+}
+
+/** A plan is refused, and its result not to be had (RangeError), only for the sizes that an extreme image leads to. */
 function tooLong({ name }: { name: string }, { width, height, resizeWidth, resizeHeight }: ImagePlan): (cause: unknown) => never {
   return cause => {
-    if (!(cause instanceof ArgumentError)) throw cause
+    if (!(cause instanceof ArgumentError || cause instanceof RangeError)) throw cause
     const sizes = `${width} x ${height} pixels, resized to ${resizeWidth} x ${resizeHeight}`
     throw new ImageError(`${name} has ${sizes}, which is beyond what can be computed`, { file: name, cause })
   }

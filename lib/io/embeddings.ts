@@ -1,7 +1,7 @@
 // Embedding files: `embeddings` float32 [n, d] and the item each row belongs to, in five formats chosen by the file's extension.
 // .safetensors and .npy hold the matrix, with FILE.items.jsonl ({"item": …} a line) beside; .jsonl, .arrow and .parquet hold item and embedding.
 // What made them (the model, its weights' hash, …) is in the file, or in FILE.metadata.json beside .npy and .jsonl, which have no place for it.
-// Written a block of rows at a time and put in place only when complete. Arrow and Parquet come from optional peer packages.
+// Written a block of rows at a time and put in place only when complete, with what stands beside: an old file stays whole until then. Arrow and Parquet come from optional peer packages.
 
 import { createReadStream } from 'node:fs'
 import { readFile, rename, rm, stat } from 'node:fs/promises'
@@ -94,12 +94,11 @@ function formatOf(file: string): Format {
 const formats: Readonly<Record<string, Format>> = {
   '.safetensors': {
     async write(file, source) {
-      await writeItems(file, source)
       const bytes = async function* () {
         for await (const { rows } of source.blocks()) yield bytesOf(rows)
       }
       const tensor = { name: 'embeddings', dtype: 'float32' as const, shape: [source.count, source.dimensions], bytes }
-      await writeSafetensors(file, [tensor], source.metadata)
+      await withItems(file, source, () => writeSafetensors(file, [tensor], source.metadata))
     },
     async read(file) {
       const { metadata } = await readSafetensorsHeader(file)
@@ -112,12 +111,12 @@ const formats: Readonly<Record<string, Format>> = {
   },
   '.npy': {
     async write(file, source) {
-      await writeItems(file, source)
-      await writeMetadata(file, source)
-      await writeAtomically(file, async (write) => {
-        await write(npyHeader(source.count, source.dimensions))
-        for await (const { rows } of source.blocks()) await write(bytesOf(rows))
-      })
+      const writeMatrix = () =>
+        writeAtomically(file, async (write) => {
+          await write(npyHeader(source.count, source.dimensions))
+          for await (const { rows } of source.blocks()) await write(bytesOf(rows))
+        })
+      await withItems(file, source, () => withMetadata(file, source, writeMatrix))
     },
     async read(file) {
       return { items: await readItems(file), embeddings: await readNpy(file), metadata: await readMetadata(file) }
@@ -125,16 +124,17 @@ const formats: Readonly<Record<string, Format>> = {
   },
   '.jsonl': {
     async write(file, source) {
-      await writeMetadata(file, source)
-      await writeAtomically(file, async (write) => {
-        for await (const { items, rows } of source.blocks()) {
-          const lines = items.map((item, i) => {
-            const row = rows.subarray(i * source.dimensions, (i + 1) * source.dimensions)
-            return `{"item":${JSON.stringify(item)},"embedding":[${Array.from(row, shortest).join(',')}]}\n`
-          })
-          await write(Buffer.from(lines.join('')))
-        }
-      })
+      const writeLines = () =>
+        writeAtomically(file, async (write) => {
+          for await (const { items, rows } of source.blocks()) {
+            const lines = items.map((item, i) => {
+              const row = rows.subarray(i * source.dimensions, (i + 1) * source.dimensions)
+              return `{"item":${JSON.stringify(item)},"embedding":[${Array.from(row, shortest).join(',')}]}\n`
+            })
+            await write(Buffer.from(lines.join('')))
+          }
+        })
+      await withMetadata(file, source, writeLines)
     },
     async read(file) {
       const table = new TableReader(file)
@@ -277,16 +277,22 @@ function isNumbers(value: unknown): value is ArrayLike<number> {
   return value instanceof Float32Array || (Array.isArray(value) && value.every((x) => typeof x === 'number'))
 }
 
-async function writeItems(file: string, source: EmbeddingSource): Promise<void> {
+/** Writes the items, and puts them in place once `writeFile` has done so with the file that they belong to. */
+async function withItems(file: string, source: EmbeddingSource, writeFile: () => Promise<void>): Promise<void> {
   await writeAtomically(itemsFile(file), async (write) => {
     for await (const { items } of source.blocks()) {
       await write(Buffer.from(items.map((item) => `${JSON.stringify({ item })}\n`).join('')))
     }
+    await writeFile()
   })
 }
 
-async function writeMetadata(file: string, { metadata = {} }: EmbeddingSource): Promise<void> {
-  await writeAtomically(metadataFile(file), write => write(Buffer.from(`${JSON.stringify(metadata)}\n`)))
+/** As `withItems`, for what is said about the file. */
+async function withMetadata(file: string, { metadata = {} }: EmbeddingSource, writeFile: () => Promise<void>): Promise<void> {
+  await writeAtomically(metadataFile(file), async (write) => {
+    await write(Buffer.from(`${JSON.stringify(metadata)}\n`))
+    await writeFile()
+  })
 }
 
 async function readMetadata(file: string): Promise<EmbeddingMetadata> {

@@ -214,8 +214,12 @@ t.test('the native call refuses bad plans', async t => {
   const plan: ImagePlan = {
     width: 4, height: 4, channels: 3, orientation: 1, resizeWidth: 2, resizeHeight: 2, filter: 'bicubic', cropLeft: 0, cropTop: 0, cropWidth: 2, cropHeight: 2,
   } // prettier-ignore
-  const call = async (pixels: unknown, change: object = {}) => native(addon => addon.preprocessImage(pixels as Uint8Array, { ...plan, ...change } as ImagePlan))
-  t.equal((await call(new Uint8Array(48))).length, 12)
+  const call = async (pixels: unknown, change: object = {}, result: unknown = new Uint8Array(12)) =>
+    native(addon => addon.preprocessImage(pixels as Uint8Array, { ...plan, ...change } as ImagePlan, result as Uint8Array))
+  const result = new Uint8Array(12)
+  await call(new Uint8Array(48).fill(7), {}, result)
+  t.same(result, new Uint8Array(12).fill(7))
+  for (const bad of [new Uint8Array(11), new Uint8Array(13), new Float32Array(12), {}, null]) await t.rejects(call(new Uint8Array(48), {}, bad), { code: 'ERR_ARGUMENT', message: 'result' })
   const detached = new Uint8Array(48)
   structuredClone(detached.buffer, { transfer: [detached.buffer] })
   for (const pixels of [detached, new Uint8Array(47), new Float32Array(12), undefined, null, 'abc', [], {}]) await t.rejects(call(pixels), { code: 'ERR_ARGUMENT' })
@@ -224,7 +228,7 @@ t.test('the native call refuses bad plans', async t => {
     { resizeWidth: 0 }, { resizeHeight: 2 ** 53 }, { filter: 'cubic' }, { filter: undefined }, { cropLeft: 2 ** 40 }, { cropTop: null }, { cropWidth: 0 },
     { cropWidth: 100000, cropHeight: 100000 }, { cmyk: true },
   ]) await t.rejects(call(new Uint8Array(48), change), { code: 'ERR_ARGUMENT' }, JSON.stringify(change)) // prettier-ignore
-  t.throws(() => native(addon => addon.preprocessImage(new Uint8Array(48), undefined as never)), { code: 'ERR_ARGUMENT' })
+  t.throws(() => native(addon => addon.preprocessImage(new Uint8Array(48), undefined as never, new Uint8Array(12))), { code: 'ERR_ARGUMENT' })
 })
 
 t.test('a thread may end in mid-work', async t => {
@@ -235,7 +239,7 @@ t.test('a thread may end in mid-work', async t => {
        const addon = require(workerData)
        const pixels = new Uint8Array(3000 * 2000 * 3)
        const plan = { width: 3000, height: 2000, channels: 3, orientation: 6, resizeWidth: 224, resizeHeight: 336, filter: 'lanczos', cropLeft: 0, cropTop: 0, cropWidth: 224, cropHeight: 224 }
-       for (let i = 0; i < 20; i++) addon.preprocessImage(pixels, plan)
+       for (let i = 0; i < 20; i++) addon.preprocessImage(pixels, plan, new Uint8Array(224 * 224 * 3))
        setInterval(() => {}, 1000) // it ends when it is terminated, and not by itself when the work is done
        parentPort.postMessage('begun')`,
       { eval: true, workerData: addon },

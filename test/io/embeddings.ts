@@ -1,7 +1,8 @@
 // Files of embeddings as the library writes and reads them; the command line's tests have all formats side by side.
 
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { type EmbeddingSource, embeddingFormats, readEmbeddings, type RowBlock, writeEmbeddings } from '../../lib/io/embeddings.js'
 import { temporary } from '../support/models.js'
@@ -36,5 +37,8 @@ for (const extension of embeddingFormats().filter((format) => format !== '.parqu
     const broken = join(temporary(t), `broken${extension}`)
     await t.rejects(writeEmbeddings(broken, source(5, 3)), /the source broke/)
     t.equal(existsSync(broken), false, 'nothing that is not whole')
+    await t.rejects(writeEmbeddings(file, source(4, 3)), /the source broke/)
+    t.same(await readEmbeddings(file), { items, embeddings, metadata }, 'what was there before is, with all that belongs to it')
+    t.same((await readdir(dirname(file))).filter((name) => name.endsWith('.tmp')), [])
   })
 }

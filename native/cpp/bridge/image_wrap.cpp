@@ -1,7 +1,7 @@
 // preprocessImage: lib's image plan to native/cpp/image, on a thread of libuv's pool (as sharp's decoding), a promise back.
 // The pixels are pinned, not copied: a decoded photo has tens of megabytes, and copying them would hold up the event loop. A pinned array that
 // somebody else detaches and frees would be read after its end, so lib/data passes only arrays that it alone holds (sharp's output, or its own
-// copy of a caller's array). The result is written straight into the array that the promise resolves with.
+// copy of a caller's array). The result is an array of lib's, too: one that V8 cannot allocate here would end the process.
 #include <napi.h>
 
 #include <algorithm>
@@ -38,6 +38,13 @@ image::ImagePlan read_image_plan(const Napi::Value& value) {
   return plan;
 }
 
+Napi::Uint8Array read_uint8_array(const Napi::Value& value, const char* name) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw Error(ErrorCode::argument, std::string("[preprocessImage] ") + name + " is no Uint8Array");
+  }
+  return value.As<Napi::Uint8Array>();
+}
+
 class PreprocessWorker final : public Napi::AsyncWorker {
  public:
   PreprocessWorker(Napi::Env env, const image::ImagePlan& plan, Napi::Uint8Array pixels, Napi::Uint8Array result)
@@ -61,7 +68,7 @@ class PreprocessWorker final : public Napi::AsyncWorker {
     }
   }
 
-  void OnOK() override { deferred_.Resolve(kept_result_.Value()); }
+  void OnOK() override { deferred_.Resolve(Env().Undefined()); }
   void OnError(const Napi::Error&) override { deferred_.Reject(make_error(Env(), *error_)); }
 
  private:
@@ -77,13 +84,14 @@ class PreprocessWorker final : public Napi::AsyncWorker {
 Napi::Value preprocess_image(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-      throw Error(ErrorCode::argument, "[preprocessImage] the pixels are no Uint8Array");
+    const image::ImagePlan plan = read_image_plan(info[1]);  // first: it may run code that detaches the arrays, whose length is then 0
+    const Napi::Uint8Array pixels = read_uint8_array(info[0], "pixels");
+    const Napi::Uint8Array result = read_uint8_array(info[2], "result");
+    const size_t bytes = image::check_plan(plan, pixels.ByteLength());
+    if (result.ByteLength() != bytes) {
+      throw Error(ErrorCode::argument, "[preprocessImage] the result has " + std::to_string(result.ByteLength()) + " bytes; expected " + std::to_string(bytes));
     }
-    const image::ImagePlan plan = read_image_plan(info[1]);
-    const auto pixels = info[0].As<Napi::Uint8Array>();  // only now: reading the plan may run code that detaches it
-    const size_t bytes = image::check_plan(plan, pixels.ByteLength());  // a detached array has length 0
-    auto* worker = new PreprocessWorker(env, plan, pixels, Napi::Uint8Array::New(env, bytes));
+    auto* worker = new PreprocessWorker(env, plan, pixels, result);
     const Napi::Promise promise = worker->promise();
     worker->Queue();
     return promise;
