@@ -54,6 +54,23 @@ TEST("threads: all threads take part") {
   });
 }
 
+TEST("threads: who has done its share takes tasks of the others'") {
+  const auto pool = ThreadPool::make(2);
+  for (const int64_t slow : {0, 9}) {  // the first task of one thread, the last of the other
+    std::mutex mutex;
+    std::condition_variable all_others;
+    int others = 0;
+    pool->parallel_for(10, 2, [&](int64_t task, int) {
+      std::unique_lock lock(mutex);
+      if (task == slow) {
+        CHECK(all_others.wait_for(lock, 30s, [&] { return others == 9; }));
+      } else if (++others == 9) {
+        all_others.notify_all();
+      }
+    });
+  }
+}
+
 TEST("threads: calls from many threads at once, nested ones too, all end") {
   const auto pool = ThreadPool::make(3);
   std::atomic<int64_t> sum{0};

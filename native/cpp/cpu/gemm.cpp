@@ -18,56 +18,10 @@ constexpr int64_t packing_columns = 768;     // of a product beside which one th
 constexpr int64_t stolen_columns = 192;      // of a product beside which packing its rows once more matters little
 constexpr int64_t tasks_per_thread = 4;      // evens out threads that are slowed down by others
 
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+constexpr size_t line_bytes = 64;
+
+size_t aligned(size_t bytes) { return (bytes + line_bytes - 1) / line_bytes * line_bytes; }
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Who does what of a product whose rows and columns are both cut: each thread all columns of a block of rows, so that it packs or reads these once, and
-// when no rows are left, columns of the others'. The counters only hand out numbers: the pool orders all else.
-class Schedule {
- public:
-  // Columns are cut only where there are fewer blocks of rows than tasks_per_thread * threads.
-  static size_t bytes(int threads) { return held_bytes(threads) + aligned(sizeof(Count) * static_cast<size_t>(tasks_per_thread * threads)); }
-
-  Schedule(void* memory, int threads, int64_t row_blocks, int64_t column_blocks)
-      : row_blocks_(row_blocks), column_blocks_(column_blocks), held_(static_cast<int64_t*>(memory)), taken_(reinterpret_cast<Count*>(static_cast<char*>(memory) + held_bytes(threads))) {
-    std::fill_n(held_, threads, none);
-    std::uninitialized_value_construct_n(taken_, row_blocks);
-  }
-
-  struct Task {
-    int64_t row_block, column_block;
-    bool begins;  // other rows than the thread's task before
-  };
-  // To be called once for each of the row_blocks * column_blocks tasks.
-  Task next(int worker) {
-    int64_t& held = held_[worker];
-    const int64_t before = held;
-    int64_t column_block = 0;
-    while (held == none || !take(held, column_block)) {
-      held = begun_.load(std::memory_order_relaxed) < row_blocks_ ? begun_.fetch_add(1, std::memory_order_relaxed) : row_blocks_;
-      if (held >= row_blocks_) held = std::min_element(taken_, taken_ + row_blocks_) - taken_;
-    }
-    return {held, column_block, held != before};
-  }
-
- private:
-  using Count = std::atomic<int64_t>;
-  static constexpr int64_t none = -1;
-  static size_t held_bytes(int threads) { return aligned(sizeof(int64_t) * static_cast<size_t>(threads)); }
-
-  // The next block of columns of these rows; false if none is left.
-  bool take(int64_t row_block, int64_t& column_block) {
-    Count& taken = taken_[row_block];
-    if (taken.load(std::memory_order_relaxed) >= column_blocks_) return false;
-    column_block = taken.fetch_add(1, std::memory_order_relaxed);
-    return column_block < column_blocks_;
-  }
-
-  int64_t row_blocks_, column_blocks_;
-  int64_t* held_;  // the block of rows that each thread works on
-  Count* taken_;   // blocks of columns, of each block of rows
-  std::atomic<int64_t> begun_{0};  // blocks of rows
-};
 
 // AMD's processors start a bf16 dot product every cycle, which doubles the rate of multiply-adds; Intel's at best every other cycle.
 bool quick_dot() { return processor_vendor() == "AuthenticAMD"; }
@@ -94,10 +48,10 @@ Gemm::Gemm(const GemmFunctions& functions, int64_t n, int64_t k, GemmType weight
   row_bytes_ = static_cast<int64_t>(functions.row_bytes(k, weight_type));
   block_rows_ = std::max(gemm_block_bytes() / std::min(row_bytes_, depth_bytes), min_block_rows);
   packed_bytes_ = static_cast<size_t>((block_rows_ + functions.row_unit) * row_bytes_);
-  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, gemm_block_bytes()));
+  worker_bytes_ = packed_bytes_ + aligned(functions.scratch_bytes(block_rows_ + functions.row_unit, k, weight_type, gemm_block_bytes())) + line_bytes;
 }
 
-size_t Gemm::workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_ + Schedule::bytes(threads_); }
+size_t Gemm::workspace_bytes() const { return static_cast<size_t>(threads_) * worker_bytes_; }
 
 void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const GemmBlock& all, PackRows pack) const {
   if (rows == 0 || n_ == 0) return;
@@ -124,8 +78,12 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
       pack(begin, (part + 1) * rows / parts - begin, memory + begin * row_bytes_, worker);
     });
   }
-  const auto multiply = [&](const Schedule::Task& task, int worker) {
-    const auto [row_block, column_block, begins] = task;
+  // The block of rows that a thread has packed, in a cache line of its own.
+  const auto packed_block = [&](int worker) -> int64_t& { return *reinterpret_cast<int64_t*>(memory + static_cast<size_t>(worker + 1) * worker_bytes_ - line_bytes); };
+  for (int worker = 0; worker < stream.threads(); ++worker) packed_block(worker) = -1;
+  // All columns of a block of rows come after each other: who has packed its rows mostly multiplies them.
+  stream.parallel_for(row_blocks * column_blocks, [&](int64_t task, int worker) {
+    const int64_t row_block = task / column_blocks, column_block = task % column_blocks;
     const auto block_begin = [&](int64_t b) { return b < row_blocks ? b * rows / row_blocks / unit * unit : rows; };
     GemmBlock block = all;
     block.first_row = block_begin(row_block);
@@ -136,17 +94,17 @@ void Gemm::run(const CpuStream& stream, void* workspace, int64_t rows, const Gem
     if (pack) {
       block.x = together ? memory : own;
       block.x_pitch = row_bytes_;
-      if (!together && begins) pack(block.first_row, block.rows, own, worker);
+      if (!together && packed_block(worker) != row_block) {
+        pack(block.first_row, block.rows, own, worker);
+        packed_block(worker) = row_block;
+      }
     } else {
       block.x = static_cast<const char*>(all.x) + block.first_row * all.x_pitch;
     }
     block.panel_begin = column_block * panels / column_blocks;
     block.panel_end = (column_block + 1) * panels / column_blocks;
     functions_.multiply(block);
-  };
-  if (column_blocks == 1) return stream.parallel_for(row_blocks, [&](int64_t row_block, int worker) { multiply({row_block, 0, true}, worker); });
-  Schedule schedule(memory + static_cast<size_t>(threads_) * worker_bytes_, stream.threads(), row_blocks, column_blocks);
-  stream.parallel_for(row_blocks * column_blocks, [&](int64_t, int worker) { multiply(schedule.next(worker), worker); });
+  });
 }
 
 }  // namespace chiasma::cpu

@@ -1,5 +1,7 @@
 // Worker threads that share out the tasks of any number of parallel_for calls. The caller always works on its own call, so a call ends even
 // if no worker is free. Workers join the open call with the fewest helpers; while several are open they change after every task.
+// Each seat of a call has a share of its tasks, and a worker takes the same seat whenever it can: what a thread wrote in one call it mostly reads in the
+// next one, from its own caches, and counts its tasks in them. Who has done its share takes tasks of the largest rest of the others'.
 // Between the calls of a running program they spin for a moment, then offer the processor to others for as long as waking them would cost more, and
 // sleep otherwise.
 #include "cpu/thread_pool.h"
@@ -9,8 +11,10 @@
 #include <bitset>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -25,27 +29,65 @@ constexpr auto spin_time = std::chrono::microseconds(40);
 constexpr auto wait_time = std::chrono::milliseconds(2);  // awake, spinning included: threads are held up that long where others want the cores too
 constexpr int max_participants = 256;
 
-// One parallel_for. Lives on its caller's stack; written under the pool's mutex, except `next`.
-struct Call {
-  Call(core::FunctionRef<void(int64_t, int)> body, int64_t tasks, int limit) : body(body), tasks(tasks), limit(limit) {}
+// Tasks of one seat, in a cache line of their own.
+struct alignas(64) Share {
+  std::atomic<int64_t> next;
+  int64_t end;
+
+  int64_t left() const noexcept { return end - next.load(std::memory_order_relaxed); }
+  // The next task, or -1.
+  int64_t take() noexcept {
+    if (left() <= 0) return -1;
+    const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+    return task < end ? task : -1;
+  }
+};
+
+// One parallel_for. Lives on its caller's stack; written under the pool's mutex, except the shares.
+class Call {
+ public:
+  Call(core::FunctionRef<void(int64_t, int)> body, int64_t tasks, int limit) : body(body), limit(limit) {
+    for (int seat = 0; seat < limit; ++seat) new (&share(seat)) Share{seat * tasks / limit, (seat + 1) * tasks / limit};
+  }
 
   const core::FunctionRef<void(int64_t, int)> body;
-  const int64_t tasks;
   const int limit;  // threads that may work on it at once
-  std::atomic<int64_t> next{0};
   std::atomic<int> helpers{0};
   std::bitset<max_participants> seats;  // worker numbers in use; the caller sits at 0
   std::exception_ptr error;
   std::condition_variable done;
 
-  bool open() const noexcept { return next.load(std::memory_order_relaxed) < tasks; }
+  bool open() noexcept { return share(fullest(0)).left() > 0; }
+  // A task of the seat's share, else of another's; -1 if none is left.
+  int64_t take(int seat) noexcept {
+    for (;;) {
+      const int64_t task = share(seat).take();
+      if (task >= 0) return task;
+      seat = fullest(seat);
+      if (share(seat).left() <= 0) return -1;
+    }
+  }
+  void drop_tasks() noexcept {
+    for (int seat = 0; seat < limit; ++seat) share(seat).next.store(share(seat).end, std::memory_order_relaxed);
+  }
+
+ private:
+  Share& share(int seat) noexcept { return reinterpret_cast<Share*>(shares_)[seat]; }
+  int fullest(int seat) noexcept {
+    for (int other = 0; other < limit; ++other) {
+      if (share(other).left() > share(seat).left()) seat = other;
+    }
+    return seat;
+  }
+
+  alignas(Share) std::byte shares_[max_participants * sizeof(Share)];  // `limit` of them
 };
 
 class Pool final : public ThreadPool {
  public:
   explicit Pool(int threads) : threads_(std::clamp(threads, 1, max_participants)) {
     try {
-      for (int i = 1; i < threads_; ++i) workers_.emplace_back([this] { work(); });
+      for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
     } catch (const std::exception&) {
       // The system gives no more threads: the pool is as large as it got.
       threads_ = static_cast<int>(workers_.size()) + 1;
@@ -109,14 +151,14 @@ class Pool final : public ThreadPool {
   // Takes tasks until none is left or, for a helper, until another call wants a turn.
   void run_tasks(Call& call, int seat, bool helper) noexcept {
     for (;;) {
-      const int64_t task = call.next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= call.tasks) return;
+      const int64_t task = call.take(seat);
+      if (task < 0) return;
       try {
         call.body(task, seat);
       } catch (...) {
         std::lock_guard lock(mutex_);
         if (!call.error) call.error = std::current_exception();
-        call.next.store(call.tasks, std::memory_order_relaxed);
+        call.drop_tasks();
       }
       if (helper && open_calls_.load(std::memory_order_relaxed) > 1) return;
     }
@@ -135,7 +177,7 @@ class Pool final : public ThreadPool {
     return best;
   }
 
-  void work() {
+  void work(int own) {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
       Call* call = choose();
@@ -143,8 +185,10 @@ class Pool final : public ThreadPool {
         wait_for_calls(lock);
         continue;
       }
-      int seat = 1;
-      while (call->seats.test(static_cast<size_t>(seat))) ++seat;
+      int seat = own;
+      if (seat >= call->limit || call->seats.test(static_cast<size_t>(seat))) {
+        for (seat = 1; call->seats.test(static_cast<size_t>(seat));) ++seat;
+      }
       call->seats.set(static_cast<size_t>(seat));
       ++call->helpers;
       lock.unlock();
@@ -175,7 +219,7 @@ class Pool final : public ThreadPool {
   size_t turn_ = 0;                    // guarded
   int sleeping_ = 0;                   // guarded
   bool stopping_ = false;              // guarded
-  std::atomic<uint64_t> wanted_{0};    // counts the calls made; changed under the mutex, watched by spinning workers
+  alignas(64) std::atomic<uint64_t> wanted_{0};  // counts the calls made; changed under the mutex, watched by spinning workers: not in the mutex's cache line
   std::atomic<int> open_calls_{0};
   std::atomic<int> programs_{0};
 };
