@@ -1,6 +1,6 @@
 // Builds the CUDA library (build/Release/libchiasma_cuda.so) with the toolkit that CUDACXX names, or that of `npm run cuda:toolkit`.
 //   node scripts/build-cuda.mjs [--release] [--bench]
-// --release: for every architecture that is published; else for sm_80 and sm_90a, which compile in a third of the time.
+// --release: for every architecture that is published; else for sm_80 and sm_90a, which compile in a third of the time: other GPUs compile PTX at their first use.
 // --bench: the benchmark of the kernels too, chiasma_bench_cuda.
 import { spawnSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
@@ -10,7 +10,7 @@ import { findToolkit, oldest } from './cuda-toolkit.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const architectures = {
-  development: '80-real;90a-real',
+  development: '80;90a-real',
   release: '80-real;86-real;89-real;90a-real;100-real;120-real;80-virtual',
 }
 

@@ -24,6 +24,10 @@ __device__ __forceinline__ int64_t begin_of(const Sequences& sequences, int64_t 
 
 template <int TileQueries>
 __device__ __forceinline__ AttentionWork work_of_block(const Attention& a, const Resident& others) {
+  if (blockIdx.x == 0) {
+    // Where lengths fall, the search passes over sequences, which then have no block to say so.
+    for (int64_t s = threadIdx.x; s < a.queries.count; s += blockDim.x) checked_span(a.queries, s, a.slot, 0, true);
+  }
   const int64_t tile = static_cast<int64_t>(blockIdx.x) / a.heads;
   AttentionWork work{};
   work.head = static_cast<int>(blockIdx.x % a.heads);

@@ -47,11 +47,10 @@ void CudaStream::begin() {
   if (!fault_) {
     void* memory = nullptr;
     device_.check(runtime.allocate(&memory, sizeof(Fault), stream_), "allocating the fault record");
-    const int error = runtime.fill(memory, 0xff, sizeof(Fault), stream_);
-    if (error != 0) runtime.release(memory, stream_);
-    device_.check(error, "clearing the fault record");
     fault_ = static_cast<Fault*>(memory);
   }
+  if (!fault_clear_) device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
+  fault_clear_ = false;  // until its copy says so: a run may be left before it is looked at
 }
 
 void CudaStream::synchronize() {
@@ -60,10 +59,8 @@ void CudaStream::synchronize() {
   wait("the run");
   Fault fault;
   std::memcpy(&fault, seen_.memory, sizeof fault);
-  if (fault.kernel != no_kernel) {
-    device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
-    throw device_.error_of(fault);
-  }
+  if (fault.kernel != no_kernel) throw device_.error_of(fault);
+  fault_clear_ = true;
   deliver();
 }
 

@@ -39,6 +39,11 @@ t.test('ranges and strides', async (t) => {
   t.same(await values(spec([1], { offset: 4999 * 4 })), [4999])
 })
 
+const Float16Array = (globalThis as { Float16Array?: new (values: number[]) => ArrayBufferView }).Float16Array
+t.test('a Float16Array', { skip: !Float16Array && 'this Node has none' }, async (t) => {
+  t.same(await values({ ...spec([3]), source: { data: new Float16Array!([1, -0.5, 2048]), dtype: 'float16' } }), [1, -0.5, 2048])
+})
+
 t.test('progress', async (t) => {
   const seen: [number, number][] = []
   const weights = await device.loadWeights([spec([1000]), spec([2000]), spec([500])], undefined, (...pair) => seen.push(pair))

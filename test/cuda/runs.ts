@@ -7,7 +7,7 @@ import { compile, type Program } from '../../lib/core/compile.js'
 import { Device, memoryUsage } from '../../lib/core/device.js'
 import { Tensor } from '../../lib/core/tensor.js'
 import { parameter, type Parameter, type Value } from '../../lib/core/value.js'
-import { add, gather, layerNorm, mul, pool, scatter, softmax, unary } from '../../lib/ops/index.js'
+import { add, attention, gather, layerNorm, mul, pool, scatter, softmax, unary } from '../../lib/ops/index.js'
 import { noSimulator } from '../support/simulator.js'
 
 const width = 40
@@ -77,6 +77,46 @@ t.test('on the simulator', { skip: noSimulator }, async t => {
       await t.rejects(program.run({ indices: lengths(1, 9, 7) }), { name: 'ArgumentError', message: /\[gather\].*9.*5/s })
       const { y } = await program.run({ indices: lengths(4, 0, 1) })
       t.same(y!.data.subarray(width, 2 * width), ramp(1).data)
+    }
+  })
+
+  await t.test('a run that is stopped leaves no error to the next one', async t => {
+    await using device = await open()
+    const table: Parameter = { name: 'table', shape: [5, width], dtype: 'float32', role: 'plain' }
+    const weights = await device.loadWeights([{ parameter: table, source: ramp(5) }])
+    const valid = compile(({ x }) => ({ y: unary(x!, 'neg') }), { x: { shape: [5, width], dtype: 'float32' } }, device)
+    for (const ops of [20, 30, 40]) {
+      const long = compile(
+        ({ indices, x }) => ({ y: gather(parameter(table), indices!), z: Array.from({ length: ops }).reduce<Value>(value => softmax(value), x!) }),
+        { indices: { shape: [2], dtype: 'int32' }, x: { shape: [1024, width], dtype: 'float32' } },
+        device,
+        weights,
+      )
+      const stop = new AbortController()
+      const run = long.run({ indices: lengths(1, 99), x: ramp(1024) }, { signal: stop.signal })
+      await sleep(30)
+      stop.abort()
+      await run.catch(() => {})
+      t.same((await valid.run({ x: ramp(5) })).y!.data, ramp(5).data.map(value => -value))
+    }
+  })
+
+  await t.test('attention says where lengths fall, whichever kernel takes it', async t => {
+    await using device = await open()
+    for (const dtype of ['float32', 'bfloat16'] as const) {
+      for (const out of ['float32', dtype] as const) {
+        const rows = { shape: [200, width], dtype }
+        const program = compile(
+          ({ q, cuSeqlens }) => ({ y: attention(q!, q!, q!, { heads: 1, cuSeqlensQ: cuSeqlens, cuSeqlensK: cuSeqlens, dtype: out }) }),
+          { q: rows, cuSeqlens: { shape: [4], dtype: 'int32' } },
+          device,
+        )
+        const q = new Tensor(dtype, dtype === 'float32' ? new Float32Array(200 * width) : new Uint16Array(200 * width), [200, width])
+        for (let i = 0; i < 3; i++) {
+          await t.rejects(program.run({ q, cuSeqlens: lengths(0, 100, 5, 200) }), { name: 'ArgumentError', message: /cuSeqlens.\[2\] is 5; expected/ }, `${dtype} to ${out}`)
+          t.same((await program.run({ q, cuSeqlens: lengths(0, 100, 105, 200) })).y!.dims, [200, width])
+        }
+      }
     }
   })
 

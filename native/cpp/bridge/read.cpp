@@ -1,6 +1,7 @@
 #include "bridge/read.h"
 
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "core/error.h"
@@ -139,11 +140,14 @@ std::vector<int64_t> read_integers(const Napi::Value& value, const std::string& 
 
 Bytes read_bytes(const Napi::Value& value, const std::string& what) {
   if (value.IsTypedArray()) {
-    napi_typedarray_type type;
+    // As napi_typedarray_type orders them; the last is Float16Array's, which Napi::TypedArray gives no size.
+    constexpr size_t element_bytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 2};
+    auto type = static_cast<napi_typedarray_type>(-1);  // a Node that knows the array no better leaves it
     void* data = nullptr;
     size_t length = 0;
     if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) != napi_ok) refuse(what, "readable");
-    return {data, value.As<Napi::TypedArray>().ByteLength()};
+    if (static_cast<size_t>(type) >= std::size(element_bytes)) refuse(what, "of a known class of typed arrays");
+    return {data, length * element_bytes[static_cast<size_t>(type)]};
   }
   if (value.IsDataView()) {
     void* data = nullptr;
