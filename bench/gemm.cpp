@@ -163,6 +163,22 @@ double rate_of(const std::vector<Work>& works) {
   return rate;
 }
 
+// Nanoseconds for a cache line that two threads write by turns, there and back: some dozens where their cores share a cache, hundreds where they do not.
+double round_trip(cpu::CpuStream& stream) {
+  constexpr int trips = 2000;
+  alignas(64) std::atomic<int> ball{0};
+  alignas(64) double time = 0;
+  stream.parallel_for(2, [&](int64_t, int worker) {
+    const double begin = seconds();
+    for (int mine = worker; mine < 2 * trips; mine += 2) {
+      while (ball.load(std::memory_order_acquire) != mine) {}
+      ball.store(mine + 1, std::memory_order_release);
+    }
+    if (worker == 0) time = seconds() - begin;
+  });
+  return time / trips * 1e9;
+}
+
 struct NamedLoop {
   const char* name;
   PeakLoop loop;
@@ -319,6 +335,7 @@ void report(const std::string& isa, const std::string& only, int passes) {
       if (loop.loop != fma_512 && loop.loop != fma_256) std::printf(" %s %.0f,", loop.name, median_peak(loop.loop, stream_of(threads)));
     }
     if (isa != "avx2" && isa != "portable") std::printf(" read %.1f GB/s", median_peak(read_512, stream_of(threads)));
+    if (threads > 1) std::printf(", a cache line there and back %.0f ns", round_trip(stream_of(threads)));
     std::printf("\n");
   }
 #endif
