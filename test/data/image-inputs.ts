@@ -44,6 +44,7 @@ t.test('every kind of input gives the same crop', async t => {
     URL: pathToFileURL(png),
     'data: URL in base64': `data:image/png;base64,${bytes.toString('base64')}`,
     'data: URL, percent-encoded base64': new URL(`data:image/png;base64,${encodeURIComponent(bytes.toString('base64'))}`),
+    'data: URL, percent-encoded bytes': `data:image/png,${bytes.toString('latin1').replace(/[^]/g, byte => `%${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)}`,
     Buffer: bytes,
     'a view into a larger buffer': padded.subarray(7, 7 + bytes.length),
     'raw RGB': { data: new Uint8Array(data), width, height, channels: 3 as const },
@@ -81,6 +82,8 @@ t.test('what is refused, by name', async t => {
     ['is empty', 'data:image/png;base64,'],
     ['is no data: URL', 'data:image/png;base64'],
     ['is no data: URL', 'data:image/png,%zz'],
+    ['is no data: URL', 'data:image/png,abc%4'],
+    ['base64 is given as a data: URL', readFileSync(png).toString('base64').repeat(10)],
     ['allowRemote', 'https://example.com/cat.jpg'],
     ['allowRemote', new URL('http://example.com/cat.jpg')],
     ['at most 100 are decoded', png, { maxPixels: 100 }],
@@ -93,6 +96,7 @@ t.test('what is refused, by name', async t => {
     const error = await processor.process(input as string, options).catch(error => error)
     t.match(error, { name: 'ImageError', code: 'ERR_IMAGE' }, `${String(input).slice(0, 60)} ${message}`)
     t.match(error.message, message)
+    t.ok(error.message.length < 500)
     if (typeof input === 'string') t.ok(error.message.startsWith(input.slice(0, 22)) && error.file?.startsWith(input.slice(0, 22)), `${error.message} names the file`)
   }
   for (const input of [undefined, null, 7, true, {}, [], new Float32Array(4), { data: [1, 2, 3], width: 1, height: 1, channels: 3 }]) {
@@ -144,9 +148,15 @@ t.test('downloads', async t => {
       response.write(bytes.subarray(0, 100))
       setTimeout(() => response.destroy(), 20)
     } else if (request.url === '/never') response.write('x')
+    else if (request.url === '/absent-at-length') response.writeHead(404).end(Buffer.alloc(100_000))
     else response.writeHead(404).end()
   }
   const server = createServer(answer).listen(0, '127.0.0.1')
+  const open = new Set<unknown>()
+  server.on('connection', socket => {
+    open.add(socket)
+    socket.on('close', () => open.delete(socket))
+  })
   await new Promise(resolve => server.once('listening', resolve))
   t.teardown(() => {
     server.closeAllConnections()
@@ -164,6 +174,9 @@ t.test('downloads', async t => {
   ] as const) {
     await t.rejects(fetchIt(path, options), { name: 'ImageError', file: url(path), message }, path)
   }
+  for (let i = 0; i < 20; i++) await t.rejects(fetchIt('/absent-at-length'), { message: '404' })
+  for (let i = 0; i < 100 && open.size > 5; i++) await new Promise(resolve => setTimeout(resolve, 20))
+  t.ok(open.size <= 5, `${open.size} connections are left open`)
   await t.rejects(processor.process('http://127.0.0.1:1/', { allowRemote: true }), { name: 'ImageError', message: 'cannot be fetched' })
   const reason = new Error('enough')
   await t.rejects(fetchIt('/never', { signal: AbortSignal.timeout(50) }), { name: 'TimeoutError' })
