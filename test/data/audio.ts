@@ -12,6 +12,7 @@ import { AutoProcessor } from '../../lib/data/processor.js'
 import { resample } from '../../lib/data/resample.js'
 import { decodeWav } from '../../lib/data/wav.js'
 import { readTensors } from '../../lib/io/safetensors.js'
+import { longestWait } from '../support/event-loop.js'
 import { temporary } from '../support/models.js'
 
 const folder = fileURLToPath(new URL('../fixtures/audio', import.meta.url))
@@ -55,6 +56,16 @@ t.test('a tone keeps its pitch and strength; one that the lower rate cannot hold
   }
   const gone = inner(await resample(tone(11000, 44100, 44100), 44100, 16000))
   t.ok(gone.every(value => Math.abs(value) < 1e-2))
+})
+
+t.test('the event loop turns, also where nearly every sample has weights of its own', async t => {
+  const samples = new Float32Array(11127 * 20).fill(0.5)
+  const wait = await longestWait(() => resample(samples, 11127, 16000))
+  t.ok(wait < 1 / 2, `it waited for ${(100 * wait).toFixed(0)}% of the time`)
+  const reason = new Error('enough')
+  const stop = new AbortController()
+  setImmediate(() => stop.abort(reason))
+  await t.rejects(resample(samples, 11127, 16000, stop.signal), reason)
 })
 
 t.test('the feature extractor makes what the reference makes', async t => {
