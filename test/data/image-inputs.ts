@@ -1,6 +1,7 @@
 // What may be given as an image, what is refused and how it is named, and what happens to callers that abort, transfer their buffers or end
 // their thread meanwhile.
 
+import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
@@ -8,6 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import sharp from 'sharp'
 import t from 'tap'
@@ -15,6 +17,7 @@ import { formatOf, openImage } from '../../lib/data/image.js'
 import { readImageRules } from '../../lib/data/image-config.js'
 import { makeProcessor } from '../../lib/data/image-processor.js'
 import { native } from '../../lib/core/native.js'
+import { longestWait } from '../support/event-loop.js'
 import type { ImagePlan } from '../../typings/addon.js'
 
 const fixtures = fileURLToPath(new URL('../fixtures/images/', import.meta.url))
@@ -283,6 +286,27 @@ t.test('batches', async t => {
   t.equal(ragged.size, undefined)
   await t.rejects(ragged([png, fixture('exif6.jpg')]), { name: 'ShapeError', code: 'ERR_SHAPE', index: 1 })
   t.same((await ragged([])).pixel_values.dims, [0, 3, 0, 0])
+})
+
+t.test('the event loop turns while a list is scaled', async t => {
+  const pictures = Array.from({ length: 16 }, () => ({ data: new Uint8Array(640 * 480 * 3), width: 640, height: 480, channels: 3 as const }))
+  for (const config of [{ image_processor_type: 'ViltImageProcessor', do_resize: false }, { image_processor_type: 'Siglip2ImageProcessor', max_num_patches: 1200, do_resize: false }]) {
+    const several = makeProcessor(readImageRules(config, 'x'))
+    const wait = await longestWait(() => several(pictures))
+    t.ok(wait < 1 / 2, `${config.image_processor_type}: it waited for ${(100 * wait).toFixed(0)}% of the time`)
+  }
+})
+
+t.test('as many images at once as libuv has threads, whatever the environment says', async t => {
+  const url = new URL('../../dist/data/image-processor.js', import.meta.url).href
+  const script = `import { makeProcessor } from '${url}'
+    const rules = { filter: 'nearest', rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
+    const image = { data: new Uint8Array(3).fill(7), width: 1, height: 1, channels: 3 }
+    console.log((await makeProcessor(rules)([image, image])).pixel_values.data.join())`
+  for (const threads of ['-1', '0', '1e9', 'many']) {
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, NODE_OPTIONS: '', UV_THREADPOOL_SIZE: threads } })
+    t.equal(stdout.trim(), '7,7,7,7,7,7', threads)
+  }
 })
 
 t.test('a header tells what decoding will take', async t => {
