@@ -130,6 +130,7 @@ t.test('formats by their first bytes', t => {
   t.equal(start('\0\0\0\x1cftypheic\0\0\0\0mif1heic'), undefined, 'HEIC is not AVIF')
   t.equal(start('\0\0\0\x1cftypmif1\0\0\0\0mif1avif'), 'avif', 'a compatible brand')
   t.equal(start('\0\0\0\x10ftypmif1\0\0\0\0avif'), undefined, 'a brand beyond the box')
+  t.equal(start('\0\0\0\x18ftypavis\0\0\0\0avismsf1'), undefined, 'a sequence without a picture of its own')
   t.equal(start('MM\0+\0\x08'), 'tiff', 'BigTIFF')
   t.equal(start('<?xml version="1.0"?>\n<!-- drawn --><svg>'), 'svg')
   t.equal(start('<html><svg>'), undefined)
