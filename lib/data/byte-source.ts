@@ -37,6 +37,8 @@ const TIMEOUT = 30_000
 /** The longest that timers take: 24 days. */
 const MAX_TIMEOUT = 2 ** 31 - 1
 const COPY_BYTES = 4 * 1024 * 1024
+/** Linux takes no longer ones. */
+const LONGEST_PATH = 4096
 
 /** A file or URL as errors name it. */
 export function readNamed(name: string, kind: Kind, limits: SourceLimits): Promise<NamedBytes> {
@@ -50,6 +52,10 @@ async function readFile(name: string, isUrl: boolean, kind: Kind, limits: Source
   const { Failure, noun } = kind
   const fail = (what: string, cause?: unknown): never => {
     throw new Failure(`${name} ${what}`, { file: name, cause })
+  }
+  if (name.length > LONGEST_PATH) {
+    const start = shorten(name)
+    throw new Failure(`${start} is too long for a path; base64 is given as a data: URL`, { file: start })
   }
   if (name === '' || name.includes('\0')) fail('is no path')
   let handle: Awaited<ReturnType<typeof open>> | undefined
@@ -90,14 +96,34 @@ async function readDataUrl(url: string, kind: Kind, limits: SourceLimits): Promi
   const body = url.slice(comma + 1)
   const isBase64 = /;\s*base64\s*$/i.test(url.slice(0, comma))
   try {
-    const text = body.includes('%') ? decodeURIComponent(body) : body
-    const bytes = Buffer.from(text, isBase64 ? 'base64' : 'utf8')
+    const bytes = isBase64 ? Buffer.from(body.includes('%') ? percentDecoded(body).toString('latin1') : body, 'base64') : percentDecoded(body)
     checkSize(bytes.length, name, kind, limits)
     return { name, bytes }
   } catch (cause) {
     if (cause instanceof Failure) throw cause
     throw new Failure(`${name} is no data: URL: ${(cause as Error).message}`, { file: name, cause })
   }
+}
+
+/** Any byte may be written as % and two hexadecimal digits; what is not is UTF-8. */
+function percentDecoded(text: string): Buffer {
+  const bytes = Buffer.from(text)
+  const PERCENT = 0x25
+  let from = bytes.indexOf(PERCENT)
+  if (from < 0) return bytes
+  const digit = (at: number): number => {
+    const value = Number.parseInt(String.fromCharCode(bytes[at] ?? 0), 16)
+    if (Number.isNaN(value)) throw new Error('a % without two hexadecimal digits')
+    return value
+  }
+  let to = from
+  for (; from < bytes.length; to++) {
+    if (bytes[from] === PERCENT) {
+      bytes[to] = digit(from + 1) * 16 + digit(from + 2)
+      from += 3
+    } else bytes[to] = bytes[from++]!
+  }
+  return bytes.subarray(0, to)
 }
 
 async function readRemote(url: string, kind: Kind, limits: SourceLimits): Promise<NamedBytes> {
@@ -112,7 +138,10 @@ async function readRemote(url: string, kind: Kind, limits: SourceLimits): Promis
   const forget = signal ? onAbort(signal, () => stop.abort(signal.reason)) : () => {}
   try {
     const response = await fetch(url, { signal: AbortSignal.any([stop.signal, deadline]) })
-    if (!response.ok || !response.body) throw new Failure(`${name} answered ${response.status} ${response.statusText}`.trimEnd(), { file: name })
+    if (!response.ok || !response.body) {
+      stop.abort() // a body that nobody reads would keep its connection
+      throw new Failure(`${name} answered ${response.status} ${response.statusText}`.trimEnd(), { file: name })
+    }
     const pieces: Uint8Array[] = []
     let size = 0
     for await (const piece of response.body) {

@@ -114,14 +114,14 @@ const VILT_LONGEST = 1333 / 800
 const side = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16384))
 const sizeSchema = v.union([
   side,
-  v.tuple([side, side]),
+  v.strictTuple([side, side]),
   v.strictObject({ height: side, width: side }),
   v.strictObject({ shortest_edge: side }),
   v.strictObject({ shortest_edge: side, longest_edge: side }),
 ])
 const anyNumber = v.pipe(v.number(), v.finite())
 const positive = v.pipe(anyNumber, v.gtValue(0))
-const triple = (number: v.GenericSchema<number, number>) => v.union([number, v.tuple([number, number, number])])
+const triple = (number: v.GenericSchema<number, number>) => v.union([number, v.strictTuple([number, number, number])])
 const flag = described(v.boolean(), 'true or false')
 const SIZES = 'a positive integer, { height, width }, { shortest_edge } or { shortest_edge, longest_edge }'
 
@@ -130,7 +130,7 @@ const schema = v.object({
   size: v.optional(described(sizeSchema, SIZES)),
   resample: v.optional(described(v.picklist([0, 1, 2, 3, 4, 5]), "Pillow's number of a filter, 0 to 5")),
   do_center_crop: v.optional(flag, false),
-  crop_size: v.optional(described(v.union([side, v.tuple([side, side]), v.strictObject({ height: side, width: side })]), 'a positive integer or { height, width }')),
+  crop_size: v.optional(described(v.union([side, v.strictTuple([side, side]), v.strictObject({ height: side, width: side })]), 'a positive integer or { height, width }')),
   crop_pct: v.optional(described(v.pipe(positive, v.maxValue(1)), 'a number above 0, at most 1')),
   do_pad: v.optional(flag, false),
   size_divisor: v.optional(described(side, 'a positive integer')),
@@ -169,6 +169,8 @@ export function readImageRules(config: Readonly<Record<string, unknown>>, file: 
       throw new UnsupportedError(`${file}: ${field} is ${show(given[field])}, which ${name || 'this package'} does not support here`, { file, field })
     }
   }
+  // ConvNeXt's class takes its default for a null, too.
+  if (name === 'ConvNextImageProcessor') given['crop_pct'] ??= defaults.crop_pct
   const result = v.safeParse(schema, { ...defaults, ...given })
   if (!result.success) {
     const { issues } = result
@@ -242,10 +244,10 @@ const ofOthers = {
   std: v.optional(described(triple(positive), 'a positive number or three')),
   interpolation: v.optional(described(v.picklist([...INTERPOLATIONS, 'random']), `one of ${INTERPOLATIONS.join(', ')}`)),
 }
-const sizes = described(v.union([side, v.tuple([side, side])]), 'a positive integer or two')
+const sizes = described(v.union([side, v.strictTuple([side, side])]), 'a positive integer or two')
 const timmSchema = v.object({
   ...ofOthers,
-  input_size: described(v.tuple([v.literal(3), side, side]), '[3, height, width]'),
+  input_size: described(v.strictTuple([v.literal(3), side, side]), '[3, height, width]'),
   crop_pct: v.optional(described(positive, 'a positive number'), 0.875),
   crop_mode: v.optional(described(v.picklist(['center', 'squash']), "'center' or 'squash'"), 'center'),
 })

@@ -2,6 +2,7 @@
 // crops in one go, and the values are scaled by a table, since there are only 256 of them for each channel.
 // Images are worked on a few at a time for the whole process, and decoded pixels are bounded in bytes: a folder of any size fits.
 
+import { setImmediate } from 'node:timers/promises'
 import type { ImagePlan } from '../../typings/addon.js'
 import { ArgumentError, ChiasmaError, ImageError, ShapeError } from '../core/errors.js'
 import { native } from '../core/native.js'
@@ -38,8 +39,8 @@ export interface Picture {
   readonly height: number
 }
 
-// libuv has four threads unless told otherwise; one more image reads its file meanwhile.
-const AT_ONCE = 1 + (Number(process.env['UV_THREADPOOL_SIZE']) || 4)
+// libuv has four threads unless told otherwise, and at most 1024; one more image reads its file meanwhile.
+const AT_ONCE = 1 + Math.min(Math.max(1, Math.floor(Number(process.env['UV_THREADPOOL_SIZE']) || 4)), 1024)
 const gate = new Gate(AT_ONCE)
 const decodedGate = new Gate(512 * 1024 * 1024)
 
@@ -62,6 +63,8 @@ export interface Processor {
   readonly normalization: Pick<ImageRules, 'rescale' | 'mean' | 'std'>
   /** One image as cropped: uint8 RGB [height, width, 3]. @internal */
   process(image: ImageInput, options?: ImageOptions, clock?: StageClock): Promise<Uint8Array>
+  /** One image cut into patches, if the class does that: outputs of a list of it alone. @internal */
+  readonly cut: ((image: ImageInput, options?: ImageOptions, clock?: StageClock) => Promise<ProcessorOutput>) | undefined
 }
 
 export function makeProcessor(rules: ImageRules): Processor {
@@ -71,15 +74,19 @@ export function makeProcessor(rules: ImageRules): Processor {
     const { output = 'float32' } = options
     const list = Array.isArray(images) ? (images as readonly ImageInput[]) : [images as ImageInput]
     const scaled = output === 'float32' ? table : undefined
-    if (rules.patches) return inPatches(await pictures(list, rules, options), rules.patches, scaled)
-    if (rules.pads) return padded(await pictures(list, rules, options), scaled)
+    if (rules.patches) return inPatches(await pictures(list, rules, options), rules.patches, scaled, options.signal)
+    if (rules.pads) return padded(await pictures(list, rules, options), scaled, options.signal)
     return { pixel_values: await batch(list, rules, scaled, options) }
   }
-  const { rescale, mean, std } = rules
+  const { rescale, mean, std, patches } = rules
   return Object.assign(preprocess, {
     size: fixedSize(rules),
     normalization: { rescale, mean, std },
     process: async (image: ImageInput, options: ImageOptions = {}, clock?: StageClock) => (await picture(image, rules, options, clock)).data,
+    cut: patches && (async (image: ImageInput, options: ImageOptions = {}, clock?: StageClock) => {
+      const whole = await picture(image, rules, options, clock)
+      return during(clock, 'preprocess', () => inPatches([whole], patches, table, options.signal))
+    }),
   })
 }
 
@@ -96,7 +103,7 @@ async function batch(images: readonly ImageInput[], rules: ImageRules, table: Fl
       const sizes = `${width} x ${height} and ${size.width} x ${size.height}`
       throw new ShapeError(`[processor] images of one call come out as ${sizes} pixels; this processor has no fixed size, so pass them one by one`, { index })
     }
-    if (table) scale(data, table, result as Float32Array, index * data.length)
+    if (table) scale(data, table, result as Float32Array, index * data.length, width * height)
     else result.set(data, index * data.length)
   }
 
@@ -135,40 +142,46 @@ async function pictures(images: readonly ImageInput[], rules: ImageRules, option
 }
 
 /** Pictures at the top left of a canvas that has room for each of them. */
-function padded(pictures: readonly Picture[], table: Float32Array | undefined): ProcessorOutput {
+async function padded(pictures: readonly Picture[], table: Float32Array | undefined, signal: AbortSignal | undefined): Promise<ProcessorOutput> {
   const height = Math.max(0, ...pictures.map(picture => picture.height))
   const width = Math.max(0, ...pictures.map(picture => picture.width))
   const pixels = height * width
   const result = table ? new Float32Array(pictures.length * 3 * pixels) : new Uint8Array(pictures.length * 3 * pixels)
   const mask = new BigInt64Array(pictures.length * pixels)
-  pictures.forEach(({ data, ...size }, index) => {
+  for (const [index, { data, ...size }] of pictures.entries()) {
+    if (index > 0) await setImmediate()
+    signal?.throwIfAborted()
     for (let y = 0; y < size.height; y++) {
       const row = data.subarray(y * size.width * 3, (y + 1) * size.width * 3)
       const at = index * pixels + y * width
       mask.fill(1n, at, at + size.width)
       if (!table) result.set(row, 3 * at)
-      else for (let i = 0; i < row.length; i++) result[(3 * index + (i % 3)) * pixels + y * width + Math.floor(i / 3)] = table[(i % 3) * 256 + row[i]!]!
+      else scale(row, table, result as Float32Array, 3 * index * pixels + y * width, pixels)
     }
-  })
+  }
   const dims = table ? [pictures.length, 3, height, width] : [pictures.length, height, width, 3]
   return { pixel_values: new Tensor(table ? 'float32' : 'uint8', result, dims), pixel_mask: new Tensor('int64', mask, [pictures.length, height, width]) }
 }
 
 /** Patches of pictures, row by row, each its pixels row by row: [n, most, patch·patch·3]. */
-function inPatches(pictures: readonly Picture[], { patch, most }: NonNullable<ImageRules['patches']>, table: Float32Array | undefined): ProcessorOutput {
+async function inPatches(
+  pictures: readonly Picture[],
+  { patch, most }: NonNullable<ImageRules['patches']>,
+  table: Float32Array | undefined,
+  signal: AbortSignal | undefined,
+): Promise<ProcessorOutput> {
   const size = patch * patch * 3
   const result = table ? new Float32Array(pictures.length * most * size) : new Uint8Array(pictures.length * most * size)
   const mask = new BigInt64Array(pictures.length * most)
   const shapes = new BigInt64Array(pictures.length * 2)
-  pictures.forEach((picture, index) => {
+  for (const [index, picture] of pictures.entries()) {
+    if (index > 0) await setImmediate()
+    signal?.throwIfAborted()
     const [rows, columns] = [Math.floor(picture.height / patch), Math.floor(picture.width / patch)]
-    if (rows * columns < 1 || rows * columns > most) {
-      throw new ShapeError(`[processor] image ${index} has ${picture.width} x ${picture.height} pixels; expected 1 to ${most} patches of ${patch} x ${patch}`, { index })
-    }
     cutPatches(picture, patch, table, result.subarray(index * most * size))
     mask.fill(1n, index * most, index * most + rows * columns)
     shapes.set([BigInt(rows), BigInt(columns)], index * 2)
-  })
+  }
   return {
     pixel_values: new Tensor(table ? 'float32' : 'uint8', result, [pictures.length, most, size]),
     pixel_attention_mask: new Tensor('int64', mask, [pictures.length, most]),
@@ -182,9 +195,14 @@ function cutPatches({ data, width, height }: Picture, patch: number, table: Floa
   for (let p = 0; p < Math.floor(height / patch) * columns; p++) {
     for (let line = 0; line < patch; line++, to += patch * 3) {
       const from = ((Math.floor(p / columns) * patch + line) * width + (p % columns) * patch) * 3
-      const row = data.subarray(from, from + patch * 3)
-      if (!table) result.set(row, to)
-      else for (let i = 0; i < row.length; i++) result[to + i] = table[(i % 3) * 256 + row[i]!]!
+      if (!table) result.set(data.subarray(from, from + patch * 3), to)
+      else {
+        for (let i = 0; i < patch * 3; i += 3) {
+          result[to + i] = table[data[from + i]!]!
+          result[to + i + 1] = table[256 + data[from + i + 1]!]!
+          result[to + i + 2] = table[512 + data[from + i + 2]!]!
+        }
+      }
     }
   }
 }
@@ -203,6 +221,7 @@ function picture(image: ImageInput, rules: ImageRules, options: ImageOptions, cl
       const pixels = await during(clock, 'decode', () => opened.decode())
       signal?.throwIfAborted()
       const plan = planOf(pixels, rules)
+      if (rules.patches) checkPatches(plan, rules.patches)
       const data = await during(clock, 'preprocess', () => preprocess(pixels.data, plan)).catch(tooLong(opened, plan))
       return { data, width: plan.cropWidth, height: plan.cropHeight }
     })
@@ -218,6 +237,13 @@ async function preprocess(pixels: Uint8Array, plan: ImagePlan): Promise<Uint8Arr
   const result = new Uint8Array(plan.cropHeight * plan.cropWidth * 3)
   await native(addon => addon.preprocessImage(pixels, plan, result))
   return result
+}
+
+/** A picture that is not resized may have any number of patches. */
+function checkPatches({ cropWidth, cropHeight }: ImagePlan, { patch, most }: NonNullable<ImageRules['patches']>): void {
+  const patches = Math.floor(cropHeight / patch) * Math.floor(cropWidth / patch)
+  if (patches >= 1 && patches <= most) return
+  throw new ShapeError(`[processor] an image has ${cropWidth} x ${cropHeight} pixels; expected 1 to ${most} patches of ${patch} x ${patch}`)
 }
 
 /** A plan is refused, and its result not to be had (RangeError), only for the sizes that an extreme image leads to. */
@@ -315,13 +341,13 @@ function scaleTable({ rescale, mean, std }: ImageRules): Float32Array {
   return table
 }
 
-/** RGB [H, W, 3] to scaled values [3, H, W] at `offset`. */
-function scale(rgb: Uint8Array, table: Float32Array, result: Float32Array, offset: number): void {
-  const plane = rgb.length / 3
+/** RGB pixels to scaled values, those of each channel together: the first channel's at `offset`, the next ones' a `plane` further each. */
+function scale(rgb: Uint8Array, table: Float32Array, result: Float32Array, offset: number, plane: number): void {
+  const pixels = rgb.length / 3
   for (let channel = 0; channel < 3; channel++) {
     const base = channel * 256
     const start = offset + channel * plane
-    for (let i = 0, from = channel; i < plane; i++, from += 3) result[start + i] = table[base + rgb[from]!]!
+    for (let i = 0, from = channel; i < pixels; i++, from += 3) result[start + i] = table[base + rgb[from]!]!
   }
 }
 

@@ -143,7 +143,7 @@ export function formatOf(bytes: Uint8Array): ImageFormat | undefined {
   if (text.startsWith('ftyp', 4)) {
     // The box's brands: the major one, a version, then the compatible ones.
     const brands = text.slice(8, Math.min(Buffer.from(bytes.buffer, bytes.byteOffset, 4).readUInt32BE(), 256))
-    return /^(.{4})*?avi[fs]/s.test(brands) ? 'avif' : undefined
+    return /^(.{4})*?avif/s.test(brands) ? 'avif' : undefined
   }
   return /^(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!DOCTYPE\s+svg|<svg[\s>])/i.test(text) && text.includes('<svg') ? 'svg' : undefined
 }

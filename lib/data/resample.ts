@@ -6,8 +6,12 @@ import { setImmediate } from 'node:timers/promises'
 
 const CROSSINGS = 6
 const ROLLOFF = 0.99
-/** Multiplications before others get a turn: some milliseconds. */
-const PRODUCTS_AT_ONCE = 4_000_000
+/** Milliseconds before others get a turn. */
+const SLICE = 4
+/** New samples between looks at the clock. */
+const SAMPLES_AT_ONCE = 64
+/** Weights that are kept, in numbers: 32 MiB. */
+const WEIGHTS_KEPT = 4 * 1024 * 1024
 
 function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b)
@@ -33,13 +37,18 @@ export async function resample(samples: Float32Array, from: number, to: number, 
       const window = Math.cos((t * Math.PI) / CROSSINGS / 2) ** 2
       return ((t === 0 ? 1 : Math.sin(Math.PI * t) / (Math.PI * t)) * window * cut) / old
     })
-    if (phases.size < 4096) phases.set(phase, weights)
+    if ((phases.size + 1) * weights.length <= WEIGHTS_KEPT) phases.set(phase, weights)
     return weights
   }
-  const atOnce = Math.max(1, Math.floor(PRODUCTS_AT_ONCE / (2 * reach + 1)))
+  signal?.throwIfAborted()
+  let started = performance.now()
   for (let i = 0; i < result.length; i++) {
-    if (i > 0 && i % atOnce === 0) await setImmediate()
-    if (i % atOnce === 0) signal?.throwIfAborted()
+    // By the clock: weights that are made take many times as long as those that are kept.
+    if (i % SAMPLES_AT_ONCE === 0 && performance.now() - started >= SLICE) {
+      await setImmediate()
+      signal?.throwIfAborted()
+      started = performance.now()
+    }
     const weights = weightsOf(i % fresh)
     const first = Math.floor((i * old) / fresh) - reach
     const [begin, end] = [Math.max(0, -first), Math.min(weights.length, samples.length - first)]

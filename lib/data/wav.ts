@@ -15,6 +15,8 @@ const PCM = 1
 const FLOAT = 3
 /** The format is then in the first two bytes of a GUID. */
 const EXTENSIBLE = 0xfffe
+/** Programs that write to a pipe leave a size from here on. */
+const UNKNOWN_SIZE = 0x7ffff000
 /** Frames decoded before others get a turn. */
 const FRAMES_AT_ONCE = 1 << 18
 
@@ -42,18 +44,24 @@ export async function decodeWav(bytes: Buffer, name: string, options: { maxSecon
   }
   if (!isWav(bytes)) fail('is no WAV file')
   let format: Format | undefined
+  let longSize: number | undefined
   for (let at = 12; at + 8 <= bytes.length; ) {
     const id = bytes.toString('latin1', at, at + 4)
-    const size = bytes.readUInt32LE(at + 4)
+    let size = bytes.readUInt32LE(at + 4)
     const begin = at + 8
     if (id === 'fmt ') {
       if (size < 16 || begin + size > bytes.length) fail(`has a format of ${size} bytes; expected at least 16`)
       format = readFormat(bytes.subarray(begin, begin + size), fail)
     }
+    if (id === 'ds64') {
+      if (size < 28 || begin + 28 > bytes.length) fail(`has a ds64 of ${size} bytes; expected at least 28`)
+      longSize = Number(bytes.readBigUInt64LE(begin + 8))
+    }
     if (id === 'data') {
       if (!format) return fail('has its data before its format')
-      // A recorder that was stopped, or writes to a pipe, leaves no size, or the largest.
-      const open = size === 0 || size === 0xffffffff
+      if (size === 0xffffffff) size = longSize ?? size // RF64
+      // A recorder that was stopped, or writes to a pipe, leaves no size, or one of the largest. In a file whose own size is right, none is none.
+      const open = size === 0 ? bytes.readUInt32LE(4) + 8 !== bytes.length : size >= UNKNOWN_SIZE && begin + size > bytes.length
       if (!open && begin + size > bytes.length) fail(`ended after ${bytes.length - begin} of ${size} bytes of data`)
       const data = bytes.subarray(begin, open ? bytes.length : begin + size)
       const frame = format.size * format.channels

@@ -7,7 +7,7 @@ import { Tensor, type TensorLike } from '../core/tensor.js'
 import { type ImageInput, type ImageOptions, imageOptionRules, loadSharp } from '../data/image.js'
 import { type AudioInput, type AudioOptions, audioOptionRules } from '../data/audio.js'
 import type { AudioProcessor } from '../data/audio-processor.js'
-import { audioProcessorOf, AutoProcessor, type Processor } from '../data/processor.js'
+import { audioProcessorOf, AutoProcessor, type Processor, type ProcessorOutput } from '../data/processor.js'
 import { cleanText } from '../data/text-cleaning.js'
 import { during, type EmbedTimings, StageClock } from '../data/timings.js'
 import { type LazyTokenizer, lazyTokenizer, loadTokenizer, type TokenizerSource } from '../data/tokenizer.js'
@@ -319,6 +319,11 @@ export class Embedder {
     return pixels
   }
 
+  async #patches(image: ImageInput, options: ImageOptions, clock?: StageClock): Promise<ProcessorOutput> {
+    if (!this.#processor?.cut) throw new UnsupportedError("the checkpoint's processor cuts no pictures into patches, which its model takes")
+    return this.#processor.cut(image, options, clock)
+  }
+
   /** Frees the model. Calls under way end with a DisposedError or their result; later ones are refused. */
   async dispose(): Promise<void> {
     this.#disposed = true
@@ -407,7 +412,7 @@ export class Embedder {
         this.#model.textEncoder!.check(ids, index)
         return { tokens: ids }
       }
-      if (this.#model.patchEncoder) return { patches: { ...(await during(clock, 'preprocess', () => this.#processor!(image!, images))) } }
+      if (this.#model.patchEncoder) return { patches: { ...(await this.#patches(image!, images, clock)) } }
       return { pixels: await this.#pixels(image!, images, clock) }
     } catch (error) {
       if (signal.aborted) throw signal.reason

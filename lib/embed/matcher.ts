@@ -167,7 +167,7 @@ function ofPairs(model: Model, { processor, tokenizer }: { processor: Processor;
     texts: async (texts, signal) => {
       const sequences = await tokenizer.encodeAll(texts, { maxLength: Math.min(pairs.maxLength, tokenizer.maxLength), signal })
       return async (image, options) => {
-        const picture = await processor(image, { ...options, output: 'uint8' })
+        const picture = await processor([image], { ...options, output: 'uint8' })
         return pairs.score({ ...picture }, sequences, { padId: tokenizer.padId, signal: options.signal })
       }
     },

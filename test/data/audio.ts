@@ -12,6 +12,7 @@ import { AutoProcessor } from '../../lib/data/processor.js'
 import { resample } from '../../lib/data/resample.js'
 import { decodeWav } from '../../lib/data/wav.js'
 import { readTensors } from '../../lib/io/safetensors.js'
+import { longestWait } from '../support/event-loop.js'
 import { temporary } from '../support/models.js'
 
 const folder = fileURLToPath(new URL('../fixtures/audio', import.meta.url))
@@ -57,6 +58,16 @@ t.test('a tone keeps its pitch and strength; one that the lower rate cannot hold
   t.ok(gone.every(value => Math.abs(value) < 1e-2))
 })
 
+t.test('the event loop turns, also where nearly every sample has weights of its own', async t => {
+  const samples = new Float32Array(11127 * 20).fill(0.5)
+  const wait = await longestWait(() => resample(samples, 11127, 16000))
+  t.ok(wait < 1 / 2, `it waited for ${(100 * wait).toFixed(0)}% of the time`)
+  const reason = new Error('enough')
+  const stop = new AbortController()
+  setImmediate(() => stop.abort(reason))
+  await t.rejects(resample(samples, 11127, 16000, stop.signal), reason)
+})
+
 t.test('the feature extractor makes what the reference makes', async t => {
   const clips = [file('pcm8-8000'), file('pcm16-16000-stereo')]
   for (const masks of [false, true]) {
@@ -85,6 +96,38 @@ t.test('AutoProcessor reads preprocessor_config.json', async t => {
   await t.rejects(AutoProcessor.fromPretrained(at), { code: 'ERR_CHECKPOINT', field: 'sampling_rate', message: /sampling_rate is -3; expected an integer from 1/ })
   write({ feature_extractor_type: 'Wav2Vec2FeatureExtractor', feature_size: 80 })
   await t.rejects(AutoProcessor.fromPretrained(at), { code: 'ERR_CHECKPOINT', field: 'feature_size' })
+})
+
+t.test('sizes that recorders, pipes and RF64 leave', async t => {
+  const whole = readFileSync(file('pcm16-16000-stereo'))
+  const want = (await decodeWav(whole, 'whole', noLimit)).samples
+  const u32 = (value: number) => Buffer.from(Uint32Array.of(value).buffer)
+  const list = Buffer.concat([Buffer.from('LIST'), u32(200), Buffer.alloc(200, 0x7f)])
+  const wav = ({ form = 'RIFF', formSize, before = Buffer.alloc(0), dataSize = 1600, data = whole.subarray(44), after = Buffer.alloc(0) }: { form?: string; formSize?: number; before?: Buffer; dataSize?: number; data?: Buffer; after?: Buffer }) => {
+    const body = Buffer.concat([Buffer.from('WAVE'), before, whole.subarray(12, 36), Buffer.from('data'), u32(dataSize), data, after])
+    return Buffer.concat([Buffer.from(form), u32(formSize ?? body.length), body])
+  }
+  const ds64 = (dataSize: bigint) => Buffer.concat([Buffer.from('ds64'), u32(28), Buffer.from(BigUint64Array.of(5000n, dataSize, 400n).buffer), u32(0)])
+  const rf64 = { form: 'RF64', formSize: 0xffffffff, dataSize: 0xffffffff }
+  for (const [what, bytes] of Object.entries({
+    'a chunk behind': wav({ after: list }),
+    'a stopped recorder': wav({ formSize: 36, dataSize: 0 }),
+    'a stopped recorder, no size at all': wav({ formSize: 0, dataSize: 0 }),
+    'ffmpeg to a pipe': wav({ formSize: 0xffffffff, dataSize: 0xffffffff }),
+    'SoX to a pipe': wav({ formSize: 0x7ffff024, dataSize: 0x7ffff000 }),
+    'espeak to a pipe': wav({ formSize: 0x7ffff024, dataSize: 0x7ffff000 + 36 }),
+    'arecord to a pipe': wav({ formSize: 0x80000024, dataSize: 0x80000000 }),
+    'arecord to a pipe, signed': wav({ formSize: 0x7fffffff, dataSize: 0x7fffffff }),
+    'RF64': wav({ ...rf64, before: ds64(1600n) }),
+    'RF64 with a chunk behind': wav({ ...rf64, before: ds64(1600n), after: list }),
+    'RF64 with a size of 32 bits': wav({ ...rf64, before: ds64(0n), dataSize: 1600, after: list }),
+    'RF64 to a pipe': wav({ ...rf64, before: ds64(0n) }),
+  })) {
+    t.same((await decodeWav(bytes, what, noLimit)).samples, want, what)
+  }
+  await t.rejects(decodeWav(wav({ dataSize: 0, data: Buffer.alloc(0), after: list }), 'empty', noLimit), { message: /holds no sound/ })
+  await t.rejects(decodeWav(wav({ ...rf64, before: ds64(1700n) }), 'short', noLimit), { message: /ended after 1600 of 1700 bytes/ })
+  await t.rejects(decodeWav(wav({ ...rf64, before: ds64(1600n).fill(8, 4, 5).subarray(0, 16) }), 'x', noLimit), { name: 'AudioError', message: /ds64 of 8 bytes; expected at least 28/ })
 })
 
 t.test('what is no sound is refused, and the file named', async t => {

@@ -1,6 +1,7 @@
 // What may be given as an image, what is refused and how it is named, and what happens to callers that abort, transfer their buffers or end
 // their thread meanwhile.
 
+import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
@@ -8,6 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import sharp from 'sharp'
 import t from 'tap'
@@ -15,6 +17,7 @@ import { formatOf, openImage } from '../../lib/data/image.js'
 import { readImageRules } from '../../lib/data/image-config.js'
 import { makeProcessor } from '../../lib/data/image-processor.js'
 import { native } from '../../lib/core/native.js'
+import { longestWait } from '../support/event-loop.js'
 import type { ImagePlan } from '../../typings/addon.js'
 
 const fixtures = fileURLToPath(new URL('../fixtures/images/', import.meta.url))
@@ -44,6 +47,7 @@ t.test('every kind of input gives the same crop', async t => {
     URL: pathToFileURL(png),
     'data: URL in base64': `data:image/png;base64,${bytes.toString('base64')}`,
     'data: URL, percent-encoded base64': new URL(`data:image/png;base64,${encodeURIComponent(bytes.toString('base64'))}`),
+    'data: URL, percent-encoded bytes': `data:image/png,${bytes.toString('latin1').replace(/[^]/g, byte => `%${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)}`,
     Buffer: bytes,
     'a view into a larger buffer': padded.subarray(7, 7 + bytes.length),
     'raw RGB': { data: new Uint8Array(data), width, height, channels: 3 as const },
@@ -81,6 +85,8 @@ t.test('what is refused, by name', async t => {
     ['is empty', 'data:image/png;base64,'],
     ['is no data: URL', 'data:image/png;base64'],
     ['is no data: URL', 'data:image/png,%zz'],
+    ['is no data: URL', 'data:image/png,abc%4'],
+    ['base64 is given as a data: URL', readFileSync(png).toString('base64').repeat(10)],
     ['allowRemote', 'https://example.com/cat.jpg'],
     ['allowRemote', new URL('http://example.com/cat.jpg')],
     ['at most 100 are decoded', png, { maxPixels: 100 }],
@@ -93,6 +99,7 @@ t.test('what is refused, by name', async t => {
     const error = await processor.process(input as string, options).catch(error => error)
     t.match(error, { name: 'ImageError', code: 'ERR_IMAGE' }, `${String(input).slice(0, 60)} ${message}`)
     t.match(error.message, message)
+    t.ok(error.message.length < 500)
     if (typeof input === 'string') t.ok(error.message.startsWith(input.slice(0, 22)) && error.file?.startsWith(input.slice(0, 22)), `${error.message} names the file`)
   }
   for (const input of [undefined, null, 7, true, {}, [], new Float32Array(4), { data: [1, 2, 3], width: 1, height: 1, channels: 3 }]) {
@@ -123,6 +130,7 @@ t.test('formats by their first bytes', t => {
   t.equal(start('\0\0\0\x1cftypheic\0\0\0\0mif1heic'), undefined, 'HEIC is not AVIF')
   t.equal(start('\0\0\0\x1cftypmif1\0\0\0\0mif1avif'), 'avif', 'a compatible brand')
   t.equal(start('\0\0\0\x10ftypmif1\0\0\0\0avif'), undefined, 'a brand beyond the box')
+  t.equal(start('\0\0\0\x18ftypavis\0\0\0\0avismsf1'), undefined, 'a sequence without a picture of its own')
   t.equal(start('MM\0+\0\x08'), 'tiff', 'BigTIFF')
   t.equal(start('<?xml version="1.0"?>\n<!-- drawn --><svg>'), 'svg')
   t.equal(start('<html><svg>'), undefined)
@@ -144,9 +152,15 @@ t.test('downloads', async t => {
       response.write(bytes.subarray(0, 100))
       setTimeout(() => response.destroy(), 20)
     } else if (request.url === '/never') response.write('x')
+    else if (request.url === '/absent-at-length') response.writeHead(404).end(Buffer.alloc(100_000))
     else response.writeHead(404).end()
   }
   const server = createServer(answer).listen(0, '127.0.0.1')
+  const open = new Set<unknown>()
+  server.on('connection', socket => {
+    open.add(socket)
+    socket.on('close', () => open.delete(socket))
+  })
   await new Promise(resolve => server.once('listening', resolve))
   t.teardown(() => {
     server.closeAllConnections()
@@ -164,6 +178,9 @@ t.test('downloads', async t => {
   ] as const) {
     await t.rejects(fetchIt(path, options), { name: 'ImageError', file: url(path), message }, path)
   }
+  for (let i = 0; i < 20; i++) await t.rejects(fetchIt('/absent-at-length'), { message: '404' })
+  for (let i = 0; i < 100 && open.size > 5; i++) await new Promise(resolve => setTimeout(resolve, 20))
+  t.ok(open.size <= 5, `${open.size} connections are left open`)
   await t.rejects(processor.process('http://127.0.0.1:1/', { allowRemote: true }), { name: 'ImageError', message: 'cannot be fetched' })
   const reason = new Error('enough')
   await t.rejects(fetchIt('/never', { signal: AbortSignal.timeout(50) }), { name: 'TimeoutError' })
@@ -270,6 +287,27 @@ t.test('batches', async t => {
   t.equal(ragged.size, undefined)
   await t.rejects(ragged([png, fixture('exif6.jpg')]), { name: 'ShapeError', code: 'ERR_SHAPE', index: 1 })
   t.same((await ragged([])).pixel_values.dims, [0, 3, 0, 0])
+})
+
+t.test('the event loop turns while a list is scaled', async t => {
+  const pictures = Array.from({ length: 16 }, () => ({ data: new Uint8Array(640 * 480 * 3), width: 640, height: 480, channels: 3 as const }))
+  for (const config of [{ image_processor_type: 'ViltImageProcessor', do_resize: false }, { image_processor_type: 'Siglip2ImageProcessor', max_num_patches: 1200, do_resize: false }]) {
+    const several = makeProcessor(readImageRules(config, 'x'))
+    const wait = await longestWait(() => several(pictures))
+    t.ok(wait < 1 / 2, `${config.image_processor_type}: it waited for ${(100 * wait).toFixed(0)}% of the time`)
+  }
+})
+
+t.test('as many images at once as libuv has threads, whatever the environment says', async t => {
+  const url = new URL('../../dist/data/image-processor.js', import.meta.url).href
+  const script = `import { makeProcessor } from '${url}'
+    const rules = { filter: 'nearest', rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] }
+    const image = { data: new Uint8Array(3).fill(7), width: 1, height: 1, channels: 3 }
+    console.log((await makeProcessor(rules)([image, image])).pixel_values.data.join())`
+  for (const threads of ['-1', '0', '1e9', 'many']) {
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, NODE_OPTIONS: '', UV_THREADPOOL_SIZE: threads } })
+    t.equal(stdout.trim(), '7,7,7,7,7,7', threads)
+  }
 })
 
 t.test('a header tells what decoding will take', async t => {

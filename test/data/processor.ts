@@ -62,6 +62,8 @@ t.test('fields that are missing or absurd are named, with the file', t => {
     ['size', { ...clip, size: { longest_edge: 224 } }],
     ['size', { ...clip, size: { shortest_edge: 224, height: 224 } }],
     ['size', { ...clip, size: [224] }],
+    ['size', { ...clip, size: [224, 224, 3] }],
+    ['crop_size', { ...clip, crop_size: [224, 224, 3] }],
     ['size', { ...clip, size: null }],
     ['crop_size', { ...clip, crop_size: 0 }],
     ['crop_size', { ...clip, crop_size: { shortest_edge: 224 } }],
@@ -76,6 +78,7 @@ t.test('fields that are missing or absurd are named, with the file', t => {
     ['rescale_factor', { ...clip, rescale_factor: '1/255' }],
     ['rescale_factor', { ...clip, rescale_factor: null }],
     ['image_mean', { ...clip, image_mean: [0.5, 0.5] }],
+    ['image_mean', { ...clip, image_mean: [0.5, 0.5, 0.5, 0.5] }],
     ['image_mean', { ...clip, image_mean: ['0.5', '0.5', '0.5'] }],
     ['image_mean', { ...clip, image_mean: null }],
     ['image_std', { ...clip, image_std: [0.5, 0, 0.5] }],
@@ -99,6 +102,13 @@ t.test('fields that are missing or absurd are named, with the file', t => {
 t.test("EfficientNet's defaults, which are not ImageNet's mean and deviation", t => {
   t.match(readImageRules({ image_processor_type: 'EfficientNetImageProcessor' }, 'x'), { mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25] }, 'divided by the deviation twice')
   t.match(readImageRules({ image_processor_type: 'EfficientNetImageProcessor', include_top: false }, 'x'), { mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] })
+  t.end()
+})
+
+t.test("ConvNeXt's crop_pct has its default where it is null, too", t => {
+  const convNext = { image_processor_type: 'ConvNextFeatureExtractor', size: 224 }
+  t.match(readImageRules(convNext, 'x'), { resize: { kind: 'shortest', shortest: 256 }, crop: { height: 224, width: 224 } })
+  t.same(readImageRules({ ...convNext, crop_pct: null }, 'x'), readImageRules(convNext, 'x'))
   t.end()
 })
 

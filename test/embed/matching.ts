@@ -63,6 +63,7 @@ for (const [name, processorConfig, kind, output, column] of KINDS) {
     t.match(found[1], { index: 1, error: { code: 'ERR_IMAGE' } })
     t.equal(found[2]!.matches![0]!.score, Math.max(...(scores.data.subarray(12, 16) as Float32Array)))
     await t.rejects(matcher.scores([images[0]!, broken], TEXTS), { code: 'ERR_IMAGE', index: 1 })
+    await t.rejects(matcher.scores([images[0]!, images.slice(1)] as string[], TEXTS), { code: 'ERR_ARGUMENT', index: 1, message: /an image is an object of class Array/ })
     await t.rejects(matcher.scores(images, []), { code: 'ERR_ARGUMENT', field: 'texts' })
     await t.rejects(matcher.scores('x' as never, TEXTS), { code: 'ERR_ARGUMENT', field: 'images' })
 
@@ -133,5 +134,11 @@ t.test('pictures of any aspect ratio', async t => {
   const alone = await embedder.embedImages([images[3]!])
   t.strictSame([...alone.data], [...embeddings.data.subarray(3 * 35)], 'the same bits alone')
   t.equal((await embedder.embedTexts(['a cat'])).dims[1], 35)
+  const array = { code: 'ERR_ARGUMENT', message: /an image is an object of class Array/ }
+  await t.rejects(embedder.embedImages([images[0]!, images.slice(1)] as string[]), { ...array, index: 1 }, 'a list is no image')
+  await t.rejects(embedder.embedImages([[], images[0]] as string[]), { ...array, index: 0 })
+  const found = []
+  for await (const result of embedder.embedStream([images[0]!, join(folder, 'absent.jpg')])) found.push(result)
+  t.match(found, [{ index: 0, embedding: Float32Array }, { index: 1, error: { code: 'ERR_IMAGE', index: undefined } }])
   await t.rejects(embedder.embedImages(new Tensor('uint8', new Uint8Array(27), [1, 3, 3, 3])), { code: 'ERR_UNSUPPORTED' })
 })
