@@ -123,6 +123,45 @@ t.test('poolings, in both spellings', async t => {
   await t.rejects(run(sentence(t, { pooling_mode: [] }), inputs), { code: 'ERR_CHECKPOINT', field: 'pooling_mode' })
 })
 
+t.test('what of the encoder an embedding is made of', async t => {
+  const inputs = await inputsOf('minilm-st')
+  const set = (settings: object, modules?: string[]) => {
+    const folder = sentence(t, { pooling_mode: 'mean' })
+    writeFileSync(join(folder, 'sentence_bert_config.json'), JSON.stringify(settings))
+    if (modules) writeFileSync(join(folder, 'modules.json'), JSON.stringify(modules.map((type, idx) => ({ idx, name: String(idx), path: '', type: `sentence_transformers.models.${type}` }))))
+    return folder
+  }
+  const text = (method: string, method_output_name: unknown) => ({ modality_config: { text: { method, method_output_name } } })
+  const usual = { ...text('forward', ['last_hidden_state']), module_output_name: 'token_embeddings', config_kwargs: {} }
+  const { outputs: plain } = await run(set(usual), inputs)
+  t.ok(difference(plain['sentence_embedding']!, (await readTensors(join(fixture('minilm-st'), 'expected.safetensors')))['mean_pooled']!).max < 2e-5)
+
+  const pooler = { ...text('forward', 'pooler_output'), module_output_name: 'sentence_embedding' }
+  const { outputs: pooled, model } = await run(set(pooler, ['Transformer']), inputs)
+  t.ok(sameBits(pooled['sentence_embedding']!, pooled['pooler_output']!))
+  t.equal(model.textEncoder!.dimensions, 48)
+  const { outputs: unit } = await run(set(pooler, ['Transformer', 'Normalize']), inputs)
+  const { max, cosine } = difference(unit['sentence_embedding']!, pooled['pooler_output']!)
+  t.ok(cosine > 0.999999 && max > 0)
+  const without = set(pooler, ['Transformer'])
+  const file = join(without, 'model.safetensors')
+  await writeSafetensors(file, Object.fromEntries(Object.entries(await readTensors(file)).filter(([name]) => !name.startsWith('pooler.'))))
+  await t.rejects(run(without, inputs), { name: 'CheckpointError', field: 'modality_config.text', missing: ['pooler.dense.weight'] })
+
+  const refused: [object, string][] = [
+    [text('forward', ['hidden_states', -2]), 'modality_config.text'],
+    [text('forward', 'pooler_output'), 'modality_config.text'],
+    [{ ...text('forward', 'last_hidden_state'), module_output_name: 'sentence_embedding' }, 'modality_config.text'],
+    [{ modality_config: { message: { method: 'forward', method_output_name: 'last_hidden_state', format: 'flat' } } }, 'modality_config.message'],
+    [{ config_kwargs: { hidden_act: 'relu' } }, 'config_kwargs'],
+    [{ config_args: { hidden_act: 'relu' } }, 'config_args'],
+    [{ transformer_task: 'fill-mask' }, 'transformer_task'],
+  ]
+  for (const [settings, field] of refused) {
+    await t.rejects(run(set(settings), inputs), { name: 'UnsupportedError', field, message: /sentence_bert_config\.json: .* is .*, which is not supported/ }, JSON.stringify(settings))
+  }
+})
+
 t.test('a dense module', async t => {
   const inputs = await inputsOf('minilm-st')
   const expected = await readTensors(join(fixture('minilm-st'), 'expected.safetensors'))
