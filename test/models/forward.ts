@@ -51,7 +51,7 @@ t.test('every output of every model comes unasked, but states', async t => {
 })
 
 t.test('an output is the same whatever else is asked for', async t => {
-  for (const name of ['clip-vit-tiny', 'clip-hf-gelu-eosid', 'clip-v5', 'vit-pooler', 'bert-v5', 'mpnet', 'minilm-st']) {
+  for (const name of ['clip-vit-tiny', 'clip-hf-gelu-eosid', 'clip-v5', 'siglip-v5', 'blip-itm-odd', 'vit-pooler', 'bert-v5', 'mpnet', 'minilm-st']) {
     const { model, inputs } = await open(t, name)
     const all = await model.forward(inputs)
     for (const output of Object.keys(all)) {
