@@ -87,6 +87,21 @@ t.test('prefixed, with a head, and with older names', async t => {
   await t.rejects(run(folder, inputs, ['pooler_output']), { code: 'ERR_CHECKPOINT', missing: ['bert.pooler.dense.weight'] })
 })
 
+t.test('tensors with the names that transformers 5 has in memory', async t => {
+  const attention = (name: string) => name.replace('attention.output.dense', 'attention.o_proj').replace(/attention\.attention\.([qkv])\w+/, 'attention.$1_proj')
+  const ofViT = (name: string) => attention(name).replace('encoder.layer.', 'layers.').replace('intermediate.dense', 'mlp.fc1').replace(/(layers\.\d+)\.output\.dense/, '$1.mlp.fc2')
+  for (const [name, rename] of [['vit-v5', ofViT], ['vit-pooler', ofViT], ['dinov2-classifier', attention], ['dinov2-registers-smaller', attention]] as const) {
+    const folder = variant(t, name, () => {})
+    const file = join(folder, 'model.safetensors')
+    const tensors = Object.entries(await readTensors(file)).map(([tensor, value]) => [rename(tensor), value] as const)
+    t.notOk(tensors.some(([tensor]) => tensor.includes('attention.attention')))
+    await writeSafetensors(file, Object.fromEntries(tensors))
+    const [given, own] = [await run(folder, await inputsOf(name)), await run(fixture(name), await inputsOf(name))]
+    t.strictSame(given.unused, own.unused, name)
+    for (const [output, tensor] of Object.entries(own.outputs)) t.ok(sameBits(given.outputs[output]!, tensor), `${name}: ${output}`)
+  }
+})
+
 /** minilm-st with other modules. */
 function sentence(t: Test, pooling: object, more: { name: string; type: string; config?: object }[] = []): string {
   const folder = variant(t, 'minilm-st', () => {})
