@@ -234,3 +234,15 @@ t.test("an adapter's model with a classifier: logits are of clips, as where fram
   t.strictSame(outputs['logits']!.dims, [clips, 3])
   t.ok(difference(outputs['logits']!, new Tensor('float32', Float32Array.from(expected.flat()), [clips, 3])).max < 1e-5)
 })
+
+t.test("tensors of wav2vec 2.0's heads that are missing are named", async t => {
+  const inputs = await inputsOf('wav2vec2-weighted')
+  const without = async (prefix: string) => {
+    const folder = variant(t, 'wav2vec2-weighted', () => {})
+    const file = join(folder, 'model.safetensors')
+    await writeSafetensors(file, Object.fromEntries(Object.entries(await readTensors(file)).filter(([name]) => !name.startsWith(prefix))))
+    return folder
+  }
+  await t.rejects(run(await without('layer_weights'), inputs), { name: 'CheckpointError', missing: ['layer_weights'] })
+  await t.rejects(run(await without('projector.'), inputs, ['logits']), { name: 'CheckpointError', missing: ['projector.weight'] })
+})
