@@ -733,7 +733,7 @@ declare class Model {
     /** Which part gives each output. */
     private resolve;
     private noOutput;
-    /** scale · images · textsᵀ + bias, its transpose, and its sigmoids. Texts are padded to a few counts, so that plans are few. */
+    /** Of scale · images · textsᵀ + bias, its transpose, and its sigmoids what is wanted. Texts are padded to a few counts, so that plans are few. */
     private logits;
     private logitsProgram;
     private loadOf;
@@ -783,7 +783,7 @@ interface EmbedOptions {
     normalize?: boolean;
     /** Items given to the model at once, 1024 at most; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
     batchSize?: number;
-    /** Keep this many leading dimensions (Matryoshka), before normalising. */
+    /** Keep this many leading dimensions (Matryoshka), before normalising; default all, or what the checkpoint says (`truncate_dim`). */
     truncateDim?: number;
     signal?: AbortSignal;
     onProgress?: (progress: EmbedProgress) => void;
@@ -836,7 +836,7 @@ type EmbedStreamOptions = EmbedImagesOptions & AudioOptions & Omit<EmbedTextsOpt
  */
 declare class Embedder {
     #private;
-    /** Length of an embedding. */
+    /** Length of an embedding, unless `truncateDim` asks for another. */
     readonly dimensions: number;
     /** Tokens a text may have; longer ones are cut. 0 if the checkpoint embeds no text. */
     readonly maxLength: number;

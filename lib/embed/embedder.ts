@@ -20,7 +20,7 @@ import { TEXTS_AT_ONCE, TOKENS_AT_ONCE } from '../models/text-runner.js'
 import { inBatches } from './batches.js'
 import { gathered } from './gathered.js'
 import { type Precision, normalizeRows, precisions, toPrecision, truncateRows } from './vectors.js'
-import { readPrompts } from './prompts.js'
+import { type EmbeddingDefaults, readEmbeddingDefaults } from './prompts.js'
 
 /** Called while a long call runs: items done so far, and how many there are where that is known. */
 export interface EmbedProgress {
@@ -33,7 +33,7 @@ export interface EmbedOptions {
   normalize?: boolean
   /** Items given to the model at once, 1024 at most; default 32 images, or texts of 2048 tokens in all. It changes speed, never results. */
   batchSize?: number
-  /** Keep this many leading dimensions (Matryoshka), before normalising. */
+  /** Keep this many leading dimensions (Matryoshka), before normalising; default all, or what the checkpoint says (`truncate_dim`). */
   truncateDim?: number
   signal?: AbortSignal
   onProgress?: (progress: EmbedProgress) => void
@@ -113,7 +113,7 @@ const streamRules: OptionRules<EmbedStreamOptions> = { ...imagesRules, ...audioR
  * const texts = await embedder.embedTexts(['a photo of a cat'])     // Tensor float32 [1, 512]
  */
 export class Embedder {
-  /** Length of an embedding. */
+  /** Length of an embedding, unless `truncateDim` asks for another. */
   readonly dimensions: number
   /** Tokens a text may have; longer ones are cut. 0 if the checkpoint embeds no text. */
   readonly maxLength: number
@@ -124,6 +124,8 @@ export class Embedder {
   readonly #audio: AudioProcessor | undefined
   readonly #tokenizer: LazyTokenizer | undefined
   readonly #defaultPrompt: string | undefined
+  /** Of an embedding before it is truncated. */
+  readonly #width: number
   #disposed = false
 
   private constructor(parts: {
@@ -131,17 +133,17 @@ export class Embedder {
     processor: Processor | undefined
     audio: AudioProcessor | undefined
     tokenizer: LazyTokenizer | undefined
-    prompts: Readonly<Record<string, string>>
-    defaultPrompt: string | undefined
+    defaults: EmbeddingDefaults
   }) {
     this.#model = parts.model
     this.#processor = parts.processor
     this.#audio = parts.audio
     this.#tokenizer = parts.tokenizer
-    this.#defaultPrompt = parts.defaultPrompt
-    this.prompts = parts.prompts
+    this.#defaultPrompt = parts.defaults.defaultPrompt
+    this.prompts = parts.defaults.prompts
     const { imageEncoder, patchEncoder, textEncoder, audioEncoder } = parts.model
-    this.dimensions = (imageEncoder ?? patchEncoder ?? textEncoder ?? audioEncoder)!.dimensions
+    this.#width = (imageEncoder ?? patchEncoder ?? textEncoder ?? audioEncoder)!.dimensions
+    this.dimensions = Math.min(this.#width, parts.defaults.defaultDimensions ?? this.#width)
     const { sentence, maxLength } = textEncoder ?? { maxLength: 0 }
     this.maxLength = sentence?.maxLength !== undefined ? maxLength : Math.min(maxLength, parts.tokenizer?.maxLength ?? Number.POSITIVE_INFINITY)
   }
@@ -157,13 +159,13 @@ export class Embedder {
     const { model, rest: parts } = await loadModel(folder, rest, async ({ images: towers, joint, texts, audio: takesSound, sentence }) => {
       const images = towers ?? joint?.embedsPictures
       if (images) void loadSharp().catch(() => {}) // the first image that needs it says so
-      const [processor, audio, tokenizer, prompts] = await Promise.all([
+      const [processor, audio, tokenizer, defaults] = await Promise.all([
         images ? AutoProcessor.fromPretrained(folder) : undefined,
         takesSound ? audioProcessorOf(folder) : undefined,
         texts ? tokenizerOf(folder, { ...sentence, threads: options.threads }, Boolean(images || takesSound)) : undefined,
-        readPrompts(folder),
+        readEmbeddingDefaults(folder),
       ])
-      return { processor, audio, tokenizer, ...prompts }
+      return { processor, audio, tokenizer, defaults }
     })
     if (!model.imageEncoder && !model.patchEncoder && !model.textEncoder && !model.audioEncoder) {
       await model.dispose()
@@ -360,8 +362,8 @@ export class Embedder {
   }
 
   #checkTruncateDim({ truncateDim }: EmbedOptions): void {
-    if (truncateDim === undefined || truncateDim <= this.dimensions) return
-    throw new ArgumentError(`truncateDim is ${truncateDim}; expected an integer from 1 to ${this.dimensions}`, { field: 'truncateDim' })
+    if (truncateDim === undefined || truncateDim <= this.#width) return
+    throw new ArgumentError(`truncateDim is ${truncateDim}; expected an integer from 1 to ${this.#width}`, { field: 'truncateDim' })
   }
 
   async #embedPixels(images: Tensor, options: EmbedImagesOptions): Promise<Tensor> {
@@ -373,7 +375,7 @@ export class Embedder {
       throw new ShapeError(`images are ${images.type} [${images.dims}]; expected uint8 [n, ${height}, ${width}, 3]`, { shapes: [images.dims] })
     }
     this.#checkTruncateDim(options)
-    const { normalize = true, truncateDim: columns = encoder.dimensions, signal, onProgress, onTimings } = options
+    const { normalize = true, truncateDim: columns = this.dimensions, signal, onProgress, onTimings } = options
     const clock = onTimings && new StageClock()
     const rows = await during(clock, 'compute', () => encoder.encode(images.data as Uint8Array, n, { signal }))
     const data = truncateRows(rows, encoder.dimensions, columns)
@@ -441,10 +443,9 @@ export class Embedder {
   }
 
   async #encode(batch: readonly Prepared[], normalize: boolean, unpooled: number, options: EmbedStreamOptions): Promise<(Float32Array | Error)[]> {
-    const { signal, truncateDim } = options
+    const { signal, truncateDim: columns = this.dimensions } = options
     const results: (Float32Array | Error)[] = batch.map((item) => ('error' in item ? item.error : noVector))
     const place = (where: number[], rows: Float32Array, dimensions: number): void => {
-      const columns = truncateDim ?? dimensions
       const kept = truncateRows(rows, dimensions, columns)
       if (normalize) normalizeRows(kept, columns)
       where.forEach((at, row) => (results[at] = kept.slice(row * columns, (row + 1) * columns)))

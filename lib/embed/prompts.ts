@@ -1,20 +1,28 @@
-// Named prompts of a sentence-transformers folder: config_sentence_transformers.json { prompts: { query: '…' }, default_prompt_name }.
+// What a sentence-transformers folder says of its embeddings: config_sentence_transformers.json { prompts: { query: '…' }, default_prompt_name,
+// truncate_dim }.
 
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CheckpointError } from '../core/errors.js'
 
+export interface EmbeddingDefaults {
+  readonly prompts: Readonly<Record<string, string>>
+  readonly defaultPrompt: string | undefined
+  /** Leading dimensions that are kept; undefined: all. */
+  readonly defaultDimensions: number | undefined
+}
+
 /** @throws CheckpointError naming the file and field if it is there and not of that form. */
-export async function readPrompts(folder: string): Promise<{ prompts: Readonly<Record<string, string>>; defaultPrompt: string | undefined }> {
+export async function readEmbeddingDefaults(folder: string): Promise<EmbeddingDefaults> {
   const file = join(folder, 'config_sentence_transformers.json')
   let text: string
   try {
     text = await readFile(file, 'utf8')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { prompts: {}, defaultPrompt: undefined }
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { prompts: {}, defaultPrompt: undefined, defaultDimensions: undefined }
     throw new CheckpointError(`${file} cannot be read: ${(error as Error).message}`, { file, cause: error })
   }
-  let config: { prompts?: unknown; default_prompt_name?: unknown }
+  let config: { prompts?: unknown; default_prompt_name?: unknown; truncate_dim?: unknown }
   try {
     config = JSON.parse(text)
   } catch (error) {
@@ -29,5 +37,9 @@ export async function readPrompts(folder: string): Promise<{ prompts: Readonly<R
   if (name !== undefined && (typeof name !== 'string' || !(name in named))) {
     throw new CheckpointError(`${file}: default_prompt_name is ${JSON.stringify(name)}, which is not among the prompts`, { file, field: 'default_prompt_name' })
   }
-  return { prompts: named, defaultPrompt: name === undefined ? undefined : named[name] }
+  const kept = config.truncate_dim ?? undefined
+  if (kept !== undefined && (!Number.isInteger(kept) || (kept as number) < 1)) {
+    throw new CheckpointError(`${file}: truncate_dim is ${JSON.stringify(kept)}; expected a positive integer`, { file, field: 'truncate_dim' })
+  }
+  return { prompts: named, defaultPrompt: name === undefined ? undefined : named[name], defaultDimensions: kept as number | undefined }
 }

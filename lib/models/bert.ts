@@ -158,7 +158,7 @@ export function readBertConfig(file: ConfigFile, section?: string): BertConfig {
 }
 
 const DEFAULT_LAYERS = 12
-const SECTION_WIDTHS = { hidden_size: 768, num_attention_heads: 12, intermediate_size: 3072 }
+export const SECTION_WIDTHS = { hidden_size: 768, num_attention_heads: 12, intermediate_size: 3072 }
 
 /**
  * Reads a section for the text tower of a pair. Some releases of the reference library save of it only what differs from its class's defaults;

@@ -4,9 +4,9 @@
 import * as v from 'valibot'
 import { UnsupportedError } from '../core/errors.js'
 import { Linear, type Scope } from '../nn/index.js'
-import { bertOptions, encoderScope, FirstTokenBert, readBertConfig, readBertSection } from './bert.js'
+import { type BertConfig, bertOptions, encoderScope, FirstTokenBert, readBertConfig, readBertSection, SECTION_WIDTHS } from './bert.js'
 import { buildClipVision } from './clip.js'
-import { type ConfigFile, readConfig, sectionOf, width } from './config.js'
+import { type ConfigFile, readConfig, sectionOf, width, withOlderSpelling } from './config.js'
 import type { Architecture } from './encoder.js'
 import { projectedTexts } from './projected.js'
 
@@ -20,7 +20,7 @@ export function buildChineseClip(file: ConfigFile, scope: Scope, architecture: s
     case 'ChineseCLIPTextModel': {
       const section = sectionOf(file, 'chinese_clip', 'text_config')
       const at = encoderScope(scope, 'text_model')
-      return { texts: new FirstTokenBert(at, bertOptions(section === undefined ? readBertConfig(file) : readBertSection(file, section, at))) }
+      return { texts: new FirstTokenBert(at, bertOptions(section === undefined ? readBertConfig(file) : readText(file, section, at))) }
     }
     case 'ChineseCLIPModel':
       return buildPair(file, scope)
@@ -32,9 +32,13 @@ export function buildChineseClip(file: ConfigFile, scope: Scope, architecture: s
   }
 }
 
+function readText(file: ConfigFile, section: string, scope: Scope): BertConfig {
+  return readBertSection(withOlderSpelling(file, section, SECTION_WIDTHS), section, scope)
+}
+
 function buildPair(file: ConfigFile, scope: Scope): Architecture {
   const { projection_dim: projection } = readConfig(schema, file)
-  const text = readBertSection(file, 'text_config', scope.at('text_model'))
+  const text = readText(file, 'text_config', scope.at('text_model'))
   return {
     images: buildClipVision(file, scope, 'vision_config', { joint: true, projection }),
     texts: projectedTexts(new FirstTokenBert(scope.at('text_model'), bertOptions(text)), {

@@ -8,7 +8,7 @@ import type { Value } from '../core/value.js'
 import { Embedding, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelScale, type Scope, TransformerBlock } from '../nn/index.js'
 import { l2Normalize, pickToken, pool } from '../ops/index.js'
 import { buildModifiedResNet, MODIFIED_RESNET } from './clip-resnet.js'
-import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, labelNames, labels, layerCount, readConfig, savesDifferencesOnly, sectionOf, sides, squarePatch, tableRows, threeChannels, width } from './config.js'
+import { activation, checkHeads, type ConfigFile, epsilon, headCount, integer, labelNames, labels, layerCount, readConfig, savesDifferencesOnly, sectionOf, sides, squarePatch, tableRows, threeChannels, width, withOlderSpelling } from './config.js'
 import type { Architecture, ImageTower, TextTower, TokenInputs, Traced } from './encoder.js'
 import { EndTokenText } from './end-token-text.js'
 import { projectedImages } from './projected.js'
@@ -46,7 +46,7 @@ type TowerConfig<S extends v.GenericSchema> = Omit<v.InferOutput<S>, keyof Tower
 
 /** Sizes that only the configuration knows; see savesDifferencesOnly. */
 function readTower<S extends typeof visionSchema | typeof textSchema>(schema: S, file: ConfigFile, section: string | undefined, defaults: TowerSizes): TowerConfig<S> {
-  const config = readConfig(schema, withOlderSpelling(file, section), section)
+  const config = readConfig(schema, withOlderSpelling(file, section, defaults), section)
   const fields = Object.keys(defaults) as (keyof TowerSizes)[]
   const given = fields.filter(field => config[field] != null)
   const path = (field: string) => (section === undefined ? field : `${section}.${field}`)
@@ -58,13 +58,6 @@ function readTower<S extends typeof visionSchema | typeof textSchema>(schema: S,
   const sizes = { ...defaults, ...Object.fromEntries(given.map(field => [field, config[field]])) }
   checkHeads(file.file, path('num_attention_heads'), sizes.num_attention_heads, sizes.hidden_size)
   return { ...config, ...sizes } as TowerConfig<S>
-}
-
-/** Older files repeat a section as `text_config_dict`, which then counts. */
-function withOlderSpelling(file: ConfigFile, section: string | undefined): ConfigFile {
-  const older = section === undefined ? undefined : file.json[`${section}_dict`]
-  if (older === undefined || older === null || typeof older !== 'object') return file
-  return { ...file, json: { ...file.json, [section!]: { ...(file.json[section!] as object), ...older } } }
 }
 
 const BLOCK_NAMES = {

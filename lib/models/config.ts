@@ -39,6 +39,16 @@ export function savesDifferencesOnly({ json }: ConfigFile): boolean {
   return typeof json['transformers_version'] === 'string' && json['transformers_version'].startsWith('4.')
 }
 
+/**
+ * Older files of CLIP and Chinese-CLIP repeat a section as `text_config_dict`, which then counts: what it leaves out has its class's default.
+ * @param defaults those that whoever reads the section does not have
+ */
+export function withOlderSpelling(file: ConfigFile, section: string | undefined, defaults: object): ConfigFile {
+  const older = section === undefined ? undefined : file.json[`${section}_dict`]
+  if (older === undefined || older === null || typeof older !== 'object') return file
+  return { ...file, json: { ...file.json, [section!]: { ...defaults, ...older } } }
+}
+
 /** Where a tower alone is described: in a section of the pair's config.json, or else all of it. @param pair the pair's model_type */
 export function sectionOf({ json }: ConfigFile, pair: string, section: string): string | undefined {
   return json['model_type'] === pair ? section : undefined

@@ -9,6 +9,7 @@ import { GridPositions, hiddenStates, LayerNorm, Linear, PatchEmbed, type PixelS
 import { pickToken, pool, prependRows } from '../ops/index.js'
 import { activation, checkHeads, type ConfigFile, epsilon, flag, headCount, integer, labelNames, labels, layerCount, readConfig, sides, squarePatch, threeChannels, width } from './config.js'
 import type { Architecture, ImageTower, Traced } from './encoder.js'
+import { BLOCK_NAMES, MEMORY_ATTENTION } from './vit.js'
 
 const schema = v.object({
   hidden_size: v.nullish(width(), 768),
@@ -83,7 +84,7 @@ class Dinov2 implements ImageTower {
         layerScale: ['layer_scale1.lambda1', 'layer_scale2.lambda1'],
         names: {
           norm1: 'norm1',
-          attention: { query: 'attention.attention.query', key: 'attention.attention.key', value: 'attention.attention.value', out: 'attention.output.dense' },
+          attention: layer.has('attention.q_proj.weight') ? MEMORY_ATTENTION : BLOCK_NAMES.attention,
           norm2: 'norm2',
           mlp: config.use_swiglu_ffn ? swiglu : { in: 'mlp.fc1', out: 'mlp.fc2' },
         },

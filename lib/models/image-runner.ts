@@ -1,5 +1,6 @@
 // Runs an image tower on any number of pictures, a few at a time.
 
+import { setImmediate } from 'node:timers/promises'
 import { DTypeError, ShapeError, type UnsupportedError } from '../core/errors.js'
 import { partOf, Tensor, unwritten } from '../core/tensor.js'
 import type { Value, ValueType } from '../core/value.js'
@@ -105,7 +106,9 @@ export class ImageRunner implements Part {
       })
     }
     await pipeline(next)
-    return Object.fromEntries(want.map((name, i) => [name, shaped(name, results[i]!, count, kinds[i]!)]))
+    const outputs: Record<string, Tensor> = {}
+    for (const [i, name] of want.entries()) outputs[name] = await shaped(name, results[i]!, count, kinds[i]!, signal)
+    return outputs
   }
 
   private async runSome(
@@ -169,7 +172,7 @@ function spec(type: Pixels['type'], count: number, { height, width }: Size): Val
 }
 
 /** [n, C], [n, tokens, C], or [n, C, height, width] of a map's pixels. */
-function shaped(name: string, data: Float32Array, count: number, { rows, width, map }: OutputKind): Tensor {
+async function shaped(name: string, data: Float32Array, count: number, { rows, width, map }: OutputKind, signal: AbortSignal | undefined): Promise<Tensor> {
   // A picture of one patch has a single token.
   const ofTokens = rows > 1 || /(^|_)(last_hidden_state|hidden_state_\d+)$/.test(name)
   if (!map) return new Tensor('float32', data, ofTokens ? [count, rows, width] : [count, width])
@@ -179,6 +182,8 @@ function shaped(name: string, data: Float32Array, count: number, { rows, width, 
   for (let n = 0; n < count; n++) {
     const from = n * rows * width
     for (let row = 0; row < rows; row++) for (let c = 0; c < width; c++) first[from + c * rows + row] = data[from + row * width + c]!
+    await setImmediate() // there may be millions of pixels
+    signal?.throwIfAborted()
   }
   return new Tensor('float32', first, dims)
 }

@@ -125,7 +125,8 @@ export interface ModelParts {
   readonly file: string
 }
 
-const JOINT_OUTPUTS = ['logits_per_image', 'logits_per_text']
+const PER_IMAGE = 'logits_per_image'
+const PER_TEXT = 'logits_per_text'
 const SIGMOIDS = 'probs_sigmoid'
 /** Texts scored beside a picture in one run. */
 const PAIRS_AT_ONCE = 16
@@ -248,7 +249,7 @@ export class Model {
       const want = [...new Set([...names, ...part.outputs.filter(name => used.has(name))])]
       if (want.length > 0) Object.assign(results, await present.get(part)!(want, signal, pick(results, part.uses ?? [])))
     }
-    if (pairing && joint.length > 0) Object.assign(results, await this.logits(results[pairing.images]!, results[pairing.texts]!, signal))
+    if (pairing && joint.length > 0) Object.assign(results, await this.logits(results[pairing.images]!, results[pairing.texts]!, joint, signal))
     return Object.fromEntries([...[...parts.values()].flat(), ...joint].map(name => [name, results[name]!]))
   }
 
@@ -323,13 +324,15 @@ export class Model {
     return new ArgumentError(`[forward] there is no output '${name}'; expected ${known.join(', ')}`, { field: name })
   }
 
-  /** scale · images · textsᵀ + bias, its transpose, and its sigmoids. Texts are padded to a few counts, so that plans are few. */
-  private async logits(images: Tensor, texts: Tensor, signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
+  /** Of scale · images · textsᵀ + bias, its transpose, and its sigmoids what is wanted. Texts are padded to a few counts, so that plans are few. */
+  private async logits(images: Tensor, texts: Tensor, want: readonly string[], signal: AbortSignal | undefined): Promise<Record<string, Tensor>> {
     const [rows, width] = images.dims as [number, number]
     const columns = texts.dims[0]!
-    const perImage = new Float32Array(rows * columns)
-    const perText = new Float32Array(rows * columns)
     const { logitBias: bias = 0 } = this.parts
+    const room = (name: string) => (want.includes(name) ? new Float32Array(rows * columns) : undefined)
+    const perImage = room(this.parts.architecture.cosines?.output ?? PER_IMAGE)
+    const perText = room(PER_TEXT)
+    const sigmoids = room(SIGMOIDS)
     for (let c = 0; c < columns; c += LOGITS_BLOCK) {
       const textCount = Math.min(LOGITS_BLOCK, columns - c)
       const padded = new Float32Array(bucket(textCount) * width)
@@ -341,20 +344,20 @@ export class Model {
         const { logits } = await this.logitsProgram(bucket(imageCount), bucket(textCount), width).run({ images: a, texts: b }, { signal })
         for (let i = 0; i < imageCount; i++) {
           for (let j = 0; j < textCount; j++) {
-            const value = (logits!.data[i * bucket(textCount) + j] as number) + bias
-            perImage[(r + i) * columns + c + j] = value
-            perText[(c + j) * rows + r + i] = value
+            const value = Math.fround((logits!.data[i * bucket(textCount) + j] as number) + bias)
+            const at = (r + i) * columns + c + j
+            if (perImage) perImage[at] = value
+            if (perText) perText[(c + j) * rows + r + i] = value
+            if (sigmoids) sigmoids[at] = 1 / (1 + Math.exp(-value))
           }
         }
       }
     }
-    const { cosines } = this.parts.architecture
-    if (cosines) return { [cosines.output]: new Tensor('float32', perImage, [rows, columns]) }
-    return {
-      logits_per_image: new Tensor('float32', perImage, [rows, columns]),
-      logits_per_text: new Tensor('float32', perText, [columns, rows]),
-      [SIGMOIDS]: new Tensor('float32', perImage.map(logit => 1 / (1 + Math.exp(-logit))), [rows, columns]),
+    const made = (name: string) => {
+      if (name === PER_TEXT) return new Tensor('float32', perText!, [columns, rows])
+      return new Tensor('float32', (name === SIGMOIDS ? sigmoids : perImage)!, [rows, columns])
     }
+    return Object.fromEntries(want.map(name => [name, made(name)]))
   }
 
   private logitsProgram(images: number, texts: number, width: number): Program {
@@ -524,7 +527,7 @@ function stacked(tensors: readonly Tensor[]): Tensor {
 function pairingOf({ architecture: { cosines }, logitScale, logitBias }: ModelParts): Pairing | undefined {
   if (cosines) return { images: cosines.images, texts: cosines.texts, outputs: [cosines.output] }
   if (logitScale === undefined) return undefined
-  return { images: 'image_embeds', texts: 'text_embeds', outputs: logitBias === undefined ? JOINT_OUTPUTS : [...JOINT_OUTPUTS, SIGMOIDS] }
+  return { images: 'image_embeds', texts: 'text_embeds', outputs: [PER_IMAGE, PER_TEXT, ...(logitBias === undefined ? [] : [SIGMOIDS])] }
 }
 
 function pick(results: Readonly<Record<string, Tensor>>, names: readonly string[]): Record<string, Tensor> {

@@ -17,7 +17,7 @@ const POOLERS = ['mean_pooler', 'max_pooler', 'cls_pooler', 'cls_last_hidden_sta
 const schema = v.object({
   hf_model_name: v.string('a name'),
   hf_pooler_type: v.nullish(v.picklist(POOLERS, `one of ${POOLERS.join(', ')}`), 'mean_pooler'),
-  hf_proj_type: v.nullish(v.picklist(['linear', 'mlp'], "'linear' or 'mlp'")),
+  hf_proj_type: v.optional(v.nullable(v.picklist(['linear', 'mlp'], "'linear' or 'mlp'")), 'mlp'), // null: none
   context_length: v.nullish(tableRows(), 77),
 })
 
@@ -69,9 +69,10 @@ export function buildHuggingFaceText(file: ConfigFile, config: Config, scope: Sc
   if (pooler === 'cls_pooler' && absent !== undefined) {
     throw new CheckpointError(`${file.file}: text_cfg.hf_pooler_type 'cls_pooler' needs the tensor ${absent}, which is missing`, { file: file.file, field: 'text_cfg.hf_pooler_type', missing: [absent] })
   }
-  if (way == null && width !== embed) {
-    throw new CheckpointError(`${file.file}: text_cfg.hf_proj_type is missing, and the encoder's width ${width} is not embed_dim ${embed}; expected 'linear' or 'mlp'`, { file: file.file, field: 'text_cfg.hf_proj_type' })
+  if (way === null && width !== embed) {
+    throw new CheckpointError(`${file.file}: text_cfg.hf_proj_type is null, and the encoder's width ${width} is not embed_dim ${embed}; expected 'linear' or 'mlp'`, { file: file.file, field: 'text_cfg.hf_proj_type' })
   }
+  if (way === null) checkUnprojected(file, 'text_cfg.hf_proj_type', scope, ['proj.weight', 'proj.0.weight'])
   const first = pooler === 'cls_pooler' || pooler === 'cls_last_hidden_state_pooler'
   const tower = textsLike(encoder, {
     padded: paddedBy(pad_token_id ?? (build === buildBert ? 0 : 1)),
@@ -89,6 +90,12 @@ export function buildHuggingFaceText(file: ConfigFile, config: Config, scope: Sc
     projection,
     readsFirst: first,
   })
+}
+
+/** @throws CheckpointError for a projection's tensor where `field` says that there is none */
+export function checkUnprojected({ file }: ConfigFile, field: string, scope: Scope, names: readonly string[]): void {
+  const name = names.find(name => scope.has(name))
+  if (name !== undefined) throw new CheckpointError(`${file}: ${field} says that there is no projection, and there is the tensor ${scope.nameOf(name)}`, { file, field })
 }
 
 /** All tokens but this one count. */

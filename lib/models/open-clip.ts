@@ -13,7 +13,7 @@ import { buildModifiedResNet, REDUCTION } from './clip-resnet.js'
 import { checkHeads, type Config, type ConfigFile, epsilon, flag, headCount, integer, layerCount, readConfig, sides, squarePatch, tableRows, width } from './config.js'
 import type { Architecture, ImageTower, PaddedTexts, TextTower, TokenInputs, Traced } from './encoder.js'
 import { type EndTokenParts, EndTokenText } from './end-token-text.js'
-import { buildHuggingFaceText, hasHuggingFaceText, huggingFaceTextConfig } from './open-clip-text.js'
+import { buildHuggingFaceText, checkUnprojected, hasHuggingFaceText, huggingFaceTextConfig } from './open-clip-text.js'
 import { projectedImages, projectedTexts } from './projected.js'
 import { buildTimmViT, hasTimmNames, timmConfig } from './timm-vit.js'
 
@@ -40,7 +40,7 @@ const convolutionalSchema = v.looseObject({ width: v.nullish(width(), 768), head
 const trunkSchema = v.object({
   timm_model_name: v.string('a name'),
   timm_pool: v.nullish(v.string('a name'), 'avg'),
-  timm_proj: v.nullish(v.picklist(['linear', 'mlp', 'none', ''], "'linear', 'mlp' or 'none'")),
+  timm_proj: v.optional(v.nullable(v.picklist(['linear', 'mlp', 'none', ''], "'linear', 'mlp' or 'none'")), 'linear'), // null: none
   timm_proj_bias: flag(false),
   image_size: v.nullish(sides(16384), 224),
 })
@@ -290,7 +290,10 @@ function buildImages(file: ConfigFile, scope: Scope, embed: number, quickGelu: b
     const width = (file.json['timm'] as { width: number }).width
     const pooled = (traced: Traced) => traced.outputs['logits'] ?? traced.outputs['pooler_output']!
     if (way === 'linear') return projectedImages(images, { pooled, projection: new Linear(head.at('proj'), width, embed, { bias }) })
-    if (way !== 'mlp') return projectedImages(images, { pooled })
+    if (way !== 'mlp') {
+      checkUnprojected(file, 'vision_cfg.timm_proj', head, ['proj.weight', 'mlp.fc1.weight'])
+      return projectedImages(images, { pooled })
+    }
     const first = new Linear(head.at('mlp.fc1'), width, 2 * embed)
     const projection = new Linear(head.at('mlp.fc2'), 2 * embed, embed, { bias })
     return projectedImages(images, { pooled: traced => first.forward(pooled(traced), { activation: 'gelu', dtype: 'float32' }), projection })

@@ -1,6 +1,6 @@
 // Qwen3 (arXiv:2505.09388) read as an encoder of texts, as Qwen3-Embedding (arXiv:2506.05176) is used: causal attention with fewer heads of keys
-// and values, each head normalised and turned by its position, gated MLPs; a text's last token stands for it. Qwen3Model, and what
-// Qwen3ForCausalLM has below its head.
+// and values, each head normalised and turned by its position, gated MLPs; a text's last token stands for it. Where `is_causal` is false, tokens see
+// those behind them, too. Qwen3Model, and what Qwen3ForCausalLM has below its head.
 
 import * as v from 'valibot'
 import { CheckpointError } from '../core/errors.js'
@@ -23,6 +23,7 @@ const schema = v.object({
   max_position_embeddings: v.nullish(tableRows(), 32768),
   rms_norm_eps: epsilon(1e-6),
   attention_bias: flag(false),
+  is_causal: flag(true),
   rope_parameters: v.nullish(ropeParameters()),
   rope_scaling: v.nullish(ropeParameters()),
   rope_theta: v.nullish(theta(), 10_000),
@@ -58,15 +59,17 @@ class Qwen3 implements TextTower {
     const rows = Math.min(max_position_embeddings, MOST_POSITIONS)
     this.vocabulary = config.vocab_size
     this.positions = this.maxLength = rows
-    const window = config.sliding_window - 1
-    if (kinds.includes(SLIDING)) this.distanceRow = distance => (distance <= 0 && distance >= -window ? 0 : 1)
+    // The reference counts a token itself among those of its window only where it is causal.
+    const { is_causal: causal } = config
+    const window = causal ? config.sliding_window - 1 : config.sliding_window
+    if (kinds.includes(SLIDING)) this.distanceRow = distance => (distance <= (causal ? 0 : window) && distance >= -window ? 0 : 1)
     this.words = new Embedding(scope.at('embed_tokens'), config.vocab_size, width)
     this.table = rotaryTable(scope, { rows, size: headSize, theta: ropeOf(config).rope?.rope_theta ?? config.rope_theta, scaling })
     this.layers = kinds.map(
       (kind, i) =>
         new TransformerBlock(scope.at('layers', i), {
           ...{ order: 'pre', norm: 'rms', width, heads, headSize, kvHeads: config.num_key_value_heads ?? heads, hidden: config.intermediate_size, eps },
-          ...{ activation: config.hidden_act, causal: true, qkvBias: attention_bias, outBias: attention_bias, mlpBias: false },
+          ...{ activation: config.hidden_act, causal, qkvBias: attention_bias, outBias: attention_bias, mlpBias: false },
           ...(kind === SLIDING && { window }),
           names: {
             norm1: 'input_layernorm',

@@ -12,7 +12,7 @@ import { modulesFile, readModules, SETTINGS_FILES } from '../io/modules.js'
 import { type Activation, LayerNorm, Linear, Scope, sideBySide } from '../nn/index.js'
 import { add, cast, div, l2Normalize, matmul, mul, pickToken, pool, reshape, unary } from '../ops/index.js'
 import { flag, integer, readConfig, width } from './config.js'
-import { type Architecture, countedRows, type ImageTower, imagesLike, type SentenceSettings, type TextTower, textsLike, type TokenInputs, type Traced } from './encoder.js'
+import { type Architecture, countedRows, EMBEDDING, type ImageTower, imagesLike, type SentenceSettings, type TextTower, textsLike, type TokenInputs, type Traced } from './encoder.js'
 
 type Pooling = 'cls' | 'max' | 'mean' | 'mean_sqrt_len' | 'weighted_mean' | 'last'
 type Step =
@@ -20,10 +20,14 @@ type Step =
   | { readonly kind: 'norm'; readonly folder: string; readonly width: number }
   | { readonly kind: 'normalize' }
 
+/** What of an encoder the next module gets: tokens, or the embedding, which is the projected one of a pair's towers or else the pooler's. */
+type Gives = 'tokens' | 'projected' | 'pooler'
+
 /** What modules.json says. */
 export interface SentenceModules extends SentenceSettings {
   /** Folder of the encoder. */
   readonly encoder: string
+  readonly gives: Gives
   /** Side by side in the embedding; none: the encoder gives the embedding. */
   readonly pooling: readonly Pooling[]
   readonly steps: readonly Step[]
@@ -32,7 +36,11 @@ export interface SentenceModules extends SentenceSettings {
 const transformerSchema = v.object({
   max_seq_length: v.nullish(integer(1, 10_000_000)),
   do_lower_case: flag(false),
+  transformer_task: v.nullish(v.string('a name')),
   module_output_name: v.nullish(v.picklist(['token_embeddings', 'sentence_embedding'], "'token_embeddings' or 'sentence_embedding'")),
+  modality_config: v.nullish(v.record(v.string(), v.object({ method: v.string('a name'), method_output_name: v.unknown() }, 'an object'), 'an object')),
+  config_kwargs: v.nullish(v.record(v.string(), v.unknown(), 'an object')),
+  config_args: v.nullish(v.record(v.string(), v.unknown(), 'an object')), // its older name
 })
 
 // Every pooling by its name and by the flag of older files, whose order is that of the parts of an embedding.
@@ -79,8 +87,8 @@ export async function readSentenceModules(folder: string): Promise<SentenceModul
   if (first?.kind !== 'Transformer' && first?.kind !== 'CLIPModel') throw unsupported(file, first?.type ?? 'an empty list', 'first module')
   const encoder = join(folder, first.path)
   const settings = await readSettings(encoder)
-  const embedsItself = first.kind === 'CLIPModel' || settings.module_output_name === 'sentence_embedding'
-  let pooling: Pooling[] | undefined = embedsItself ? [] : undefined
+  const gives = first.kind === 'CLIPModel' ? 'projected' : settings.gives
+  let pooling: Pooling[] | undefined = gives === 'tokens' ? undefined : []
   let poolsPrompt = true
   const steps: Step[] = []
   for (const { kind, type, path } of rest) {
@@ -98,15 +106,39 @@ export async function readSentenceModules(folder: string): Promise<SentenceModul
     } else throw unsupported(file, type, pooling ? 'module after the pooling' : 'module before a pooling')
   }
   if (!pooling) throw unsupported(file, 'no Pooling', 'list of modules')
-  return { encoder, maxLength: settings.max_seq_length ?? undefined, lowercase: settings.do_lower_case, pooling, poolsPrompt, steps }
+  return { encoder, gives, maxLength: settings.maxLength, lowercase: settings.lowercase, pooling, poolsPrompt, steps }
 }
 
-async function readSettings(encoder: string): Promise<v.InferOutput<typeof transformerSchema>> {
+async function readSettings(encoder: string): Promise<{ maxLength: number | undefined; lowercase: boolean; gives: Gives }> {
   for (const file of SETTINGS_FILES.map(name => join(encoder, name))) {
     const json = await ifThere(file)
-    if (json) return readConfig(transformerSchema, { json, file })
+    if (!json) continue
+    const config = readConfig(transformerSchema, { json, file })
+    return { maxLength: config.max_seq_length ?? undefined, lowercase: config.do_lower_case, gives: givenBy(file, config) }
   }
-  return { max_seq_length: null, do_lower_case: false, module_output_name: null }
+  return { maxLength: undefined, lowercase: false, gives: 'tokens' }
+}
+
+/** @throws UnsupportedError for settings that make something else of the encoder */
+function givenBy(file: string, config: v.InferOutput<typeof transformerSchema>): Gives {
+  const { transformer_task: task, modality_config: modalities, module_output_name: output } = config
+  const refused = (field: string, came: unknown) => new UnsupportedError(`${file}: ${field} is ${JSON.stringify(came)}, which is not supported`, { file, field })
+  if (task != null && task !== 'feature-extraction') throw refused('transformer_task', task)
+  for (const field of ['config_kwargs', 'config_args'] as const) {
+    if (Object.keys(config[field] ?? {}).some(name => name !== 'trust_remote_code')) throw refused(field, config[field])
+  }
+  let gives: Gives = 'tokens' // without modality_config always, as the reference has it
+  for (const [modality, { method, method_output_name }] of Object.entries(modalities ?? {})) {
+    if (modality.includes('+')) continue // of inputs with several modalities, which are not embedded here
+    const name = Array.isArray(method_output_name) && method_output_name.length === 1 ? (method_output_name[0] as unknown) : method_output_name
+    const projected = output === 'sentence_embedding' && method === `get_${modality}_features` && (name == null || name === 'pooler_output')
+    const pooled = output === 'sentence_embedding' && modality === 'text' && method === 'forward' && name === 'pooler_output'
+    const tokens = output !== 'sentence_embedding' && method === 'forward' && name === 'last_hidden_state'
+    if (modality === 'message') throw refused('modality_config.message', modalities![modality]) // texts would go through a chat template
+    if (!projected && !pooled && !tokens) throw refused(`modality_config.${modality}`, modalities![modality])
+    if (modality === 'text' || gives === 'tokens') gives = projected ? 'projected' : pooled ? 'pooler' : 'tokens'
+  }
+  return gives
 }
 
 async function readPooling(file: string): Promise<{ pooling: Pooling[]; poolsPrompt: boolean }> {
@@ -171,6 +203,10 @@ export async function buildSentence(
   }
   const layers: Layers = { functions, normalized: modules.steps.at(-1)?.kind === 'normalize' }
   const { images, texts } = architecture
+  if (modules.gives === 'pooler') {
+    if (!texts || images) throw new UnsupportedError('modality_config takes the pooler_output of a model that is no text encoder', { field: 'modality_config.text' })
+    return { architecture: { texts: layeredTexts(pooledTexts(texts), layers), sentence: modules }, parts }
+  }
   if (modules.pooling.length === 0) {
     const both = { images: images && layeredImages(images, layers), texts: texts && layeredTexts(texts, layers) }
     return { architecture: { ...architecture, ...(functions.length > 0 && both), sentence: modules }, parts }
@@ -205,7 +241,24 @@ function layered(traced: Traced, layers: Layers): Traced {
   return { ...traced, outputs: { ...traced.outputs, sentence_embedding: sentence }, embedding: unnormalized }
 }
 
-/** CLIP's texts with layers behind their embedding. */
+/** An encoder whose texts are embedded by its pooler. */
+function pooledTexts(encoder: TextTower): TextTower {
+  return textsLike(encoder, {
+    readsFirst: [...encoder.readsFirst, ...(encoder.readsFirst.includes('pooler_output') ? [EMBEDDING, 'sentence_embedding'] : [])],
+    trace: tokens => {
+      const traced = encoder.trace(tokens)
+      const embedding = traced.outputs['pooler_output']
+      if (embedding) return { ...traced, embedding }
+      const absent = encoder.absent['pooler_output']
+      throw new CheckpointError(`sentence_embedding needs the output pooler_output, which ${absent === undefined ? 'the encoder does not have' : `lacks the tensor ${absent}`}`, {
+        field: 'modality_config.text',
+        ...(absent !== undefined && { missing: [absent] }),
+      })
+    },
+  })
+}
+
+/** Texts with layers behind their embedding. */
 function layeredTexts(encoder: TextTower, layers: Layers): TextTower {
   return textsLike(encoder, { trace: tokens => layered(encoder.trace(tokens), layers) })
 }

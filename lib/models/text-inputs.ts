@@ -132,8 +132,11 @@ export function countedTokens({ padded }: TextTower, ids: Int32Array, mask?: Int
 }
 
 function distanceRows(queries: readonly number[], keys: readonly number[], row: (distance: number) => number): Int32Array {
+  const furthest = Math.max(queries.at(-1)!, keys.at(-1)!)
+  const ofDistance = Int32Array.from({ length: 2 * furthest + 1 }, (_, i) => row(i - furthest))
   const rows = new Int32Array(queries.length * keys.length)
-  queries.forEach((query, i) => keys.forEach((key, j) => (rows[i * keys.length + j] = row(key - query))))
+  let at = 0
+  for (const query of queries) for (const key of keys) rows[at++] = ofDistance[key - query + furthest]!
   return rows
 }
 

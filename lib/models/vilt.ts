@@ -69,7 +69,7 @@ class Vilt implements JointTower {
   readonly absent: Record<string, string> = {}
   readonly inputs = ['input_ids', 'attention_mask', 'token_type_ids', 'pixel_values', 'pixel_mask']
   readonly required = ['input_ids', 'pixel_values']
-  readonly told = ['last_hidden_state_mask']
+  readonly told: readonly string[]
   readonly takesPixels = true
   readonly maxLength: number
   readonly sequencesPerExample: number
@@ -101,6 +101,7 @@ class Vilt implements JointTower {
     const limits = { vocabulary: config.vocab_size, tokenTypes: config.type_vocab_size, positions: config.max_position_embeddings }
     this.maxLength = limits.positions
     this.sequencesPerExample = kind === 'pictures' ? config.num_images : 1
+    this.told = kind === 'pictures' ? [] : ['last_hidden_state_mask']
     this.text = new TextEmbeddings(embeddings.at('text_embeddings'), limits, width)
     this.textNorm = new LayerNorm(embeddings.at('text_embeddings.LayerNorm'), width, eps)
     this.patches = new PatchEmbed(embeddings.at('patch_embeddings'), { width, patch, tokens: 1, names: { weight: 'projection.weight', bias: 'projection.bias' } })

@@ -38,6 +38,10 @@ export const BLOCK_NAMES = {
   mlp: { in: 'intermediate.dense', out: 'output.dense' },
 }
 
+/** As transformers 5 has them in memory; it saves models with the names above, and others save its state dicts. */
+export const MEMORY_ATTENTION = { query: 'attention.q_proj', key: 'attention.k_proj', value: 'attention.v_proj', out: 'attention.o_proj' }
+const MEMORY_NAMES = { ...BLOCK_NAMES, attention: MEMORY_ATTENTION, mlp: { in: 'mlp.fc1', out: 'mlp.fc2' } }
+
 class ViT implements ImageTower {
   readonly prefix = ''
   readonly absent: Record<string, string> = {}
@@ -70,10 +74,11 @@ class ViT implements ImageTower {
         positions: 'position_embeddings',
       },
     })
+    const [path, names] = vit.has('layers.0.layernorm_before.weight') ? ['layers', MEMORY_NAMES] : ['encoder.layer', BLOCK_NAMES]
     this.layers = Array.from(
       { length: config.num_hidden_layers },
       (_, i) =>
-        new TransformerBlock(vit.at('encoder.layer', i), {
+        new TransformerBlock(vit.at(path, i), {
           order: 'pre',
           width,
           heads: config.num_attention_heads,
@@ -81,7 +86,7 @@ class ViT implements ImageTower {
           activation: config.hidden_act,
           eps: config.layer_norm_eps,
           qkvBias: config.qkv_bias,
-          names: BLOCK_NAMES,
+          names,
         }),
     )
     this.layernorm = new LayerNorm(vit.at('layernorm'), width, config.layer_norm_eps)

@@ -170,6 +170,10 @@ function normFactors(directions: Float32Array, lengths: Float32Array): Float32Ar
   return lengths.map((length, k) => length / Math.sqrt(squares[k]!))
 }
 
+/** Classes whose heads read a weighted sum of layers, where config.json says so. */
+const WEIGHING = ['Wav2Vec2ForSequenceClassification', 'Wav2Vec2ForAudioFrameClassification', 'Wav2Vec2ForXVector']
+const POOLED_HEAD = ['projector.weight', 'classifier.weight']
+
 /** The softmax of `layer_weights`, a number each. */
 function layerShares(scope: Scope, count: number): Parameter[] {
   const from = [{ name: scope.nameOf('layer_weights'), shape: [count] }]
@@ -266,7 +270,7 @@ class Wav2Vec2 implements AudioTower {
       const adapted = config.do_stable_layer_norm ? config.adapter_attn_dim : undefined
       return adapted == null ? new TransformerBlock(encoder.at('layers', i), options) : new AdaptedBlock(encoder.at('layers', i), options, adapted)
     })
-    this.shares = config.use_weighted_layer_sum && scope.has('layer_weights') ? layerShares(scope, config.num_hidden_layers + 1) : undefined
+    this.shares = config.use_weighted_layer_sum && (WEIGHING.includes(architecture) || scope.has('layer_weights')) ? layerShares(scope, config.num_hidden_layers + 1) : undefined
     if (architecture === 'Wav2Vec2ForXVector') {
       this.voice = new XVector(scope, width, config)
       return
@@ -277,7 +281,7 @@ class Wav2Vec2 implements AudioTower {
       const adapter = (this.adapter = new FrameAdapter(root.at('adapter'), { inputs: width, width: ownWidth, ...sizes }))
       this.reduced = { outputs: ['last_hidden_state', ...(this.head?.perFrame ? ['logits'] : [])], framesOf: frames => adapter.framesOf(frames) }
     }
-    if (!this.head) this.absent['logits'] = 'lm_head.weight'
+    if (!this.head) this.absent['logits'] = (architecture === 'Wav2Vec2ForSequenceClassification' && POOLED_HEAD.find(name => !scope.has(name))) || 'lm_head.weight'
   }
 
   get leastFrames(): number {
@@ -298,7 +302,7 @@ class Wav2Vec2 implements AudioTower {
       const layer = new Linear(scope.at('lm_head'), width, vocab_size)
       return { perFrame: true, forward: last => layer.forward(last, { dtype: 'float32' }) }
     }
-    if (!scope.has('classifier.weight') || !scope.has('projector.weight')) return undefined
+    if (!POOLED_HEAD.every(name => scope.has(name))) return undefined
     const projector = new Linear(scope.at('projector'), width, classifier_proj_size)
     const classifier = new Linear(scope.at('classifier'), classifier_proj_size, labelCount)
     const pooled: Head['forward'] = (last, frames) => pool(projector.forward(last, { dtype: 'float32' }), { mode: 'mean', ...frames })

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { cp, readFile, rename, writeFile } from 'node:fs/promises'
 import t from 'tap'
 import { ArgumentError, DisposedError, Embedder, type StreamItem, Tensor } from '../../lib/index.js'
 import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
@@ -123,6 +123,26 @@ t.test('precision and truncateDim', async (t) => {
   for (let i = 0; i < 8; i++) t.ok(Math.abs((short.data[i] as number) - full[i]! / scale) < 1e-6, 'cut, then normalised')
   await t.rejects(embedder.embedTexts(['a'], { truncateDim: 21 }), ArgumentError)
   await t.rejects(embedder.embedTexts(['a'], { precision: 'int4' as 'int8' }), ArgumentError)
+})
+
+t.test('a folder says how many dimensions are kept, unless a call does', async (t) => {
+  const copy = join(folder, 'truncated')
+  await cp(model, copy, { recursive: true })
+  const open = async (truncate_dim: unknown) => {
+    await writeFile(join(copy, 'config_sentence_transformers.json'), JSON.stringify({ truncate_dim }))
+    return Embedder.fromPretrained(copy, { dtype: 'f32' })
+  }
+  await using truncated = await open(8)
+  t.equal(truncated.dimensions, 8)
+  const { height, width } = truncated.model.imageEncoder!.size
+  const pixels = new Tensor('uint8', new Uint8Array(height * width * 3).fill(7), [1, height, width, 3])
+  t.same(await truncated.embedTexts(['a cat']), await embedder.embedTexts(['a cat'], { truncateDim: 8 }))
+  t.same(await truncated.embedImages(pictures.slice(0, 2)), await embedder.embedImages(pictures.slice(0, 2), { truncateDim: 8 }))
+  t.same(await truncated.embedImages(pixels), await embedder.embedImages(pixels, { truncateDim: 8 }))
+  t.same(await truncated.embedTexts(['a cat'], { truncateDim: 20 }), await embedder.embedTexts(['a cat']))
+  await using whole = await open(100)
+  t.equal(whole.dimensions, 20)
+  await t.rejects(open(0), { name: 'CheckpointError', field: 'truncate_dim', message: /truncate_dim is 0; expected a positive integer/ })
 })
 
 t.test('signals and disposal', async (t) => {

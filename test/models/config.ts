@@ -221,6 +221,9 @@ t.test('CLIP configurations that leave out defaults', t => {
   t.strictSame(some('4.46.3').scope.parameters.find(({ name }) => name === 'text_model.encoder.layers.0.mlp.fc1.weight')?.shape, [64, 96], 'heads as usual')
   const older = { ...sparse, text_config_dict: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 } }
   t.strictSame(build(older).scope.parameters.find(({ name }) => name === 'text_model.final_layer_norm.weight')?.shape, [768])
+  const partly = build({ ...older, text_config: { max_position_embeddings: 20, hidden_size: 96 }, text_config_dict: { hidden_size: 96 } })
+  t.equal(partly.architecture.texts!.positions, 77, 'what it leaves out is as usual, whatever the section says')
+  t.strictSame(partly.scope.parameters.find(({ name }) => name === 'text_model.encoder.layers.11.mlp.fc1.weight')?.shape, [2048, 96])
   t.end()
 })
 
@@ -236,6 +239,10 @@ t.test('text sections of pairs that leave out defaults', t => {
     t.throws(() => build(sparse, [`${tower}.encoder.layer.12.output.dense.weight`]), { name: 'CheckpointError', field: 'text_config.num_hidden_layers' }, type)
     const half = { ...sparse, text_config: { ...sparse.text_config, hidden_size: 96 } }
     t.throws(() => build(half), { name: 'CheckpointError', message: /text_config\.num_attention_heads is missing/ }, type)
+    if (type === 'chinese_clip') {
+      const older = build({ ...half, text_config_dict: { hidden_size: 120, type_vocab_size: 3 } }).scope
+      t.strictSame(older.parameters.find(({ name }) => name === `${tower}.encoder.layer.0.intermediate.dense.weight`)?.shape, [3072, 120], 'text_config_dict counts')
+    }
     // transformers 4 left out each field that has its default.
     const { scope } = build({ ...half, transformers_version: '4.46.3' })
     t.strictSame(scope.parameters.find(({ name }) => name === `${tower}.encoder.layer.0.intermediate.dense.weight`)?.shape, [3072, 96], type)

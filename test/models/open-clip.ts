@@ -12,13 +12,18 @@ import { difference, fixture, int64, sameBits, temporary, variant } from '../sup
 
 type Json = Record<string, any>
 
-async function refused(t: Test, name: string, file: string, change: (config: Json) => void, expected: { name: string; field: string; message: RegExp }): Promise<void> {
+/** A copy of a fixture with another `file`. */
+function changed(t: Test, name: string, file: string, change: (config: Json) => void): string {
   const folder = temporary(t)
   cpSync(fixture(name), folder, { recursive: true })
   const config = JSON.parse(readFileSync(join(folder, file), 'utf8')) as Json
   change(config)
   writeFileSync(join(folder, file), JSON.stringify(config))
-  await t.rejects(AutoModel.fromPretrained(folder, { device: 'cpu', dtype: 'f32' }), expected)
+  return folder
+}
+
+async function refused(t: Test, name: string, file: string, change: (config: Json) => void, expected: { name: string; field: string; message: RegExp }): Promise<void> {
+  await t.rejects(AutoModel.fromPretrained(changed(t, name, file, change), { device: 'cpu', dtype: 'f32' }), expected)
 }
 
 t.test('open_clip_config.json', async t => {
@@ -32,11 +37,39 @@ t.test('open_clip_config.json', async t => {
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_pooler_type'] = 'attention_pooler'), 'CheckpointError', 'text_cfg.hf_pooler_type', /"attention_pooler"; expected one of mean_pooler/],
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_pooler_type'] = 'cls_pooler'), 'CheckpointError', 'text_cfg.hf_pooler_type', /needs the tensor text\.transformer\.pooler\.dense\.weight/],
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['hf_proj_type'] = null), 'CheckpointError', 'text_cfg.hf_proj_type', /the encoder's width 32 is not embed_dim 24/],
+    ['open-clip-roberta', c => Object.assign(c['model_cfg'], { embed_dim: 32, text_cfg: { ...c['model_cfg']['text_cfg'], hf_proj_type: null } }), 'CheckpointError', 'text_cfg.hf_proj_type', /no projection, and there is the tensor text\.proj\.0\.weight/],
     ['open-clip-roberta', c => (c['model_cfg']['text_cfg']['tokenizer_kwargs'] = { clean: 'all' }), 'CheckpointError', 'text_cfg.tokenizer_kwargs.clean', /clean is "all"; expected one of whitespace/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['text_cfg']['no_causal_mask'] = true), 'UnsupportedError', 'text_cfg.pool_type', /'argmax' without a causal mask/],
     ['open-clip-vit-scaled', c => (c['model_cfg']['vision_cfg']['timm_model_name'] = 'convnext_base'), 'UnsupportedError', 'vision_cfg.timm_model_name', /'convnext_base', which is no vision transformer/],
   ]
   for (const [name, change, kind, field, message] of cases) await refused(t, name, 'open_clip_config.json', change, { name: kind, field, message })
+})
+
+t.test('projections that are not told are of the usual kind, and none where null says so', async t => {
+  const inputs = async (name: string) => (await readTensors(join(fixture(name), 'inputs.safetensors'))) as Record<'pixel_values' | 'input_ids', Tensor>
+  const texts = changed(t, 'open-clip-roberta', 'open_clip_config.json', c => delete c['model_cfg']['text_cfg']['hf_proj_type'])
+  await using model = await AutoModel.fromPretrained(texts, { device: 'cpu', dtype: 'f32' })
+  const { text_embeds } = await model.forward(await inputs('open-clip-roberta'))
+  t.ok(difference(text_embeds!, (await readTensors(join(texts, 'expected.safetensors')))['text_embeds']!).max < 1e-5, 'mlp')
+
+  const images = changed(t, 'open-clip-trunk-siglip', 'open_clip_config.json', c => delete c['model_cfg']['vision_cfg']['timm_proj'])
+  await t.rejects(AutoModel.fromPretrained(images, { device: 'cpu', dtype: 'f32' }), { name: 'CheckpointError', missing: ['visual.head.proj.weight'] })
+  const file = join(images, 'open_clip_model.safetensors')
+  const reversal = Float32Array.from({ length: 64 * 64 }, (_, i) => (Math.floor(i / 64) + (i % 64) === 63 ? 1 : 0))
+  await writeSafetensors(file, { ...(await readTensors(file)), 'visual.head.proj.weight': new Tensor('float32', reversal, [64, 64]) })
+  await using linear = await AutoModel.fromPretrained(images, { device: 'cpu', dtype: 'f32' })
+  const { pixel_values } = await inputs('open-clip-trunk-siglip')
+  const { image_embeds } = await linear.forward({ pixel_values })
+  const { data, dims } = (await readTensors(join(images, 'expected.safetensors')))['image_embeds']!
+  const expected = new Tensor('float32', Float32Array.from(data as Float32Array, (_, i) => data[i - (i % 64) + 63 - (i % 64)] as number), dims)
+  t.ok(difference(image_embeds!, expected).max < 1e-5, 'linear')
+
+  const config = join(images, 'open_clip_config.json')
+  const json = JSON.parse(readFileSync(config, 'utf8')) as Json
+  json['model_cfg']['vision_cfg']['timm_proj'] = null
+  writeFileSync(config, JSON.stringify(json))
+  const message = /no projection, and there is the tensor visual\.head\.proj\.weight/
+  await t.rejects(AutoModel.fromPretrained(images, { device: 'cpu', dtype: 'f32' }), { name: 'CheckpointError', field: 'vision_cfg.timm_proj', message })
 })
 
 /** clip-rn-narrow's tensors in a folder of open_clip's. */

@@ -87,6 +87,21 @@ t.test('prefixed, with a head, and with older names', async t => {
   await t.rejects(run(folder, inputs, ['pooler_output']), { code: 'ERR_CHECKPOINT', missing: ['bert.pooler.dense.weight'] })
 })
 
+t.test('tensors with the names that transformers 5 has in memory', async t => {
+  const attention = (name: string) => name.replace('attention.output.dense', 'attention.o_proj').replace(/attention\.attention\.([qkv])\w+/, 'attention.$1_proj')
+  const ofViT = (name: string) => attention(name).replace('encoder.layer.', 'layers.').replace('intermediate.dense', 'mlp.fc1').replace(/(layers\.\d+)\.output\.dense/, '$1.mlp.fc2')
+  for (const [name, rename] of [['vit-v5', ofViT], ['vit-pooler', ofViT], ['dinov2-classifier', attention], ['dinov2-registers-smaller', attention]] as const) {
+    const folder = variant(t, name, () => {})
+    const file = join(folder, 'model.safetensors')
+    const tensors = Object.entries(await readTensors(file)).map(([tensor, value]) => [rename(tensor), value] as const)
+    t.notOk(tensors.some(([tensor]) => tensor.includes('attention.attention')))
+    await writeSafetensors(file, Object.fromEntries(tensors))
+    const [given, own] = [await run(folder, await inputsOf(name)), await run(fixture(name), await inputsOf(name))]
+    t.strictSame(given.unused, own.unused, name)
+    for (const [output, tensor] of Object.entries(own.outputs)) t.ok(sameBits(given.outputs[output]!, tensor), `${name}: ${output}`)
+  }
+})
+
 /** minilm-st with other modules. */
 function sentence(t: Test, pooling: object, more: { name: string; type: string; config?: object }[] = []): string {
   const folder = variant(t, 'minilm-st', () => {})
@@ -121,6 +136,45 @@ t.test('poolings, in both spellings', async t => {
   t.ok(sameBits(last.outputs['sentence_embedding']!, new Tensor('float32', ends, [3, 48])))
   await t.rejects(run(sentence(t, { pooling_mode: 'median' }), inputs), { code: 'ERR_CHECKPOINT', field: 'pooling_mode', message: /1_Pooling\/config\.json: pooling_mode is median/ })
   await t.rejects(run(sentence(t, { pooling_mode: [] }), inputs), { code: 'ERR_CHECKPOINT', field: 'pooling_mode' })
+})
+
+t.test('what of the encoder an embedding is made of', async t => {
+  const inputs = await inputsOf('minilm-st')
+  const set = (settings: object, modules?: string[]) => {
+    const folder = sentence(t, { pooling_mode: 'mean' })
+    writeFileSync(join(folder, 'sentence_bert_config.json'), JSON.stringify(settings))
+    if (modules) writeFileSync(join(folder, 'modules.json'), JSON.stringify(modules.map((type, idx) => ({ idx, name: String(idx), path: '', type: `sentence_transformers.models.${type}` }))))
+    return folder
+  }
+  const text = (method: string, method_output_name: unknown) => ({ modality_config: { text: { method, method_output_name } } })
+  const usual = { ...text('forward', ['last_hidden_state']), module_output_name: 'token_embeddings', config_kwargs: {} }
+  const { outputs: plain } = await run(set(usual), inputs)
+  t.ok(difference(plain['sentence_embedding']!, (await readTensors(join(fixture('minilm-st'), 'expected.safetensors')))['mean_pooled']!).max < 2e-5)
+
+  const pooler = { ...text('forward', 'pooler_output'), module_output_name: 'sentence_embedding' }
+  const { outputs: pooled, model } = await run(set(pooler, ['Transformer']), inputs)
+  t.ok(sameBits(pooled['sentence_embedding']!, pooled['pooler_output']!))
+  t.equal(model.textEncoder!.dimensions, 48)
+  const { outputs: unit } = await run(set(pooler, ['Transformer', 'Normalize']), inputs)
+  const { max, cosine } = difference(unit['sentence_embedding']!, pooled['pooler_output']!)
+  t.ok(cosine > 0.999999 && max > 0)
+  const without = set(pooler, ['Transformer'])
+  const file = join(without, 'model.safetensors')
+  await writeSafetensors(file, Object.fromEntries(Object.entries(await readTensors(file)).filter(([name]) => !name.startsWith('pooler.'))))
+  await t.rejects(run(without, inputs), { name: 'CheckpointError', field: 'modality_config.text', missing: ['pooler.dense.weight'] })
+
+  const refused: [object, string][] = [
+    [text('forward', ['hidden_states', -2]), 'modality_config.text'],
+    [text('forward', 'pooler_output'), 'modality_config.text'],
+    [{ ...text('forward', 'last_hidden_state'), module_output_name: 'sentence_embedding' }, 'modality_config.text'],
+    [{ modality_config: { message: { method: 'forward', method_output_name: 'last_hidden_state', format: 'flat' } } }, 'modality_config.message'],
+    [{ config_kwargs: { hidden_act: 'relu' } }, 'config_kwargs'],
+    [{ config_args: { hidden_act: 'relu' } }, 'config_args'],
+    [{ transformer_task: 'fill-mask' }, 'transformer_task'],
+  ]
+  for (const [settings, field] of refused) {
+    await t.rejects(run(set(settings), inputs), { name: 'UnsupportedError', field, message: /sentence_bert_config\.json: .* is .*, which is not supported/ }, JSON.stringify(settings))
+  }
 })
 
 t.test('a dense module', async t => {
@@ -179,4 +233,16 @@ t.test("an adapter's model with a classifier: logits are of clips, as where fram
   })
   t.strictSame(outputs['logits']!.dims, [clips, 3])
   t.ok(difference(outputs['logits']!, new Tensor('float32', Float32Array.from(expected.flat()), [clips, 3])).max < 1e-5)
+})
+
+t.test("tensors of wav2vec 2.0's heads that are missing are named", async t => {
+  const inputs = await inputsOf('wav2vec2-weighted')
+  const without = async (prefix: string) => {
+    const folder = variant(t, 'wav2vec2-weighted', () => {})
+    const file = join(folder, 'model.safetensors')
+    await writeSafetensors(file, Object.fromEntries(Object.entries(await readTensors(file)).filter(([name]) => !name.startsWith(prefix))))
+    return folder
+  }
+  await t.rejects(run(await without('layer_weights'), inputs), { name: 'CheckpointError', missing: ['layer_weights'] })
+  await t.rejects(run(await without('projector.'), inputs, ['logits']), { name: 'CheckpointError', missing: ['projector.weight'] })
 })

@@ -107,6 +107,8 @@ text("qwen3-one-kv-head", "Qwen3Model", num_key_value_heads=1, attention_bias=Tr
 text("qwen3-as-many-kv-heads", "Qwen3Model", num_key_value_heads=4, head_dim=10, hidden_size=35, intermediate_size=21, rms_norm_eps=1e-5, change=older_qwen3)
 text("qwen3-long", "Qwen3Model", length=600, rows=2, max_position_embeddings=700, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
 text("qwen3-positions", "Qwen3Model", positions=True, mask="none")
+text("qwen3-bidirectional", "Qwen3Model", mask="right", is_causal=False)
+text("qwen3-bidirectional-holes", "Qwen3Model", mask="holes", is_causal=False, use_sliding_window=True, sliding_window=4, max_window_layers=1, num_hidden_layers=2)
 
 SCALED = dict(num_hidden_layers=1, hidden_size=24, num_attention_heads=2, num_key_value_heads=1, intermediate_size=20, head_dim=16, max_position_embeddings=256, length=50, rows=2, mask="right")
 text("qwen3-linear", "Qwen3Model", **SCALED, rope_parameters={"rope_type": "linear", "factor": 3.7, "rope_theta": 1e4})
