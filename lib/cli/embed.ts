@@ -1,17 +1,19 @@
 // chiasma embed: images, sounds or texts to a file of embeddings, resumable.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type BigIntStats, fstatSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { extname } from 'node:path'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js'
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
-import { checkFormat, embeddingFormats, writeEmbeddings } from '../io/embeddings.js'
+import { checkFormat, embeddingFormats, filesOf, writeEmbeddings } from '../io/embeddings.js'
 import { hashCompanions, hashWeights } from '../io/model-folders.js'
 import { packageVersion, print, say, sayOfItem } from './console.js'
 import { fileMark, filePaths, readTexts } from './inputs.js'
-import { Journal, type JournalEntry } from './journal.js'
+import { Journal, type JournalEntry, journalFiles } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 import { Progress } from './progress.js'
 
@@ -58,6 +60,7 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
     throw new ArgumentError('embed takes paths of images or sounds, or --texts FILE, one of the two', { code: 'ERR_USAGE' })
   }
   await checkFormat(options.out)
+  if (options.texts) await checkApart(options.texts, options.out)
   const texts = options.texts ? await textItems(options.texts) : undefined
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   const items = texts ?? (await fileItems(embedder, paths, options.model))
@@ -92,6 +95,21 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   say(`${options.out}: ${rows} embeddings of ${embedder.dimensions} dimensions${skipped ? `, ${skipped} items skipped` : ''}; ${rate.toFixed(1)} a second`)
   if (options.json) {
     await print(JSON.stringify({ out: options.out, embedded: rows, skipped, dimensions: embedder.dimensions, seconds, device: embedder.device, dtype: embedder.dtype }))
+  }
+}
+
+/**
+ * The texts' own file is not written, by whatever name or link.
+ * @throws ArgumentError
+ */
+async function checkApart(texts: string, out: string): Promise<void> {
+  const same = (a: BigIntStats, b: BigIntStats) => a.isFile() && a.dev === b.dev && a.ino === b.ino
+  const source = texts === '-' ? fstatSync(0, { bigint: true }) : await stat(texts, { bigint: true }).catch(() => undefined)
+  for (const file of [...filesOf(out), ...journalFiles(out)]) {
+    const there = await stat(file, { bigint: true }).catch(() => undefined)
+    if (source && there && same(source, there)) {
+      throw new ArgumentError(`--out ${out} writes ${file}, which --texts ${texts} reads; give another --out`, { code: 'ERR_USAGE', file })
+    }
   }
 }
 

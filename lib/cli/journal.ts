@@ -18,6 +18,11 @@ export interface JournalEntry {
   readonly error?: string
 }
 
+/** The files of the journal beside `file`: rows, lines and lock. */
+export function journalFiles(file: string): [rows: string, lines: string, lock: string] {
+  return [`${file}.part`, `${file}.part.jsonl`, lockOf(file)]
+}
+
 export class Journal {
   /** What the journal holds, in order. */
   readonly entries: JournalEntry[] = []
@@ -52,7 +57,7 @@ export class Journal {
     dimensions: number,
     fits: (entry: JournalEntry, index: number) => boolean | Promise<boolean>,
   ): Promise<Journal> {
-    const [rowsPath, linesPath] = [`${file}.part`, `${file}.part.jsonl`]
+    const [rowsPath, linesPath] = journalFiles(file)
     await lock(file)
     try {
       return await Journal.#read(file, { rowsPath, linesPath }, { ...identity, dimensions }, fits)
@@ -155,18 +160,18 @@ export class Journal {
   /** Closes the files and leaves them for a later run; an empty journal goes. */
   async close(): Promise<void> {
     if (!this.entries.length) return this.remove()
-    await this.#end()
-  }
-
-  async #end(): Promise<void> {
-    await Promise.all([this.#rowsFile.close(), this.#linesFile.close()])
+    await this.#close()
     await rm(lockOf(this.file), { force: true })
   }
 
-  /** Deletes the journal's files; the run is complete. */
+  async #close(): Promise<void> {
+    await Promise.all([this.#rowsFile.close(), this.#linesFile.close()])
+  }
+
+  /** Deletes the journal's files, its lock last; the run is complete. */
   async remove(): Promise<void> {
-    await this.#end()
-    await Promise.all([rm(`${this.file}.part`, { force: true }), rm(`${this.file}.part.jsonl`, { force: true })])
+    await this.#close()
+    for (const file of journalFiles(this.file)) await rm(file, { force: true })
   }
 }
 

@@ -5,7 +5,7 @@
 
 import { createReadStream } from 'node:fs'
 import { readFile, rename, rm, stat } from 'node:fs/promises'
-import { extname } from 'node:path'
+import { dirname, extname } from 'node:path'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
 import { isFile, readExactly, withFile, writeError } from './entry.js'
@@ -49,12 +49,14 @@ export const embeddingFormats = (): string[] => Object.keys(formats)
 
 /**
  * Checks that a file of this name can be written here, before any work is done for it.
- * @throws ArgumentError for an unknown extension and a folder, UnsupportedError naming an optional package that is not installed.
+ * @throws ArgumentError for an unknown extension, a folder, and a file in one that is not there; UnsupportedError naming an optional package that is not installed.
  */
 export async function checkFormat(file: string): Promise<void> {
   await formatOf(file).load?.()
   const there = await stat(file).catch(() => undefined)
   if (there?.isDirectory()) throw new ArgumentError(`${file} is a folder; expected the name of a file`, { file })
+  const folder = dirname(file)
+  if (!(await stat(folder).catch(() => undefined))?.isDirectory()) throw new ArgumentError(`${file} cannot be written: there is no folder ${folder}`, { file })
 }
 
 /** Writes the rows of `source`; an existing file is replaced once the new one is complete. */
@@ -81,8 +83,13 @@ function metadataFile(file: string): string {
 }
 
 /** Where the items of a .safetensors or .npy file are. */
-export function itemsFile(file: string): string {
+function itemsFile(file: string): string {
   return `${file}.items.jsonl`
+}
+
+/** The file and what may stand beside it. */
+export function filesOf(file: string): string[] {
+  return [file, itemsFile(file), metadataFile(file)]
 }
 
 function formatOf(file: string): Format {
