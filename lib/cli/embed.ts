@@ -3,7 +3,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { type BigIntStats, fstatSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { constants } from 'node:os'
 import { extname } from 'node:path'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js'
@@ -16,6 +15,7 @@ import { fileMark, filePaths, readTexts } from './inputs.js'
 import { Journal, type JournalEntry, journalFiles } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 import { Progress } from './progress.js'
+import { StopSignals } from './stop-signals.js'
 
 interface EmbedOptions extends ModelOptions {
   out: string
@@ -69,6 +69,9 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   const journal = await Journal.open(options.out, identity, embedder.dimensions, (entry, index) => fits(entry, items[index]))
   if (journal.differs.length) say(`starting anew: what ${options.out}.part held was made with another ${journal.differs.join(', ')}`)
   const resumed = journal.entries.length
+  if (journal.dropped) {
+    say(`${journal.dropped} of ${resumed + journal.dropped} items kept in ${options.out}.part no longer fit: item ${resumed + 1} is another, has changed or is gone`)
+  }
   if (resumed) say(`going on after ${resumed} of ${items.length} items`)
 
   const started = performance.now()
@@ -143,34 +146,6 @@ async function embedRest(embedder: Embedder, items: readonly Item[], journal: Jo
     progress.stop()
   }
 }
-
-/** SIGINT and SIGTERM: the first asks for an orderly end, the next one ends the process at once. */
-class StopSignals {
-  readonly #controller = new AbortController()
-  readonly signal = this.#controller.signal
-  #caught: NodeJS.Signals | undefined
-  readonly #listener = (name: NodeJS.Signals) => {
-    this.#caught = name
-    this.forget()
-    this.#controller.abort()
-  }
-
-  constructor() {
-    for (const name of stopSignals) process.on(name, this.#listener)
-  }
-
-  forget(): void {
-    for (const name of stopSignals) process.off(name, this.#listener)
-  }
-
-  /** Ends the process as the signal would have done, so that whoever started it knows. */
-  end(): void {
-    process.exitCode = 128 + constants.signals[this.#caught!] // should something else in the process listen for it
-    process.kill(process.pid, this.#caught)
-  }
-}
-
-const stopSignals: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM']
 
 function sayTimings({ total, ...stages }: EmbedTimings): void {
   const shares = Object.entries(stages).map(([stage, seconds]) => `${stage} ${Math.round((100 * seconds) / total)}%`)
