@@ -4,11 +4,11 @@
 // Written a block of rows at a time and put in place only when complete, with what stands beside: an old file stays whole until then. Arrow and Parquet come from optional peer packages.
 
 import { createReadStream } from 'node:fs'
-import { readFile, rename, rm, stat } from 'node:fs/promises'
+import { rename, rm, stat } from 'node:fs/promises'
 import { dirname, extname } from 'node:path'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import { isFile, readExactly, withFile, writeError } from './entry.js'
+import { isFile, readExactly, readInto, withFile, writeError } from './entry.js'
 import { readJsonObject } from './json.js'
 import { linesOf } from './lines.js'
 import { readSafetensorsHeader, readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
@@ -98,6 +98,9 @@ function formatOf(file: string): Format {
   return format
 }
 
+/** How an Arrow file begins and ends. */
+const ARROW_MAGIC = 'ARROW1'
+
 const formats: Readonly<Record<string, Format>> = {
   '.safetensors': {
     async write(file, source) {
@@ -126,7 +129,7 @@ const formats: Readonly<Record<string, Format>> = {
       await withItems(file, source, () => withMetadata(file, source, writeMatrix))
     },
     async read(file) {
-      return { items: await readItems(file), embeddings: await readNpy(file), metadata: await readMetadata(file) }
+      return { embeddings: await readNpy(file), items: await readItems(file), metadata: await readMetadata(file) }
     },
   },
   '.jsonl': {
@@ -184,11 +187,29 @@ const formats: Readonly<Record<string, Format>> = {
       })
     },
     async read(file) {
-      const { tableFromIPC } = await arrow()
-      const table = tableFromIPC(await readWhole(file))
-      const reader = new TableReader(file)
-      for (const row of table) reader.add({ item: row['item'], embedding: row['embedding']?.toArray() }, `row ${reader.rows}`)
-      return reader.finish(Object.fromEntries(table.schema.metadata))
+      const { RecordBatchReader } = await arrow()
+      return withFile(file, async (handle, size) => {
+        const magicAt = async (position: number) => (await readExactly(handle, file, position, ARROW_MAGIC.length)).toString('latin1') === ARROW_MAGIC
+        if (size < 2 * ARROW_MAGIC.length || !(await magicAt(0)) || !(await magicAt(size - ARROW_MAGIC.length))) {
+          throw new CheckpointError(`${file} is no Arrow file, or is cut off: it does not begin and end with ${ARROW_MAGIC}`, { file })
+        }
+        const table = new TableReader(file)
+        try {
+          // A batch at a time, whatever the file's size.
+          const batches = await (await RecordBatchReader.from(handle)).open()
+          const { schema } = batches // gone once it is read through
+          const columns = schema.names.map(String)
+          if (!columns.includes('item') || !columns.includes('embedding')) {
+            throw new CheckpointError(`${file} has the columns ${columns.join(', ')}; expected item and embedding`, { file })
+          }
+          for await (const batch of batches) {
+            for (const row of batch) table.add({ item: row['item'], embedding: row['embedding']?.toArray() }, `row ${table.rows}`)
+          }
+          return table.finish(Object.fromEntries(schema.metadata))
+        } catch (cause) {
+          throw cause instanceof CheckpointError ? cause : new CheckpointError(`${file} cannot be read as Arrow: ${(cause as Error).message}`, { file, cause })
+        }
+      })
     },
   },
   '.parquet': {
@@ -373,23 +394,14 @@ async function readNpy(file: string): Promise<Tensor> {
     if (!shape || !dict.includes("'<f4'") || !/'fortran_order':\s*False/.test(dict)) throw refuse(`holds ${dict.trim()}; expected row-major '<f4' of two dimensions`)
     const [rows, columns] = [Number(shape[1]), Number(shape[2])]
     if (10 + length + rows * columns * 4 !== size) throw refuse(`has ${size} bytes; [${rows}, ${columns}] float32 needs ${10 + length + rows * columns * 4}`)
-    const bytes = await readExactly(handle, file, 10 + length, rows * columns * 4)
     const data = new Float32Array(rows * columns)
-    Buffer.from(data.buffer).set(bytes)
+    await readInto(handle, file, 10 + length, data)
     return new Tensor('float32', data, [rows, columns])
   })
 }
 
 function bytesOf(rows: Float32Array): Uint8Array {
   return new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength)
-}
-
-async function readWhole(file: string): Promise<Uint8Array> {
-  try {
-    return await readFile(file)
-  } catch (cause) {
-    throw new CheckpointError(`${file} cannot be read: ${(cause as Error).message}`, { file, cause })
-  }
 }
 
 function arrow() {
