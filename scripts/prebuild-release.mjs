@@ -1,10 +1,12 @@
 // Makes the prebuilt addon that is published: `npm run prebuild` with a compiler that targets glibc 2.28, the oldest that Node 20 runs on.
 // The compiler is zig's Clang (zig.mjs).
+// What is published has the CUDA library, so there must be a toolkit.
 // The addon that the clone has built for itself stays in build/Release.
 import { spawnSync } from 'node:child_process'
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { findToolkit } from './cuda-toolkit.mjs'
 import { zigTools } from './zig.mjs'
 
 const target = 'x86_64-linux-gnu.2.28'
@@ -15,6 +17,8 @@ function run(command, args, options = {}) {
   const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options })
   if (result.error || result.status !== 0) throw new Error(`${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`)
 }
+
+if (!findToolkit()) throw new Error('no CUDA toolkit for the library that is published: `npm run cuda:toolkit` makes one')
 
 const cmakeDir = 'build/cmake-release'
 const output = join(root, 'build/Release')

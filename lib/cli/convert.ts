@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { convertCheckpoint } from '../io/convert.js'
 import { say } from './console.js'
 import { Progress } from './progress.js'
+import { StopSignals } from './stop-signals.js'
 
 export function define(command: Command): void {
   command
@@ -15,13 +16,19 @@ export function define(command: Command): void {
 
 async function run(source: string, destination: string, options: { overwrite?: boolean }): Promise<void> {
   let progress: Progress | undefined
+  const stop = new StopSignals()
   try {
     await convertCheckpoint(source, destination, {
       overwrite: options.overwrite,
+      signal: stop.signal,
       onProgress: (written, total) => (progress ??= new Progress('MB', Math.ceil(total / 1e6))).update(Math.ceil(written / 1e6)),
     })
-  } finally {
+  } catch (error) {
     progress?.stop()
+    if (stop.signal.aborted) return stop.end()
+    throw error
   }
+  stop.forget()
+  progress?.stop()
   say(`wrote ${destination}`)
 }

@@ -1,19 +1,21 @@
 // chiasma embed: images, sounds or texts to a file of embeddings, resumable.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { constants } from 'node:os'
+import { type BigIntStats, fstatSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { listDevices } from '../core/device.js'
 import { ArgumentError, ChiasmaError, UnsupportedError } from '../core/errors.js'
 import type { EmbedTimings } from '../data/timings.js'
 import { Embedder, type StreamItem } from '../embed/embedder.js'
-import { checkFormat, embeddingFormats, writeEmbeddings } from '../io/embeddings.js'
+import { checkFormat, embeddingFormats, filesOf, writeEmbeddings } from '../io/embeddings.js'
 import { hashCompanions, hashWeights } from '../io/model-folders.js'
 import { packageVersion, print, say, sayOfItem } from './console.js'
 import { fileMark, filePaths, readTexts } from './inputs.js'
-import { Journal, type JournalEntry } from './journal.js'
+import { Journal, type JournalEntry, journalFiles } from './journal.js'
 import { type ModelOptions, loadOptions, positiveInteger, withModel } from './options.js'
 import { Progress } from './progress.js'
+import { StopSignals } from './stop-signals.js'
 
 interface EmbedOptions extends ModelOptions {
   out: string
@@ -58,6 +60,7 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
     throw new ArgumentError('embed takes paths of images or sounds, or --texts FILE, one of the two', { code: 'ERR_USAGE' })
   }
   await checkFormat(options.out)
+  if (options.texts) await checkApart(options.texts, options.out)
   const texts = options.texts ? await textItems(options.texts) : undefined
   await using embedder = await Embedder.fromPretrained(options.model, loadOptions(options))
   const items = texts ?? (await fileItems(embedder, paths, options.model))
@@ -66,6 +69,9 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   const journal = await Journal.open(options.out, identity, embedder.dimensions, (entry, index) => fits(entry, items[index]))
   if (journal.differs.length) say(`starting anew: what ${options.out}.part held was made with another ${journal.differs.join(', ')}`)
   const resumed = journal.entries.length
+  if (journal.dropped) {
+    say(`${journal.dropped} of ${resumed + journal.dropped} items kept in ${options.out}.part no longer fit: item ${resumed + 1} is another, has changed or is gone`)
+  }
   if (resumed) say(`going on after ${resumed} of ${items.length} items`)
 
   const started = performance.now()
@@ -92,6 +98,21 @@ async function run(paths: string[], options: EmbedOptions): Promise<void> {
   say(`${options.out}: ${rows} embeddings of ${embedder.dimensions} dimensions${skipped ? `, ${skipped} items skipped` : ''}; ${rate.toFixed(1)} a second`)
   if (options.json) {
     await print(JSON.stringify({ out: options.out, embedded: rows, skipped, dimensions: embedder.dimensions, seconds, device: embedder.device, dtype: embedder.dtype }))
+  }
+}
+
+/**
+ * The texts' own file is not written, by whatever name or link.
+ * @throws ArgumentError
+ */
+async function checkApart(texts: string, out: string): Promise<void> {
+  const same = (a: BigIntStats, b: BigIntStats) => a.isFile() && a.dev === b.dev && a.ino === b.ino
+  const source = texts === '-' ? fstatSync(0, { bigint: true }) : await stat(texts, { bigint: true }).catch(() => undefined)
+  for (const file of [...filesOf(out), ...journalFiles(out)]) {
+    const there = await stat(file, { bigint: true }).catch(() => undefined)
+    if (source && there && same(source, there)) {
+      throw new ArgumentError(`--out ${out} writes ${file}, which --texts ${texts} reads; give another --out`, { code: 'ERR_USAGE', file })
+    }
   }
 }
 
@@ -125,34 +146,6 @@ async function embedRest(embedder: Embedder, items: readonly Item[], journal: Jo
     progress.stop()
   }
 }
-
-/** SIGINT and SIGTERM: the first asks for an orderly end, the next one ends the process at once. */
-class StopSignals {
-  readonly #controller = new AbortController()
-  readonly signal = this.#controller.signal
-  #caught: NodeJS.Signals | undefined
-  readonly #listener = (name: NodeJS.Signals) => {
-    this.#caught = name
-    this.forget()
-    this.#controller.abort()
-  }
-
-  constructor() {
-    for (const name of stopSignals) process.on(name, this.#listener)
-  }
-
-  forget(): void {
-    for (const name of stopSignals) process.off(name, this.#listener)
-  }
-
-  /** Ends the process as the signal would have done, so that whoever started it knows. */
-  end(): void {
-    process.exitCode = 128 + constants.signals[this.#caught!] // should something else in the process listen for it
-    process.kill(process.pid, this.#caught)
-  }
-}
-
-const stopSignals: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM']
 
 function sayTimings({ total, ...stages }: EmbedTimings): void {
   const shares = Object.entries(stages).map(([stage, seconds]) => `${stage} ${Math.round((100 * seconds) / total)}%`)

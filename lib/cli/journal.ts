@@ -3,13 +3,14 @@
 // so whatever both files agree on is complete; anything beyond that, and anything that no longer fits the run, is cut off.
 // FILE.part.lock names the process that writes, so that two runs do not mix their rows.
 
-import { createReadStream } from 'node:fs'
-import { type FileHandle, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { constants, createReadStream } from 'node:fs'
+import { copyFile, type FileHandle, link, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import type { EmbeddingSource, RowBlock } from '../io/embeddings.js'
 import { writeError } from '../io/entry.js'
 import { rawLinesOf } from '../io/lines.js'
 import { isAlive } from '../io/process-alive.js'
+import { temporaryName } from '../io/safetensors.js'
 
 /** What a line says: the item, a mark of its contents (size and time), and the error if it has no row. */
 export interface JournalEntry {
@@ -18,11 +19,18 @@ export interface JournalEntry {
   readonly error?: string
 }
 
+/** The files of the journal beside `file`: rows, lines and lock. */
+export function journalFiles(file: string): [rows: string, lines: string, lock: string] {
+  return [`${file}.part`, `${file}.part.jsonl`, lockOf(file)]
+}
+
 export class Journal {
   /** What the journal holds, in order. */
   readonly entries: JournalEntry[] = []
   /** What differs from the run that left a journal here, which was dropped for that: 'model', 'dtype', … */
   readonly differs: readonly string[]
+  /** How many entries of that run are not kept, since the item of the first of them is another now. */
+  readonly dropped: number
   #rows = 0
   #lineBytes = 0
   readonly #rowsFile: FileHandle
@@ -33,9 +41,10 @@ export class Journal {
     readonly dimensions: number,
     rowsFile: FileHandle,
     linesFile: FileHandle,
-    differs: readonly string[],
+    { differs, dropped }: { differs: readonly string[]; dropped: number },
   ) {
     this.differs = differs
+    this.dropped = dropped
     this.#rowsFile = rowsFile
     this.#linesFile = linesFile
   }
@@ -52,7 +61,7 @@ export class Journal {
     dimensions: number,
     fits: (entry: JournalEntry, index: number) => boolean | Promise<boolean>,
   ): Promise<Journal> {
-    const [rowsPath, linesPath] = [`${file}.part`, `${file}.part.jsonl`]
+    const [rowsPath, linesPath] = journalFiles(file)
     await lock(file)
     try {
       return await Journal.#read(file, { rowsPath, linesPath }, { ...identity, dimensions }, fits)
@@ -72,7 +81,7 @@ export class Journal {
     const head = `${JSON.stringify(identity)}\n`
     const entries: JournalEntry[] = []
     let differs: readonly string[] = []
-    let [rows, available, lineBytes] = [0, 0, 0]
+    let [rows, available, lineBytes, dropped] = [0, 0, 0, 0]
     try {
       for await (const line of rawLinesOf(createReadStream(linesPath))) {
         const text = line.toString('utf8')
@@ -84,7 +93,11 @@ export class Journal {
           available = await rowsThere(rowsPath, dimensions)
         } else {
           const entry = text.endsWith('\n') ? parseEntry(text) : undefined
-          if (!entry || !(await fits(entry, entries.length))) break
+          if (!entry) break
+          if (dropped || !(await fits(entry, entries.length))) {
+            dropped++
+            continue
+          }
           if (entry.error === undefined && rows === available) break
           if (entry.error === undefined) rows++
           entries.push(entry)
@@ -98,7 +111,7 @@ export class Journal {
     const flags = lineBytes ? 'r+' : 'w+'
     const rowsFile = await open(rowsPath, flags).catch(() => open(rowsPath, 'w+'))
     const linesFile = await open(linesPath, flags)
-    const journal = new Journal(file, dimensions, rowsFile, linesFile, differs)
+    const journal = new Journal(file, dimensions, rowsFile, linesFile, { differs, dropped })
     for (const entry of entries) journal.entries.push(entry)
     journal.#rows = rows
     await rowsFile.truncate(rows * dimensions * 4)
@@ -155,18 +168,18 @@ export class Journal {
   /** Closes the files and leaves them for a later run; an empty journal goes. */
   async close(): Promise<void> {
     if (!this.entries.length) return this.remove()
-    await this.#end()
-  }
-
-  async #end(): Promise<void> {
-    await Promise.all([this.#rowsFile.close(), this.#linesFile.close()])
+    await this.#close()
     await rm(lockOf(this.file), { force: true })
   }
 
-  /** Deletes the journal's files; the run is complete. */
+  async #close(): Promise<void> {
+    await Promise.all([this.#rowsFile.close(), this.#linesFile.close()])
+  }
+
+  /** Deletes the journal's files, its lock last; the run is complete. */
   async remove(): Promise<void> {
-    await this.#end()
-    await Promise.all([rm(`${this.file}.part`, { force: true }), rm(`${this.file}.part.jsonl`, { force: true })])
+    await this.#close()
+    for (const file of journalFiles(this.file)) await rm(file, { force: true })
   }
 }
 
@@ -204,25 +217,48 @@ function differences(head: string, identity: Readonly<Record<string, unknown>>):
 
 const lockOf = (file: string) => `${file}.part.lock`
 
-/** Makes the lock ours, unless the process that made it is still there. */
+/** Makes the lock ours, unless the process that made it is still there. It comes and goes whole: nobody sees it without its content. */
 async function lock(file: string): Promise<void> {
-  const own = `${process.pid} ${await startOf(process.pid)}`
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await writeFile(lockOf(file), own, { flag: 'wx' })
-      return
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') {
-        await rm(lockOf(file), { force: true }) // it may be there, and empty
-        throw writeError(`${file}.part`, cause)
+  const path = lockOf(file)
+  const own = temporaryName(path)
+  try {
+    await writeFile(own, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
+    for (let attempt = 0; ; attempt++) {
+      const cause = await place(own, path).then(() => undefined, (error: NodeJS.ErrnoException) => error)
+      if (!cause) return
+      if (cause.code !== 'EEXIST' || attempt === 3) throw cause
+      const held = await readFile(path, 'utf8').catch(() => '')
+      const [pid = 0, start] = held.split(' ')
+      if (Number(pid) > 0 && isAlive(Number(pid)) && (await startOf(Number(pid))) === start) {
+        throw new ArgumentError(`another run (process ${pid}) is writing ${file}; wait for its end, or give another --out`, { file })
       }
-      if (attempt === 3) throw writeError(lockOf(file), cause)
+      await removeStale(path, held)
     }
-    const [pid = 0, start] = (await readFile(lockOf(file), 'utf8').catch(() => '')).split(' ')
-    if (Number(pid) > 0 && isAlive(Number(pid)) && (await startOf(Number(pid))) === start) {
-      throw new ArgumentError(`another run (process ${pid}) is writing ${file}; wait for its end, or give another --out`, { file })
-    }
-    await rm(lockOf(file), { force: true })
+  } catch (cause) {
+    throw writeError(`${file}.part`, cause)
+  } finally {
+    await rm(own, { force: true })
+  }
+}
+
+/** Gives the file `own` a second name, which nothing has yet. */
+async function place(own: string, path: string): Promise<void> {
+  await link(own, path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'EEXIST') throw cause
+    return copyFile(own, path, constants.COPYFILE_EXCL) // a file system without links
+  })
+}
+
+/** Takes a lock away that holds `content`. Of two that try only one moves it; what came in its place meanwhile is put back. */
+async function removeStale(path: string, content: string): Promise<void> {
+  const moved = temporaryName(path)
+  try {
+    await rename(path, moved)
+    if ((await readFile(moved, 'utf8')) !== content) await place(moved, path)
+  } catch (cause) {
+    if (!['ENOENT', 'EEXIST'].includes((cause as NodeJS.ErrnoException).code!)) throw cause
+  } finally {
+    await rm(moved, { force: true })
   }
 }
 

@@ -1,11 +1,12 @@
 // chiasma retrieve: Recall@K on a file of image and text pairs.
 
-import { readFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
 import { ArgumentError } from '../core/errors.js'
 import { Matcher } from '../embed/matcher.js'
 import { evaluateRetrieval, type RecallAtK, type RetrievalData } from '../embed/retrieval.js'
+import { linesOf } from '../io/lines.js'
 import { print } from './console.js'
 import { type ModelOptions, loadOptions, withModel } from './options.js'
 
@@ -36,21 +37,27 @@ async function run({ pairs, k, json, ...options }: RetrieveOptions): Promise<voi
 
 /** @throws ArgumentError naming the line that is no pair */
 async function readPairs(file: string): Promise<RetrievalData> {
-  const content = await readFile(file, 'utf8').catch((cause: Error) => {
-    throw new ArgumentError(`${file} cannot be read: ${cause.message}`, { file, cause })
-  })
   const images = new Map<string, number>()
   const texts: string[] = []
   const imageOfText: number[] = []
-  content.split(/\r?\n/).forEach((line, index) => {
-    if (line.trim() === '') return
-    const tab = line.indexOf('\t')
-    if (tab < 1 || line.slice(tab + 1).trim() === '') throw new ArgumentError(`${file}: line ${index + 1} is no pair; expected an image path, a tab and a text`, { file, index })
-    const path = resolve(dirname(file), line.slice(0, tab))
-    if (!images.has(path)) images.set(path, images.size)
-    texts.push(line.slice(tab + 1).trim())
-    imageOfText.push(images.get(path)!)
-  })
+  const input = createReadStream(file)
+  let number = 0
+  try {
+    for await (const line of linesOf(input)) {
+      number++
+      if (line.trim() === '') continue
+      const tab = line.indexOf('\t')
+      if (tab < 1 || line.slice(tab + 1).trim() === '') throw new ArgumentError(`${file}: line ${number} is no pair; expected an image path, a tab and a text`, { file, index: number - 1 })
+      const path = resolve(dirname(file), line.slice(0, tab))
+      if (!images.has(path)) images.set(path, images.size)
+      texts.push(line.slice(tab + 1).trim())
+      imageOfText.push(images.get(path)!)
+    }
+  } catch (cause) {
+    throw cause instanceof ArgumentError ? cause : new ArgumentError(`${file} cannot be read: ${(cause as Error).message}`, { file, cause })
+  } finally {
+    input.destroy()
+  }
   if (texts.length === 0) throw new ArgumentError(`${file} holds no pairs; expected lines of an image path, a tab and a text`, { file })
   return { images: [...images.keys()], texts, imageOfText }
 }

@@ -200,8 +200,8 @@ function describe(folder: string, missing: string[], mismatched: string[], unexp
 /**
  * Opens the weights of a model folder, or of one weight file. Reads headers only.
  *
- * Looked for in this order: model.safetensors, model.safetensors.index.json, open_clip_model.safetensors, the only other *.safetensors;
- * pytorch_model.bin, pytorch_model.bin.index.json, open_clip_pytorch_model.bin, the only other *.bin, *.pt or *.pth.
+ * Looked for in this order: model.safetensors, model.safetensors.index.json, open_clip_model.safetensors, pytorch_model.bin,
+ * pytorch_model.bin.index.json, open_clip_pytorch_model.bin; the only other *.safetensors, the only other *.bin, *.pt or *.pth.
  * @throws CheckpointError: no or several candidates, a broken file, a shard that is missing or outside the folder.
  */
 export async function openCheckpoint(path: string, options: { signal?: AbortSignal } = {}): Promise<Checkpoint> {
@@ -242,10 +242,12 @@ export function chooseWeights(names: readonly string[], where: string): { weight
     { file: 'model.safetensors', index: 'model.safetensors.index.json', second: 'open_clip_model.safetensors', others: names.filter(isSafetensors) },
     { file: 'pytorch_model.bin', index: 'pytorch_model.bin.index.json', second: 'open_clip_pytorch_model.bin', others: names.filter(name => isPytorch(name) && !isTrainingState(name)) },
   ]
-  for (const { file, index, second, others } of kinds) {
+  for (const { file, index, second } of kinds) {
     if (names.includes(file)) return { weights: file }
     if (names.includes(index)) return { index }
     if (names.includes(second)) return { weights: second }
+  }
+  for (const { file, others } of kinds) {
     if (others.length === 1) return { weights: others[0]! }
     if (others.length > 1) {
       throw new CheckpointError(`${where} has several weight files and none of the usual name: ${others.join(', ')}; expected ${file}`, { file: where })

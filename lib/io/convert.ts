@@ -63,6 +63,7 @@ export async function convertCheckpoint(source: string, destination: string, opt
       before += streams.reduce((sum, stream) => sum + sizeOfStream(stream), 0)
     }
     for (const { from, to } of moved) {
+      signal?.throwIfAborted()
       made.push(...(await makeFolderOf(to)))
       if (!overwrite) made.push(to)
       await copyFile(from, to).catch((cause: unknown) => {

@@ -4,11 +4,11 @@
 // Written a block of rows at a time and put in place only when complete, with what stands beside: an old file stays whole until then. Arrow and Parquet come from optional peer packages.
 
 import { createReadStream } from 'node:fs'
-import { readFile, rename, rm, stat } from 'node:fs/promises'
-import { extname } from 'node:path'
+import { rename, rm, stat } from 'node:fs/promises'
+import { dirname, extname } from 'node:path'
 import { ArgumentError, CheckpointError, UnsupportedError } from '../core/errors.js'
 import { Tensor } from '../core/tensor.js'
-import { isFile, readExactly, withFile, writeError } from './entry.js'
+import { isFile, readExactly, readInto, withFile, writeError } from './entry.js'
 import { readJsonObject } from './json.js'
 import { linesOf } from './lines.js'
 import { readSafetensorsHeader, readTensors, temporaryName, writeAtomically, writeSafetensors } from './safetensors.js'
@@ -49,12 +49,14 @@ export const embeddingFormats = (): string[] => Object.keys(formats)
 
 /**
  * Checks that a file of this name can be written here, before any work is done for it.
- * @throws ArgumentError for an unknown extension and a folder, UnsupportedError naming an optional package that is not installed.
+ * @throws ArgumentError for an unknown extension, a folder, and a file in one that is not there; UnsupportedError naming an optional package that is not installed.
  */
 export async function checkFormat(file: string): Promise<void> {
   await formatOf(file).load?.()
   const there = await stat(file).catch(() => undefined)
   if (there?.isDirectory()) throw new ArgumentError(`${file} is a folder; expected the name of a file`, { file })
+  const folder = dirname(file)
+  if (!(await stat(folder).catch(() => undefined))?.isDirectory()) throw new ArgumentError(`${file} cannot be written: there is no folder ${folder}`, { file })
 }
 
 /** Writes the rows of `source`; an existing file is replaced once the new one is complete. */
@@ -81,8 +83,13 @@ function metadataFile(file: string): string {
 }
 
 /** Where the items of a .safetensors or .npy file are. */
-export function itemsFile(file: string): string {
+function itemsFile(file: string): string {
   return `${file}.items.jsonl`
+}
+
+/** The file and what may stand beside it. */
+export function filesOf(file: string): string[] {
+  return [file, itemsFile(file), metadataFile(file)]
 }
 
 function formatOf(file: string): Format {
@@ -90,6 +97,9 @@ function formatOf(file: string): Format {
   if (!format) throw new ArgumentError(`${file}: unknown format; expected a name ending in ${embeddingFormats().join(', ')}`, { file })
   return format
 }
+
+/** How an Arrow file begins and ends. */
+const ARROW_MAGIC = 'ARROW1'
 
 const formats: Readonly<Record<string, Format>> = {
   '.safetensors': {
@@ -119,7 +129,7 @@ const formats: Readonly<Record<string, Format>> = {
       await withItems(file, source, () => withMetadata(file, source, writeMatrix))
     },
     async read(file) {
-      return { items: await readItems(file), embeddings: await readNpy(file), metadata: await readMetadata(file) }
+      return { embeddings: await readNpy(file), items: await readItems(file), metadata: await readMetadata(file) }
     },
   },
   '.jsonl': {
@@ -177,11 +187,29 @@ const formats: Readonly<Record<string, Format>> = {
       })
     },
     async read(file) {
-      const { tableFromIPC } = await arrow()
-      const table = tableFromIPC(await readWhole(file))
-      const reader = new TableReader(file)
-      for (const row of table) reader.add({ item: row['item'], embedding: row['embedding']?.toArray() }, `row ${reader.rows}`)
-      return reader.finish(Object.fromEntries(table.schema.metadata))
+      const { RecordBatchReader } = await arrow()
+      return withFile(file, async (handle, size) => {
+        const magicAt = async (position: number) => (await readExactly(handle, file, position, ARROW_MAGIC.length)).toString('latin1') === ARROW_MAGIC
+        if (size < 2 * ARROW_MAGIC.length || !(await magicAt(0)) || !(await magicAt(size - ARROW_MAGIC.length))) {
+          throw new CheckpointError(`${file} is no Arrow file, or is cut off: it does not begin and end with ${ARROW_MAGIC}`, { file })
+        }
+        const table = new TableReader(file)
+        try {
+          // A batch at a time, whatever the file's size.
+          const batches = await (await RecordBatchReader.from(handle)).open()
+          const { schema } = batches // gone once it is read through
+          const columns = schema.names.map(String)
+          if (!columns.includes('item') || !columns.includes('embedding')) {
+            throw new CheckpointError(`${file} has the columns ${columns.join(', ')}; expected item and embedding`, { file })
+          }
+          for await (const batch of batches) {
+            for (const row of batch) table.add({ item: row['item'], embedding: row['embedding']?.toArray() }, `row ${table.rows}`)
+          }
+          return table.finish(Object.fromEntries(schema.metadata))
+        } catch (cause) {
+          throw cause instanceof CheckpointError ? cause : new CheckpointError(`${file} cannot be read as Arrow: ${(cause as Error).message}`, { file, cause })
+        }
+      })
     },
   },
   '.parquet': {
@@ -366,23 +394,14 @@ async function readNpy(file: string): Promise<Tensor> {
     if (!shape || !dict.includes("'<f4'") || !/'fortran_order':\s*False/.test(dict)) throw refuse(`holds ${dict.trim()}; expected row-major '<f4' of two dimensions`)
     const [rows, columns] = [Number(shape[1]), Number(shape[2])]
     if (10 + length + rows * columns * 4 !== size) throw refuse(`has ${size} bytes; [${rows}, ${columns}] float32 needs ${10 + length + rows * columns * 4}`)
-    const bytes = await readExactly(handle, file, 10 + length, rows * columns * 4)
     const data = new Float32Array(rows * columns)
-    Buffer.from(data.buffer).set(bytes)
+    await readInto(handle, file, 10 + length, data)
     return new Tensor('float32', data, [rows, columns])
   })
 }
 
 function bytesOf(rows: Float32Array): Uint8Array {
   return new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength)
-}
-
-async function readWhole(file: string): Promise<Uint8Array> {
-  try {
-    return await readFile(file)
-  } catch (cause) {
-    throw new CheckpointError(`${file} cannot be read: ${(cause as Error).message}`, { file, cause })
-  }
 }
 
 function arrow() {

@@ -66,16 +66,29 @@ async function openFile(file: string): Promise<FileHandle> {
 /** Reads exactly `length` bytes at `position`; a shorter file is a CheckpointError. The caller has checked `length` against the file. */
 export async function readExactly(handle: FileHandle, file: string, position: number, length: number): Promise<Buffer> {
   const bytes = Buffer.alloc(length)
-  let done = 0
-  while (done < bytes.length) {
-    // One read call is limited to 2 GiB by the system.
-    const { bytesRead } = await handle.read(bytes, done, Math.min(bytes.length - done, 1 << 30), position + done)
+  await readInto(handle, file, position, bytes)
+  return bytes
+}
+
+/** As `readExactly`, into memory of any size that is there already. */
+export async function readInto(handle: FileHandle, file: string, position: number, { buffer, byteOffset, byteLength }: ArrayBufferView): Promise<void> {
+  for (let done = 0; done < byteLength; ) {
+    // One read call is limited to 2 GiB by the system, and an array of bytes to 4 GiB by Node 20.
+    const piece = new Uint8Array(buffer, byteOffset + done, Math.min(byteLength - done, 1 << 30))
+    const { bytesRead } = await handle.read(piece, 0, piece.length, position + done)
     if (bytesRead === 0) {
-      throw new CheckpointError(`${file} ends at byte ${position + done}; ${bytes.length - done} more bytes were expected there`, { file })
+      throw new CheckpointError(`${file} ends at byte ${position + done}; ${byteLength - done} more bytes were expected there`, { file })
     }
     done += bytesRead
   }
-  return bytes
+}
+
+const LFS_POINTER = 'version https://git-lfs.github.com/'
+
+/** That the file is what a clone without Git LFS has in its place; undefined if it is not. */
+export async function lfsPointerError(handle: FileHandle, file: string, size: number): Promise<CheckpointError | undefined> {
+  const start = await readExactly(handle, file, 0, Math.min(size, LFS_POINTER.length))
+  return start.equals(Buffer.from(LFS_POINTER)) ? new CheckpointError(`${file} is a Git LFS pointer, not the file itself; run: git lfs pull`, { file }) : undefined
 }
 
 /**
@@ -88,13 +101,13 @@ export async function readTensor(entry: TensorEntry, options: { signal?: AbortSi
   const width = BYTES_PER_ELEMENT[dtype]
   // Nothing is allocated for a tensor that the file cannot hold.
   await withFile(entry.file, async (_, fileSize) => checkSpan(entry, width, fileSize))
-  const bytes = new Uint8Array(count * width)
+  const data = dataView(dtype, new ArrayBuffer(count * width), 0, count)
   let done = 0
   for await (const piece of tensorBytes(entry, width, options)) {
-    bytes.set(piece, done)
+    new Uint8Array(data.buffer, done, piece.length).set(piece)
     done += piece.length
   }
-  return new Tensor(dtype, dataView(dtype, bytes.buffer, 0, count), shape)
+  return new Tensor(dtype, data, shape)
 }
 
 /**

@@ -34,8 +34,11 @@ export interface PickleRules {
   readonly file: string
   /** Whether a global (`module.name`) may occur. */
   allows(global: string): boolean
-  /** What calling an allowed global with these arguments gives. Throws `PickleProblem` where it makes no sense. */
-  reduce(global: string, args: readonly unknown[]): unknown
+  /**
+   * What calling an allowed global with these arguments gives. Throws `PickleProblem` where it makes no sense.
+   * @param spend told, before, how many elements of a collection are copied or looked at: one may be an argument many times
+   */
+  reduce(global: string, args: readonly unknown[], spend: (elements: number) => void): unknown
   /** Whether objects of this class may be rebuilt as PickleRecord. */
   allowsRecord(global: string): boolean
   /** What a persistent id stands for. */
@@ -50,7 +53,7 @@ export class PickleTruncated extends CheckpointError {
   override name = 'CheckpointError' // to the user it is one
 }
 
-/** A pickle of weights has some 40 opcodes a tensor; this allows for a hundred thousand tensors. */
+/** A pickle of weights has some 40 opcodes a tensor; this allows for a hundred thousand tensors. Elements that calls copy or look at count as much. */
 const MAX_OPCODES = 5_000_000
 const MAX_STACK = 1_000_000
 /** Bytes of an integer: PyTorch's magic number has 10. */
@@ -65,12 +68,11 @@ const OPCODES_PER_TURN = 50_000
 export async function unpickle(bytes: Buffer, rules: PickleRules, start = 0, signal?: AbortSignal): Promise<{ value: PickleValue; end: number }> {
   const machine = new Machine(bytes, start, rules)
   try {
-    for (let opcodes = 0; !machine.step(); opcodes++) {
-      if (opcodes === MAX_OPCODES) throw new PickleProblem(`more than ${MAX_OPCODES} opcodes`)
-      if (opcodes % OPCODES_PER_TURN === OPCODES_PER_TURN - 1) {
-        await nextTurn()
-        signal?.throwIfAborted()
-      }
+    for (let turn = OPCODES_PER_TURN; !machine.step(); ) {
+      if (machine.spent < turn) continue
+      turn = machine.spent + OPCODES_PER_TURN
+      await nextTurn()
+      signal?.throwIfAborted()
     }
   } catch (error) {
     if (!(error instanceof PickleProblem)) throw error
@@ -81,6 +83,8 @@ export async function unpickle(bytes: Buffer, rules: PickleRules, start = 0, sig
 
 class Machine {
   result: PickleValue
+  /** Opcodes, and what their calls copied or looked at. */
+  spent = 0
   private stack: unknown[] = []
   private readonly marks: unknown[][] = []
   private readonly memo = new Map<number, unknown>()
@@ -93,6 +97,7 @@ class Machine {
 
   /** Executes one opcode; true after STOP. */
   step(): boolean {
+    this.spend(1)
     const opcode = this.take(1)[0]!
     const run = OPCODES[opcode]
     if (opcode === STOP) {
@@ -103,6 +108,11 @@ class Machine {
     run(this)
     if (this.stack.length > MAX_STACK) throw new PickleProblem(`more than ${MAX_STACK} values on the stack`)
     return false
+  }
+
+  private readonly spend = (elements: number): void => {
+    this.spent += elements
+    if (this.spent > MAX_OPCODES) throw new PickleProblem(`more than ${MAX_OPCODES} opcodes and elements of what they copy`)
   }
 
   take(count: number): Buffer {
@@ -196,7 +206,7 @@ class Machine {
     const args = this.pop()
     const callee = this.pop()
     if (!(callee instanceof PickleGlobal) || !(args instanceof PickleTuple)) throw new PickleProblem('a call of what is no allowed global')
-    this.push(this.rules.reduce(callee.name, args.items))
+    this.push(this.rules.reduce(callee.name, args.items, this.spend))
   }
 
   newObject(): void {

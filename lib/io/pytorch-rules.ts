@@ -66,7 +66,8 @@ function dtypeOf(global: string): TorchType | undefined {
   return Object.hasOwn(TYPES, name) ? TYPES[name] : undefined
 }
 
-type Reducer = (args: readonly unknown[]) => unknown
+type Spend = Parameters<PickleRules['reduce']>[2]
+type Reducer = (args: readonly unknown[], spend: Spend) => unknown
 
 const asList: Reducer = ([items]) => {
   if (!Array.isArray(items)) throw new PickleProblem('a list was expected')
@@ -76,13 +77,13 @@ const asList: Reducer = ([items]) => {
 /** Every function that a pickle may call, as what it comes to here. */
 const REDUCERS: Readonly<Record<string, Reducer>> = {
   'collections.OrderedDict': orderedDict,
-  'torch._utils._rebuild_tensor': ([storage, offset, shape, strides]) => tensor(storage, offset, shape, strides),
-  'torch._utils._rebuild_tensor_v2': ([storage, offset, shape, strides, , , metadata]) => tensor(storage, offset, shape, strides, { metadata }),
-  'torch._utils._rebuild_tensor_v3': ([storage, offset, shape, strides, , , dtype, metadata]) => tensor(storage, offset, shape, strides, { dtype, metadata }),
+  'torch._utils._rebuild_tensor': ([storage, offset, shape, strides], spend) => tensor(storage, offset, shape, strides, spend),
+  'torch._utils._rebuild_tensor_v2': ([storage, offset, shape, strides, , , metadata], spend) => tensor(storage, offset, shape, strides, spend, { metadata }),
+  'torch._utils._rebuild_tensor_v3': ([storage, offset, shape, strides, , , dtype, metadata], spend) => tensor(storage, offset, shape, strides, spend, { dtype, metadata }),
   'torch._utils._rebuild_parameter': ([data]) => data,
   'torch._utils._rebuild_parameter_with_state': ([data]) => data,
   'torch._tensor._rebuild_from_type_v2': rebuildFromType,
-  'torch.Size': ([items]) => (items instanceof PickleTuple ? items : new PickleTuple(asList([items]) as unknown[])),
+  'torch.Size': ([items], spend) => (items instanceof PickleTuple ? items : new PickleTuple(asList([items], spend) as unknown[])),
   'torch.device': () => null,
   'torch.serialization._get_layout': () => null,
   'torch.jit._pickle.build_intlist': asList,
@@ -109,8 +110,8 @@ export function pytorchRules(what: string, file: string, storages: Map<string, T
     allows: global =>
       Object.hasOwn(REDUCERS, global) || NAMES.has(global) || !!storageType(global) || !!dtypeOf(global) || (torchScript && isTorchScriptClass(global)),
     allowsRecord: global => torchScript && isTorchScriptClass(global),
-    reduce: (global, args) => {
-      if (Object.hasOwn(REDUCERS, global)) return REDUCERS[global]!(args)
+    reduce: (global, args, spend) => {
+      if (Object.hasOwn(REDUCERS, global)) return REDUCERS[global]!(args, spend)
       // A TorchScript named tuple or enum: its contents are no parameters.
       if (torchScript && isTorchScriptClass(global)) return null
       throw new PickleProblem(`${global} is no function that may be called`)
@@ -119,10 +120,12 @@ export function pytorchRules(what: string, file: string, storages: Map<string, T
   }
 }
 
-function orderedDict(args: readonly unknown[]): PickleDict {
+function orderedDict(args: readonly unknown[], spend: Spend): PickleDict {
   const dict = new PickleDict()
   if (args.length === 0) return dict
-  for (const pair of asList(args) as unknown[]) {
+  const pairs = asList(args, spend) as unknown[]
+  spend(pairs.length)
+  for (const pair of pairs) {
     const items = pair instanceof PickleTuple ? pair.items : pair
     if (!Array.isArray(items) || items.length !== 2) throw new PickleProblem('OrderedDict of what are no pairs')
     dict.items.push(items[0], items[1])
@@ -131,12 +134,12 @@ function orderedDict(args: readonly unknown[]): PickleDict {
 }
 
 /** `_rebuild_from_type_v2(function, class, arguments, state)`: a tensor with attributes. */
-function rebuildFromType([callee, , args]: readonly unknown[]): unknown {
+function rebuildFromType([callee, , args]: readonly unknown[], spend: Spend): unknown {
   const name = callee instanceof PickleGlobal ? callee.name : ''
   if (!name.startsWith('torch._utils.') || !Object.hasOwn(REDUCERS, name) || !(args instanceof PickleTuple)) {
     throw new PickleProblem('_rebuild_from_type_v2 of what is no tensor')
   }
-  return REDUCERS[name]!(args.items)
+  return REDUCERS[name]!(args.items, spend)
 }
 
 /** `('storage', class, key, location, element count)`, and in legacy files a view of it: `(key, start, count)` or None. */
@@ -162,13 +165,17 @@ function isCount(value: unknown): value is number {
 /** Elements that a tensor may have beyond those of its storage (expanded dimensions); more would let a few bytes ask for any memory. */
 const MAX_EXPANDED = 1 << 24
 
-function tensor(base: unknown, offset: unknown, shape: unknown, strides: unknown, more: { dtype?: unknown; metadata?: unknown } = {}): TorchTensor {
+/** As PyTorch has it. */
+const MAX_DIMENSIONS = 64
+
+function tensor(base: unknown, offset: unknown, shape: unknown, strides: unknown, spend: Spend, more: { dtype?: unknown; metadata?: unknown } = {}): TorchTensor {
   const from = base as TorchStorage | null
   if (from === null || typeof from !== 'object' || !('count' in from) || !('type' in from)) throw new PickleProblem('a tensor without a storage')
   const type = more.dtype === undefined ? from.type : more.dtype instanceof PickleGlobal ? dtypeOf(more.dtype.name) : undefined
   if (!type) throw new PickleProblem('a tensor of a type that is none')
   const sizes = shape instanceof PickleTuple ? shape.items : shape
   const steps = strides instanceof PickleTuple ? strides.items : strides
+  if (Array.isArray(sizes) && sizes.length > MAX_DIMENSIONS) throw new PickleProblem(`a tensor of ${sizes.length} dimensions; expected at most ${MAX_DIMENSIONS}`)
   if (!isCount(offset) || !Array.isArray(sizes) || !Array.isArray(steps) || sizes.length !== steps.length || ![...sizes, ...steps].every(isCount)) {
     throw new PickleProblem('a tensor whose offset, shape or strides are no integers >= 0')
   }
@@ -180,11 +187,13 @@ function tensor(base: unknown, offset: unknown, shape: unknown, strides: unknown
     throw new PickleProblem(`a tensor of shape [${sizes}], strides [${steps}] and offset ${offset} goes past its storage of ${available} elements`)
   }
   if (count > available && count > MAX_EXPANDED) throw new PickleProblem(`a tensor of shape [${sizes}] on a storage of ${available} elements`)
-  return new TorchTensor(from, readableAs(type, more.metadata), offset, sizes, steps)
+  return new TorchTensor(from, readableAs(type, more.metadata, spend), offset, sizes, steps)
 }
 
 /** Views that read conjugated or negated are not what the bytes say, so they are listed but not read. */
-function readableAs(type: TorchType, metadata: unknown): TorchType {
-  if (!(metadata instanceof PickleDict) || !metadata.items.some(value => value === true)) return type
+function readableAs(type: TorchType, metadata: unknown, spend: Spend): TorchType {
+  if (!(metadata instanceof PickleDict)) return type
+  spend(metadata.items.length)
+  if (!metadata.items.some(value => value === true)) return type
   return { name: `${type.name} (conjugated or negated view)`, width: type.width }
 }

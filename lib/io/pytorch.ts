@@ -5,7 +5,7 @@
 
 import type { FileHandle } from 'node:fs/promises'
 import { CheckpointError } from '../core/errors.js'
-import { type TensorEntry, readExactly, withFile } from './entry.js'
+import { type TensorEntry, lfsPointerError, readExactly, withFile } from './entry.js'
 import { PickleDict, PickleRecord, PickleTruncated, unpickle } from './pickle.js'
 import { type TorchStorage, TorchTensor, pytorchRules } from './pytorch-rules.js'
 import { type ZipArchive, looksLikeZip, openZip } from './zip.js'
@@ -31,7 +31,7 @@ export async function readPytorchEntries(file: string, options: { signal?: Abort
     const start = await readExactly(handle, file, 0, Math.min(size, 4))
     if (looksLikeZip(start)) return readArchive(handle, file, size, options.signal)
     if (start[0] === 0x80) return readLegacy(handle, file, size, options.signal)
-    throw new CheckpointError(`${file} is no PyTorch file: it begins neither as a zip archive nor as a pickle`, { file })
+    throw (await lfsPointerError(handle, file, size)) ?? new CheckpointError(`${file} is no PyTorch file: it begins neither as a zip archive nor as a pickle`, { file })
   })
 }
 

@@ -8,7 +8,7 @@ import type { DataType } from '../core/dtype.js'
 import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { sizeOf } from '../core/shape.js'
 import { Tensor, type TensorLike } from '../core/tensor.js'
-import { type TensorEntry, readExactly, readTensor, withFile, writeError } from './entry.js'
+import { type TensorEntry, lfsPointerError, readExactly, readTensor, withFile, writeError } from './entry.js'
 import { parseJsonObject } from './json.js'
 
 /** Header lengths above this are refused, as the format's own library does. */
@@ -52,7 +52,7 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
   return withFile(file, async (handle, size) => {
     if (size < 8) throw new CheckpointError(`${file} has ${size} bytes, which is shorter than the 8-byte header length of safetensors`, { file })
     const length = (await readExactly(handle, file, 0, 8)).readBigUInt64LE()
-    if (length > BigInt(MAX_HEADER)) throw new CheckpointError(`${file}: header length ${length} is over 100 MB`, { file })
+    if (length > BigInt(MAX_HEADER)) throw (await lfsPointerError(handle, file, size)) ?? new CheckpointError(`${file}: header length ${length} is over 100 MB`, { file })
     const headerSize = Number(length)
     if (8 + headerSize > size) {
       throw new CheckpointError(`${file}: header length ${headerSize} goes past the end of the file, which has ${size} bytes`, { file })

@@ -1,4 +1,4 @@
-import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { classifyImages } from '../../lib/embed/classify.js'
@@ -159,6 +159,31 @@ t.test('texts', async (t) => {
   t.equal(JSON.parse(found.stdout)[0].item, 'the dog', found.stderr)
 })
 
+t.test('the file of the texts is not written over', async (t) => {
+  const texts = '{"text":"a cat"}\n{"text":"the dog"}\n'
+  const file = join(folder, 'own.jsonl')
+  await writeFile(file, texts)
+  const linked = join(folder, 'linked.jsonl')
+  await symlink(file, linked)
+  const outs: [string, string][] = [[file, file], [linked, file], [file, linked]]
+  for (const end of ['.items.jsonl', '.metadata.json', '.part', '.part.jsonl', '.part.lock']) {
+    const beside = join(folder, `beside.npy${end}`)
+    await writeFile(beside, texts)
+    outs.push([beside, join(folder, 'beside.npy')])
+  }
+  for (const [source, out] of outs) {
+    const { code, stderr } = await cli('embed', '--texts', source, '--model', join(folder, 'absent'), '--out', out)
+    t.equal(code, 2, stderr)
+    t.match(stderr, `which --texts ${source} reads`, 'before the model is looked for')
+    t.equal(await readFile(source, 'utf8'), texts)
+  }
+  const input = await open(file)
+  const { code, stderr } = await startCli(['embed', '--texts', '-', '--model', model, '--out', file], {}, 'pipe', input.fd).result
+  await input.close()
+  t.equal(code, 2, stderr)
+  t.equal(await readFile(file, 'utf8'), texts, 'as standard input')
+})
+
 t.test('wrong usage and wrong input', async (t) => {
   const out = join(folder, 'never.npy')
   const aFolder = join(folder, 'folder.npy')
@@ -181,7 +206,7 @@ t.test('wrong usage and wrong input', async (t) => {
   const failures: [string[], RegExp][] = [
     [['embed', join(folder, 'absent'), '--model', model, '--out', out], /absent: no such file or folder/],
     [['embed', pictures[0]!, '--model', join(folder, 'absent'), '--out', out], /absent/],
-    [['embed', pictures[0]!, '--model', model, '--out', join(folder, 'no', 'folder.npy')], /folder\.npy/],
+    [['embed', pictures[0]!, '--model', join(folder, 'absent'), '--out', join(folder, 'no', 'folder.npy')], /folder\.npy cannot be written: there is no folder .*no$/m],
     [['embed', pictures[0]!, '--model', model, '--out', aFolder], /folder\.npy is a folder/],
     [['embed', pictures[0]!, '--model', model, '--out', out, '--device', 'cuda:7'], /cuda:7/],
     [['embed', pictures[0]!, '--model', model, '--out', out, '--dtype', 'f16'], /f16/],

@@ -1,8 +1,9 @@
 // Embedding runs that end early, and what the next run makes of it: resumed where the same thing makes the same rows, begun anew where not.
 
-import { cp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
+import { Journal } from '../../lib/cli/journal.js'
 import { readEmbeddings } from '../../lib/io/embeddings.js'
 import { cli, startCli } from '../support/cli.js'
 import { temporaryFolder, writePictures, writeTinyClip } from '../support/tiny-clip.js'
@@ -98,6 +99,8 @@ t.test('a file that changed since, or another list of files', async (t) => {
   await rm(join(images, '00399.jpg'))
   const { code, stderr } = await run().result
   t.equal(code, 0, stderr)
+  const dropped = Number(/(\d+) of (\d+) items kept in .*changing\.jsonl\.part no longer fit: item 11 is another/.exec(stderr)?.[1])
+  t.ok(dropped >= 20, stderr)
   t.match(stderr, 'going on after 10 of 399 items')
   const { items, embeddings } = await readEmbeddings(out)
   t.equal(items.length, 399)
@@ -116,4 +119,35 @@ t.test('two runs at once do not write the same file', async (t) => {
   t.match(second.stderr, new RegExp(`another run \\(process ${first.child.pid}\\) is writing .*twice\\.safetensors`))
   t.equal((await first.result).code, 0)
   t.ok(await sameAsWhole(out))
+})
+
+t.test('of two runs that find a lock of nobody one takes it', async (t) => {
+  const out = join(folder, 'stale.npy')
+  for (let round = 0; round < 100; round++) {
+    await writeFile(`${out}.part.lock`, '999999999 12345')
+    const journals = await Promise.allSettled([1, 2].map(() => Journal.open(out, {}, 4, () => true)))
+    const opened = journals.flatMap((journal) => (journal.status === 'fulfilled' ? [journal.value] : []))
+    const refused = journals.flatMap((journal) => (journal.status === 'rejected' ? [String(journal.reason)] : []))
+    for (const journal of opened) await journal.remove()
+    if (opened.length !== 1) t.fail(`${opened.length} have it in round ${round}`)
+    for (const reason of refused) if (!reason.includes(`another run (process ${process.pid}) is writing`)) t.fail(reason)
+  }
+  t.same((await readdir(folder)).filter((name) => name.startsWith('stale')), [])
+})
+
+t.test('convert: SIGINT leaves nothing behind', async (t) => {
+  const source = join(folder, 'large.safetensors')
+  const bytes = 512 << 20
+  const header = Buffer.from(`{"a":{"dtype":"U8","shape":[${bytes}],"data_offsets":[0,${bytes}]}} `)
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(header.length))
+  await writeFile(source, Buffer.concat([length, header]))
+  await truncate(source, 8 + header.length + bytes)
+  const target = join(folder, 'converted')
+  const { child, result } = startCli(['convert', source, target])
+  while (child.exitCode === null && !(await readdir(target).catch(() => [])).length) await new Promise((resolve) => setTimeout(resolve, 2))
+  child.kill('SIGINT')
+  const { code, signal, stderr } = await result
+  t.ok(signal === 'SIGINT' || code === 130, `whoever started it sees the signal: ${code} ${stderr}`)
+  t.notOk((await readdir(folder)).includes('converted'), 'the folder is gone')
 })

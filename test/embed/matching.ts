@@ -68,7 +68,7 @@ for (const [name, processorConfig, kind, output, column] of KINDS) {
     await t.rejects(matcher.scores('x' as never, TEXTS), { code: 'ERR_ARGUMENT', field: 'images' })
 
     const pairs = join(folder, 'pairs.tsv')
-    await writeFile(pairs, images.map((image, i) => `${image}\t${TEXTS[i]}`).join('\n'))
+    await writeFile(pairs, `\ufeff${images.map((image, i) => `${image}\t${TEXTS[i]}`).join('\r\n')}`)
     const report = await evaluateRetrieval(matcher, { images, texts: TEXTS, imageOfText: [0, 1, 2, 3] }, { ks: [1, 4] })
     t.equal(report.textToImage[1]!.recall, 1)
     const { stdout, code } = await cli('retrieve', '--pairs', pairs, '--model', folder, '-k', '1,4', '--json', '--dtype', 'f32', '--device', 'cpu')
@@ -105,6 +105,7 @@ t.test('a dual encoder matches by cosines', async t => {
   const { code, stderr } = await cli('retrieve', '--pairs', bad, '--model', model)
   t.equal(code, 1)
   t.match(stderr, /line 1 is no pair/)
+  t.match(await cli('retrieve', '--pairs', folder, '--model', model), { code: 1, stderr: /cannot be read: .*EISDIR/ })
   t.equal((await cli('match', images[0]!, '--model', model)).code, 2)
 })
 

@@ -1,7 +1,8 @@
 // Checkpoints: which files are taken, shards, names, and what does not fit reported at once.
 
 import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import type { CheckpointError } from '../../lib/core/errors.js'
 import { Tensor } from '../../lib/core/tensor.js'
@@ -17,6 +18,7 @@ import { linear, unary } from '../../lib/ops/index.js'
 import type { FileSource } from '../../typings/addon.js'
 import { noShared, shared } from '../shared.js'
 
+const pytorch = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fixtures', 'pytorch')
 const f32 = (...dims: number[]) => new Tensor('float32', Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => i), dims)
 const parameter = (name: string, shape: number[], role: Parameter['role'] = 'plain'): Parameter => ({ name, shape, dtype: 'float32', role })
 
@@ -47,6 +49,11 @@ t.test('which file', async t => {
   await writeSafetensors(join(dir, 'model.safetensors'), { b: f32(1) })
   await writeFile(join(dir, 'pytorch_model.bin'), 'safetensors come first, so this is not looked at')
   t.same([...(await openCheckpoint(dir)).tensors.keys()], ['b'])
+  const trained = join(dir, 'trained')
+  await mkdir(trained)
+  await writeSafetensors(join(trained, 'adapter.safetensors'), { c: f32(1) })
+  await copyFile(join(pytorch, 'zip.bin'), join(trained, 'pytorch_model.bin'))
+  t.same((await openCheckpoint(trained)).files, [join(trained, 'pytorch_model.bin')], 'a usual name comes before the only one of another')
   const stop = new AbortController()
   stop.abort(new Error('stopped'))
   await t.rejects(openCheckpoint(dir, { signal: stop.signal }), { message: 'stopped' })

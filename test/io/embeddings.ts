@@ -1,9 +1,10 @@
 // Files of embeddings as the library writes and reads them; the command line's tests have all formats side by side.
 
 import { existsSync } from 'node:fs'
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import t from 'tap'
+import { CheckpointError } from '../../lib/core/errors.js'
 import { type EmbeddingSource, embeddingFormats, readEmbeddings, type RowBlock, writeEmbeddings } from '../../lib/io/embeddings.js'
 import { temporary } from '../support/models.js'
 
@@ -23,6 +24,36 @@ function source(blocks: number, breaks?: number): EmbeddingSource {
     },
   }
 }
+
+t.test('.arrow: damaged, cut, and of other columns', async (t) => {
+  const file = join(temporary(t), 'rows.arrow')
+  await writeEmbeddings(file, source(3))
+  const whole = await readFile(file)
+  const refused = async (bytes: Uint8Array, message: RegExp, what: string) => {
+    await writeFile(file, bytes)
+    await t.rejects(readEmbeddings(file), { name: 'CheckpointError', file, message }, what)
+  }
+  for (const length of [0, 1, 11, 12, 100, whole.length - 1]) await refused(whole.subarray(0, length), /rows\.arrow is no Arrow file, or is cut off/, `${length} bytes`)
+  const { Float32, Schema, Field, Table, vectorFromArray, tableToIPC } = await import('apache-arrow')
+  const other = new Table(new Schema([new Field('a', new Float32())]), { a: vectorFromArray([1, 2], new Float32()) })
+  await refused(tableToIPC(other, 'file'), /rows\.arrow has the columns a; expected item and embedding/, 'other columns')
+  // Its footer alone: with some lengths of messages Arrow's own library goes round for ever.
+  for (let at = whole.length - 250; at < whole.length - 6; at += 5) {
+    const altered = Buffer.from(whole)
+    altered.fill(0xff, at, Math.min(at + 4, whole.length - 6))
+    await writeFile(file, altered)
+    await readEmbeddings(file).catch((error: unknown) => {
+      if (!(error instanceof CheckpointError) || error.file !== file) t.fail(`altered at ${at}: ${String((error as Error).stack)}`)
+    })
+  }
+})
+
+t.test('the file itself is missed before what stands beside it', async (t) => {
+  for (const extension of embeddingFormats()) {
+    const file = join(temporary(t), `absent${extension}`)
+    await t.rejects(readEmbeddings(file), { name: 'CheckpointError', file }, extension)
+  }
+})
 
 // The tests' loader does not find hyparquet-writer's imports.
 for (const extension of embeddingFormats().filter((format) => format !== '.parquet')) {

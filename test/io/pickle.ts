@@ -149,6 +149,9 @@ t.test('tensors', async t => {
     // Each level holds the one below ten times: 10^12 entries from some hundred bytes.
     ['a tree that multiplies', bytes('}q', 0, ...Array.from({ length: 12 }, (_, level) => bytes('}q', level + 1, ...Array.from({ length: 10 }, (_, i) => bytes(text(`${i}`), 'h', level, 's'))))), /more than 1000000 entries/, []],
     ['a name of megabytes', bytes('}', text('a'.repeat(3_000_000)), tensor(0, tuple(1), tuple(1), stored), 's'), /name of more than 2000 characters/],
+    ['a list copied again and again', bytes('ccollections\nOrderedDict\nq', 0, '](', Buffer.concat(Array(10_000).fill(bytes('K', 1, 'K', 2, 0x86))), 'e', 0x85, 'q', 1, '0(', Buffer.concat(Array(2_000).fill(bytes('h', 0, 'h', 1, 'R'))), 't'), /more than 5000000 opcodes/],
+    ['attributes looked through again and again', bytes('}(', Buffer.concat(Array(20_000).fill(bytes('K', 1, 'N'))), 'uq', 2, '0(', Buffer.concat(Array(1_000).fill(bytes('ctorch._utils\n_rebuild_tensor_v2\n(', stored, int(0), tuple(1), tuple(1), 0x89, 'Nh', 2, 'tR'))), 't'), /more than 5000000 opcodes/],
+    ['65 dimensions', one(0, tuple(...Array(65).fill(1)), tuple(...Array(65).fill(1))), /a tensor of 65 dimensions; expected at most 64/],
     ['calling a class', bytes('ctorch\nTensor\n)R'), /torch\.Tensor is no function that may be called/],
     ['a record outside of TorchScript', bytes('c__torch__\nModel\n)', 0x81), /__torch__\.Model is not on the list/],
   ]
@@ -158,7 +161,7 @@ t.test('tensors', async t => {
   await writeFile(file, bytes(0x80, 2, 'K', 1, '.'))
   await t.rejects(readPytorchEntries(file), { name: 'CheckpointError', message: /the magic number is missing/ })
   await writeFile(file, 'version https://git-lfs.github.com/spec/v1')
-  await t.rejects(readPytorchEntries(file), { name: 'CheckpointError', message: /no PyTorch file/ })
+  await t.rejects(readPytorchEntries(file), { name: 'CheckpointError', message: /is a Git LFS pointer, not the file itself; run: git lfs pull/ })
   await writeFile(file, '')
   await t.rejects(readPytorchEntries(file), { name: 'CheckpointError', message: /no PyTorch file/ })
 })

@@ -91,6 +91,9 @@ t.test('further lies', async t => {
     const file = await craft(join(dir, 'file.safetensors'), header, data, length)
     await t.rejects(readSafetensorsHeader(file), { name: 'CheckpointError', code: 'ERR_CHECKPOINT', message: pattern, file }, name)
   }
+  const pointer = join(dir, 'pointer.safetensors')
+  await writeFile(pointer, `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 12\n`)
+  await t.rejects(readSafetensorsHeader(pointer), { name: 'CheckpointError', file: pointer, message: /pointer\.safetensors is a Git LFS pointer, not the file itself; run: git lfs pull/ })
   await t.rejects(readSafetensorsHeader(join(dir, 'none')), { name: 'CheckpointError', message: /is not there/ })
   await t.rejects(readSafetensorsHeader(dir), { name: 'CheckpointError', message: /folder|no regular file/ })
 })

@@ -15,10 +15,10 @@ export interface CliResult {
   stderr: string
 }
 
-/** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. `stdout`: a file instead. */
-export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}, stdout: 'pipe' | number = 'pipe'): { child: ChildProcess; result: Promise<CliResult> } {
+/** Starts `chiasma ARGUMENTS`; the promise has what it printed once it ended. `stdout`: a file instead; `stdin`: one, too. */
+export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}, stdout: 'pipe' | number = 'pipe', stdin: 'ignore' | number = 'ignore'): { child: ChildProcess; result: Promise<CliResult> } {
   buildDist()
-  const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: ['ignore', stdout, 'pipe'] })
+  const child = spawn(process.execPath, [main, ...args], { env: { ...cleanEnv(), ...env }, stdio: [stdin, stdout, 'pipe'] })
   let printed = ''
   let stderr = ''
   child.stdout?.on('data', (chunk) => (printed += chunk))
