@@ -1,12 +1,13 @@
 // The Hub's local cache, shared with Python's huggingface_hub: models--org--name/{blobs,snapshots,refs,.no_exist}. Blobs are named by
 // their hash, snapshots/<commit> has symbolic links to them, refs/<branch> the commit, .no_exist/<commit> empty files for what the repository
 // does not have. See https://huggingface.co/docs/hub/local-cache.
-// A blob being downloaded is a part file that one process owns: abandoned ones are claimed by renaming, which only one process can win.
+// A blob being downloaded is a part file that one process owns: abandoned ones are claimed by renaming, which only one process can win. Its name
+// is none that huggingface_hub uses. Where process ids are of several namespaces, an owner may look gone and yet write: it then finds its part taken.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { copyFile, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { homedir, hostname } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { isFile } from './entry.js'
 import { checkInside } from './paths.js'
 import { isAlive } from './process-alive.js'
@@ -80,9 +81,9 @@ export class HubCache {
     return snapshot
   }
 
-  /** A part file of the blob that only this call writes to; it may have content already, from a download that broke off. */
+  /** A part file of the blob for this call; it may have content already, from a download that broke off. */
   async claimPart(hash: string): Promise<string> {
-    const own = `${this.blob(hash)}.${host}-${process.pid}-${randomBytes(4).toString('hex')}.incomplete`
+    const own = this.newPart(hash)
     await mkdir(dirname(own), { recursive: true })
     for (const left of await this.abandonedParts(hash)) {
       // Another process may be faster; then the name is gone.
@@ -91,29 +92,49 @@ export class HubCache {
     return own
   }
 
+  /** The name of a part file that is not there yet. */
+  newPart(hash: string): string {
+    return `${this.blob(hash)}.${host}-${process.pid}-${randomBytes(4).toString('hex')}.incomplete`
+  }
+
   /** Leaves a part that is not complete for the next attempt. */
   async releasePart(hash: string, part: string): Promise<void> {
     const size = await stat(part).then(stats => stats.size, () => 0)
     if (size === 0) await rm(part, { force: true })
-    else await rename(part, `${this.blob(hash)}.incomplete`)
+    else await rename(part, this.releasedPart(hash))
   }
 
-  /** A part whose content has been verified becomes the blob. */
-  async finishPart(hash: string, part: string): Promise<void> {
-    await rename(part, this.blob(hash))
+  /** A part whose content has been verified becomes the blob; false if another process has taken it. */
+  async finishPart(hash: string, part: string, size: number): Promise<boolean> {
+    if (!(await hasSize(part, size))) return false
+    try {
+      await rename(part, this.blob(hash))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+      throw error
+    }
     for (const left of await this.abandonedParts(hash)) await rm(left, { force: true })
+    return true
+  }
+
+  private releasedPart(hash: string): string {
+    return `${this.blob(hash)}.chiasma.incomplete`
   }
 
   /** Parts that nobody writes to: released ones, and those of processes on this machine that are gone. */
   private async abandonedParts(hash: string): Promise<string[]> {
     const names = await readdir(join(this.folder, 'blobs')).catch(() => [])
-    const abandoned = names.filter(name => {
-      if (name === `${hash}.incomplete`) return true
-      const [, blob, owner, pid] = /^([0-9a-f]+)\.([0-9a-f]{8})-(\d+)-[0-9a-f]+\.incomplete$/.exec(name) ?? []
+    const paths = names.map(name => join(this.folder, 'blobs', name))
+    return paths.filter(path => {
+      if (path === this.releasedPart(hash)) return true
+      const [, blob, owner, pid] = /^([0-9a-f]+)\.([0-9a-f]{8})-(\d+)-[0-9a-f]+\.incomplete$/.exec(basename(path)) ?? []
       return blob === hash && owner === host && !isAlive(Number(pid))
     })
-    return abandoned.map(name => join(this.folder, 'blobs', name))
   }
+}
+
+export async function hasSize(file: string, size: number): Promise<boolean> {
+  return stat(file).then(stats => stats.isFile() && stats.size === size, () => false)
 }
 
 const temporaryName = (path: string) => `${path}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, readdir, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
@@ -194,7 +194,7 @@ t.test('a connection that breaks', async t => {
   t.test('a part that is wrong is thrown away', async t => {
     const { server, blobs, resolve } = await setUp(t)
     await mkdir(blobs, { recursive: true })
-    await writeFile(join(blobs, `${sha256(files['model.safetensors'])}.incomplete`), 'something else')
+    await writeFile(join(blobs, `${sha256(files['model.safetensors'])}.chiasma.incomplete`), 'something else')
     const { folder } = await resolve()
     t.ok(files['model.safetensors'].equals(await readFile(join(folder, 'model.safetensors'))))
     t.same(server.requests.filter(({ host }) => host === 'cdn').map(({ headers }) => headers.range), ['bytes=14-399999', undefined])
@@ -202,7 +202,7 @@ t.test('a connection that breaks', async t => {
   t.test('a part that is too long, or whole already', async t => {
     const { server, blobs, resolve } = await setUp(t)
     await mkdir(blobs, { recursive: true })
-    const part = join(blobs, `${sha256(files['model.safetensors'])}.incomplete`)
+    const part = join(blobs, `${sha256(files['model.safetensors'])}.chiasma.incomplete`)
     await writeFile(part, Buffer.concat([files['model.safetensors'], Buffer.from('x')]))
     await resolve()
     t.same(server.requests.filter(({ host }) => host === 'cdn').map(({ headers }) => headers.range), [undefined])
@@ -218,6 +218,19 @@ t.test('a connection that breaks', async t => {
     server.cuts.set('model.safetensors', [150_000])
     const { folder } = await resolve()
     t.ok(files['model.safetensors'].equals(await readFile(join(folder, 'model.safetensors'))))
+  })
+  t.test('nor ever sends the whole', async t => {
+    const { server, resolve } = await setUp(t)
+    server.ranges = false
+    server.cuts.set('model.safetensors', new Array<number>(20).fill(150_000))
+    await t.rejects(resolve(), { name: 'CheckpointError', message: /breaks again and again, last at byte \d+ of 400000/ })
+  })
+  t.test('with wrong content at last', async t => {
+    const { server, resolve } = await setUp(t)
+    server.tamper = entry => (entry['lfs'] ? { ...entry, lfs: { ...(entry['lfs'] as object), oid: '1'.repeat(64) } } : entry)
+    server.cuts.set('model.safetensors', new Array<number[]>(10).fill([150_000, Infinity]).flat())
+    await t.rejects(resolve({ revision: 'd'.repeat(40) }), { name: 'CheckpointError', message: /has the hash/ })
+    t.equal(server.requests.filter(({ host }) => host === 'cdn').length, 4, 'one more attempt')
   })
   t.test('a server that is busy for a moment', async t => {
     const { server, resolve } = await setUp(t)
@@ -416,6 +429,44 @@ t.test('at the same time', async t => {
   t.equal(stdout, '')
   t.ok(files['model.safetensors'].equals(await readFile(join(blobs, sha256(files['model.safetensors'])))))
   t.same(await parts(blobs), [])
+})
+
+t.test('other writers', async t => {
+  const weights = files['model.safetensors']
+  t.test("the part file of Python's library is its own", async t => {
+    const { blobs, resolve } = await setUp(t)
+    await mkdir(blobs, { recursive: true })
+    const part = join(blobs, `${sha256(weights)}.incomplete`)
+    await writeFile(part, weights.subarray(0, 1000))
+    const other = await open(part, 'a')
+    t.teardown(() => other.close())
+    const resolved = resolve({ onProgress: ({ status }) => void (status === 'progress' && other.write(weights.subarray(1000, 2000))) })
+    t.ok(weights.equals(await readFile(join((await resolved).folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [`${sha256(weights)}.incomplete`])
+  })
+  t.test('a process that looks gone, but is there', async t => {
+    const { server, blobs, resolve } = await setUp(t)
+    server.slowness = 200
+    const resolved = resolve()
+    await partOf(blobs, 70_000)
+    // As another process takes it.
+    await rename(join(blobs, (await parts(blobs)).find(name => name.startsWith(sha256(weights)))!), join(blobs, `${sha256(weights)}.chiasma.incomplete`))
+    const other = child(server.id, {})
+    const [{ folder }, { code, stderr }] = await Promise.all([resolved, other.done])
+    t.equal(code, 0, stderr)
+    t.ok(weights.equals(await readFile(join(folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [])
+  })
+  t.test('a part file that is taken and not finished', async t => {
+    const { server, blobs, resolve } = await setUp(t)
+    server.slowness = 100
+    const resolved = resolve()
+    await partOf(blobs, 70_000)
+    await rename(join(blobs, (await parts(blobs)).find(name => name.startsWith(sha256(weights)))!), join(blobs, 'taken'))
+    server.slowness = 0
+    t.ok(weights.equals(await readFile(join((await resolved).folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [])
+  })
 })
 
 t.test('a process that is killed', async t => {
