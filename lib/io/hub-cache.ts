@@ -5,22 +5,27 @@
 // is none that huggingface_hub uses. Where process ids are of several namespaces, an owner may look gone and yet write: it then finds its part taken.
 
 import { createHash, randomBytes } from 'node:crypto'
-import { copyFile, mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, readdir, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { homedir, hostname } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
 import { isFile } from './entry.js'
 import { checkInside } from './paths.js'
 import { isAlive } from './process-alive.js'
 
+/** A path of the environment; the home folder's `~` is there where no shell has seen it. */
+export function pathVariable(name: string): string | undefined {
+  return process.env[name]?.replace(/^~(?=$|[/\\])/, homedir) || undefined
+}
+
 /** `~/.cache/huggingface`, or where HF_HOME says. */
 export function hubHome(): string {
-  const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache')
-  return process.env['HF_HOME'] || join(cache, 'huggingface')
+  const cache = pathVariable('XDG_CACHE_HOME') ?? join(homedir(), '.cache')
+  return pathVariable('HF_HOME') ?? join(cache, 'huggingface')
 }
 
 /** HF_HUB_CACHE, else `hub` in HF_HOME. */
 export function hubCacheFolder(given?: string): string {
-  return given ?? (process.env['HF_HUB_CACHE'] || process.env['HUGGINGFACE_HUB_CACHE'] || join(hubHome(), 'hub'))
+  return given ?? pathVariable('HF_HUB_CACHE') ?? pathVariable('HUGGINGFACE_HUB_CACHE') ?? join(hubHome(), 'hub')
 }
 
 /** Whether a revision is a commit itself, and no branch or tag. */
@@ -66,19 +71,27 @@ export class HubCache {
   async publish(commit: string, files: ReadonlyMap<string, string>, absent: Iterable<string>): Promise<string> {
     const snapshot = this.snapshot(commit)
     for (const [path, blob] of files) await link(blob, join(snapshot, path))
+    try {
+      await this.note(commit, absent)
+    } catch (error) {
+      // All files are there: a cache that only others may write to does without notes.
+      if (!isOneOf(error, NO_WRITING)) throw error
+    }
+    return snapshot
+  }
+
+  private async note(commit: string, absent: Iterable<string>): Promise<void> {
     for (const path of absent) {
       const mark = join(this.folder, '.no_exist', commit, path)
       await mkdir(dirname(mark), { recursive: true })
       await writeFile(mark, '')
     }
-    if (!isCommit(this.revision)) {
-      const ref = join(this.folder, 'refs', this.revision)
-      await mkdir(dirname(ref), { recursive: true })
-      const temporary = temporaryName(ref)
-      await writeFile(temporary, commit)
-      await rename(temporary, ref)
-    }
-    return snapshot
+    if (isCommit(this.revision)) return
+    const ref = join(this.folder, 'refs', this.revision)
+    await mkdir(dirname(ref), { recursive: true })
+    const temporary = temporaryName(ref)
+    await writeFile(temporary, commit)
+    await rename(temporary, ref)
   }
 
   /** A part file of the blob for this call; it may have content already, from a download that broke off. */
@@ -110,8 +123,8 @@ export class HubCache {
     try {
       await rename(part, this.blob(hash))
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-      throw error
+      if (!isOneOf(error, ['ENOENT'])) throw error
+      return false
     }
     for (const left of await this.abandonedParts(hash)) await rm(left, { force: true })
     return true
@@ -139,14 +152,21 @@ export async function hasSize(file: string, size: number): Promise<boolean> {
 
 const temporaryName = (path: string) => `${path}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`
 
-/** A relative link, put in place at once; a copy where the system has no links (Windows without developer mode). */
+/** Codes of a folder or file system that is not to be written to. */
+const NO_WRITING = ['EROFS', 'EACCES', 'EPERM']
+/** Codes of a system, or a file system, that has no links: Windows without developer mode, some network drives. */
+const NO_LINKS = ['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS']
+const isOneOf = (error: unknown, codes: readonly string[]) => codes.includes((error as NodeJS.ErrnoException).code ?? '')
+
+/** A relative link, put in place at once if it is not there; a copy where there are no links. */
 async function link(blob: string, path: string): Promise<void> {
+  if ((await realpath(path).catch(() => '')) === (await realpath(blob))) return
   await mkdir(dirname(path), { recursive: true })
   const temporary = temporaryName(path)
   try {
     await symlink(relative(dirname(path), blob), temporary)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+    if (!isOneOf(error, NO_LINKS)) throw error
     await copyFile(blob, temporary)
   }
   await rename(temporary, path)

@@ -2,7 +2,8 @@
 
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, readdir, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readFile, readdir, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
@@ -42,6 +43,19 @@ async function setUp(t: Test, content: Record<string, string | Buffer> = files, 
 }
 
 const parts = async (blobs: string) => (await readdir(blobs)).filter(name => name.endsWith('.incomplete'))
+
+/** Fills a cache as Python's library does: without marks for what does not exist. Gives the snapshot. */
+async function asPython(repository: string, commit: string, content: Record<string, string | Buffer>): Promise<string> {
+  const snapshot = join(repository, 'snapshots', commit)
+  for (const folder of [snapshot, join(repository, 'blobs'), join(repository, 'refs')]) await mkdir(folder, { recursive: true })
+  for (const [name, bytes] of Object.entries(content)) {
+    const hash = name === 'model.safetensors' ? sha256(Buffer.from(bytes)) : gitHash(Buffer.from(bytes))
+    await writeFile(join(repository, 'blobs', hash), bytes)
+    await symlink(join('..', '..', 'blobs', hash), join(snapshot, name))
+  }
+  await writeFile(join(repository, 'refs', 'main'), commit)
+  return snapshot
+}
 
 /** Waits until a part file has `size` bytes. */
 async function partOf(blobs: string, size: number): Promise<void> {
@@ -342,17 +356,8 @@ t.test('without a network', async t => {
   await server.close()
   await t.rejects(resolve(), { name: 'CheckpointError', message: /http:\/\/127\.0\.0\.1:\d+ could not be reached for someone\/some-model: / })
 
-  // As Python's library leaves it: no marks for what does not exist.
-  const snapshot = join(repository, 'snapshots', server.commit)
-  for (const name of ['config.json', 'model.safetensors'] as const) {
-    const blob = join(repository, 'blobs', gitHash(Buffer.from(files[name])))
-    await mkdir(dirname(blob), { recursive: true })
-    await mkdir(snapshot, { recursive: true })
-    await writeFile(blob, files[name])
-    await symlink(blob, join(snapshot, name))
-  }
-  await mkdir(join(repository, 'refs'))
-  await writeFile(join(repository, 'refs', 'main'), server.commit)
+  const { 'config.json': config, 'model.safetensors': weights } = files
+  const snapshot = await asPython(repository, server.commit, { 'config.json': config, 'model.safetensors': weights })
   t.same(await resolve(), { folder: snapshot, revision: server.commit })
   t.same(await resolve({ localFilesOnly: true }), { folder: snapshot, revision: server.commit })
   await t.rejects(resolve({ localFilesOnly: true, revision: 'other' }), { message: /revision other\) is not complete/ })
@@ -362,6 +367,38 @@ t.test('without a network', async t => {
   process.env['HF_ENDPOINT'] = 'ftp://x'
   await t.rejects(resolve({ revision: 'other' }), { name: 'CheckpointError', message: /HF_ENDPOINT is "ftp:\/\/x"/ })
   t.ok(home)
+})
+
+t.test("open_clip's configuration is one", async t => {
+  const content = { 'open_clip_config.json': '{"model_cfg":{}}', 'open_clip_model.safetensors': 'x' }
+  const { server, repository, resolve } = await setUp(t, content, [])
+  const snapshot = await asPython(repository, server.commit, content)
+  t.same(await resolve({ localFilesOnly: true }), { folder: snapshot, revision: server.commit })
+})
+
+t.test('a cache of which nothing can be changed', { skip: process.platform === 'win32' && 'no such permissions' }, async t => {
+  const { server, resolve } = await setUp(t)
+  await resolve()
+  const cacheDir = await mkdtemp(join(tmpdir(), 'chiasma-hub-')) // where every user may look
+  const repository = join(cacheDir, 'models--someone--some-model')
+  const { 'config.json': config, 'model.safetensors': weights, 'tokenizer.json': tokenizer, 'tokenizer_config.json': settings } = files
+  const snapshot = await asPython(repository, server.commit, { 'config.json': config, 'model.safetensors': weights, 'tokenizer.json': tokenizer, 'tokenizer_config.json': settings })
+  const folders = [cacheDir, repository, ...['blobs', 'refs', 'snapshots'].map(name => join(repository, name)), snapshot]
+  for (const folder of folders) await chmod(folder, 0o555)
+  server.requests.length = 0
+  const user = process.geteuid!()
+  if (user === 0) process.seteuid!(65534) // permissions are nothing to root
+  try {
+    t.same(await resolve({ cacheDir }), { folder: snapshot, revision: server.commit })
+    t.ok(server.requests.length > 0, 'the network was asked')
+    t.same((await readdir(repository)).sort(), ['blobs', 'refs', 'snapshots'])
+    server.files.set('special_tokens_map.json', Buffer.from('{}'))
+    await t.rejects(resolve({ cacheDir }), { name: 'CheckpointError', message: /the cache .* cannot be written: EACCES/ }, 'a file that is missing is said')
+  } finally {
+    process.seteuid!(user)
+    for (const folder of folders) await chmod(folder, 0o755)
+    await rm(cacheDir, { recursive: true })
+  }
 })
 
 t.test('where the cache is', async t => {
@@ -374,6 +411,17 @@ t.test('where the cache is', async t => {
   delete process.env['HF_HOME']
   process.env['XDG_CACHE_HOME'] = join(home, 'c')
   await under(join(home, 'c', 'huggingface', 'hub'))
+  const before = process.env['HOME']
+  t.teardown(() => void (before === undefined ? delete process.env['HOME'] : (process.env['HOME'] = before)))
+  process.env['HOME'] = home
+  process.env['XDG_CACHE_HOME'] = '~/d'
+  await under(join(home, 'd', 'huggingface', 'hub'))
+  process.env['HF_HOME'] = '~/e'
+  await under(join(home, 'e', 'hub'))
+  process.env['HF_HUB_CACHE'] = '~'
+  await under(home)
+  process.env['HF_HUB_CACHE'] = join(home, '~')
+  await under(join(home, '~'))
 })
 
 t.test('revisions', async t => {
