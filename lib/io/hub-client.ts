@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { CheckpointError } from '../core/errors.js'
-import { hubHome, isCommitName } from './hub-cache.js'
+import { hubHome, isCommitName, pathVariable } from './hub-cache.js'
 
 /** Where the Hub is: HF_ENDPOINT or https://huggingface.co, without a slash at the end. */
 export function hubEndpoint(): string {
@@ -27,7 +27,7 @@ export function isOffline(): boolean {
 export async function hubToken(given?: string): Promise<string | undefined> {
   let token = given
   if (token === undefined && !isSet(process.env['HF_HUB_DISABLE_IMPLICIT_TOKEN'])) {
-    const path = process.env['HF_TOKEN_PATH'] || join(hubHome(), 'token')
+    const path = pathVariable('HF_TOKEN_PATH') ?? join(hubHome(), 'token')
     token = process.env['HF_TOKEN'] || process.env['HUGGING_FACE_HUB_TOKEN'] || (await readFile(path, 'utf8').catch(() => undefined))
   }
   token = token?.trim()

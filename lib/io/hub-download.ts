@@ -1,14 +1,14 @@
-// One file of the Hub into the cache: bytes are appended to a part file and hashed as they come; a connection that breaks is taken up where
+// One file of the Hub into the cache: bytes go into a part file and are hashed as they come; a connection that breaks is taken up where
 // it broke, in this call and in later ones. The part becomes the blob only if size and hash are those of the Hub's listing: sha256 for large
 // files, git's sha1 of 'blob <size>\0' and the content for others.
 
 import { type Hash, createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { type FileHandle, open, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, open, rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { downloadFile } from '@huggingface/hub'
 import { CheckpointError } from '../core/errors.js'
-import type { HubCache } from './hub-cache.js'
+import { type HubCache, hasSize } from './hub-cache.js'
 import { type HubClient, HubUnreachable, RangeIgnored } from './hub-client.js'
 
 /** Size or hash are not those of the listing. */
@@ -44,10 +44,6 @@ export async function fetchBlob(client: HubClient, cache: HubCache, info: BlobIn
   return blob
 }
 
-async function hasSize(file: string, size: number): Promise<boolean> {
-  return stat(file).then(stats => stats.isFile() && stats.size === size, () => false)
-}
-
 async function settled(other: Promise<void>, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted()
   await new Promise<void>((resolve, reject) => {
@@ -61,12 +57,17 @@ async function settled(other: Promise<void>, signal: AbortSignal): Promise<void>
   })
 }
 
-/** Pauses in milliseconds before a broken connection is taken up again; counted anew whenever bytes have come. */
+/** Pauses in milliseconds before a broken connection is taken up again; counted anew whenever it came further than before. */
 const PAUSES = [250, 1000, 4000]
 const PROGRESS_EVERY = 100 // milliseconds
 
 class Download {
   private shown = 0
+  /** The byte that this call has come to, and how often it came no further. */
+  private furthest = 0
+  private failures = 0
+  /** Whether wrong content may be the fault of an earlier attempt. */
+  private forgiving = true
 
   constructor(
     private readonly client: HubClient,
@@ -78,63 +79,80 @@ class Download {
 
   async run(): Promise<void> {
     this.onBytes(undefined)
-    const { hash } = this.info
-    const part = await this.cache.claimPart(hash)
-    try {
-      const handle = await open(part, 'a+')
+    const { path, hash, size } = this.info
+    const { cache } = this
+    let lost = 0
+    for (let part = await cache.claimPart(hash); ; part = cache.newPart(hash)) {
+      let whole: boolean
       try {
-        await this.fill(handle, part)
-        await handle.sync()
-      } finally {
-        await handle.close()
+        const handle = await open(part, constants.O_RDWR | constants.O_CREAT)
+        try {
+          whole = await this.fill(handle)
+          if (whole) await handle.sync()
+        } finally {
+          await handle.close()
+        }
+        if (whole && (await cache.finishPart(hash, part, size))) return
+      } catch (error) {
+        if (error instanceof WrongContent) await rm(part, { force: true })
+        else await cache.releasePart(hash, part)
+        throw error
       }
-      await this.cache.finishPart(hash, part)
-    } catch (error) {
-      await this.cache.releasePart(hash, part)
-      throw error
+      // Parts are not emptied: where a process only looked gone, another one may be writing to its part.
+      await rm(part, { force: true })
+      if (await hasSize(cache.blob(hash), size)) return
+      if (whole && ++lost > PAUSES.length) throw new CheckpointError(`another program takes the part files of ${path} away: ${part}`, { file: path })
     }
   }
 
-  /** Appends to the part until it is the whole file. */
-  private async fill(handle: FileHandle, part: string): Promise<void> {
+  /** Writes to the part until it is the whole file; false if it is of no use. */
+  private async fill(handle: FileHandle): Promise<boolean> {
     const { path, size, hash } = this.info
-    let failures = 0
     for (;;) {
       const before = (await handle.stat()).size
-      const hasher = await this.hashPart(part, before)
+      const hasher = await this.hashPart(handle, before)
       let end = before
       if (before < size) {
         try {
           end = await this.receive(handle, before, hasher)
         } catch (error) {
-          if (!(error instanceof RangeIgnored)) throw error
-          await handle.truncate(0)
-          continue
+          if (error instanceof RangeIgnored) return false
+          throw error
         }
-        failures = end > before ? 0 : failures + 1
+        this.failures = end > this.furthest ? 0 : this.failures + 1
+        this.furthest = Math.max(this.furthest, end)
       }
       if (end < size) {
-        if (failures > PAUSES.length) throw new HubUnreachable(`the connection for ${path} of ${this.client.id} breaks again and again, last at byte ${end} of ${size}`, { file: path })
-        await delay(PAUSES[Math.max(0, failures - 1)], undefined, { signal: this.signal })
+        if (this.failures > PAUSES.length) throw new HubUnreachable(`the connection for ${path} of ${this.client.id} breaks again and again, last at byte ${end} of ${size}`, { file: path })
+        await delay(PAUSES[Math.max(0, this.failures - 1)], undefined, { signal: this.signal })
         continue
       }
       const got = hasher.digest('hex')
-      if (end === size && got === hash) return
+      if (end === size && got === hash) return true
       // Nothing of this is of use. If a part of it is from an earlier attempt, that may have been at fault.
-      await handle.truncate(0)
-      if (before > 0) continue
+      if (before > 0 && this.forgiving) {
+        this.forgiving = false
+        return false
+      }
       const what = end === size ? `has the hash ${got}` : `has more than ${size} bytes`
       throw new WrongContent(`${path} of ${this.client.id} ${what}; the Hub's listing says ${size} bytes and ${hash}`, { file: path })
     }
   }
 
-  private async hashPart(part: string, size: number): Promise<Hash> {
+  private async hashPart(handle: FileHandle, size: number): Promise<Hash> {
     const hasher = this.info.hash.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${this.info.size}\0`)
-    if (size > 0) for await (const piece of createReadStream(part, { end: size - 1, signal: this.signal })) hasher.update(piece as Buffer)
+    const buffer = Buffer.allocUnsafe(Math.min(size, 1 << 20))
+    for (let at = 0; at < size; ) {
+      this.signal.throwIfAborted()
+      const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, size - at), at)
+      if (bytesRead === 0) break
+      hasher.update(buffer.subarray(0, bytesRead))
+      at += bytesRead
+    }
     return hasher
   }
 
-  /** Appends what comes from `start` on. A connection that breaks ends it early; the size then tells. */
+  /** Writes what comes from `start` on, each byte at its place: who else writes to the part writes the same. A connection that breaks ends it early; the size then tells. */
   private async receive(handle: FileHandle, start: number, hasher: Hash): Promise<number> {
     const { path, size, hash } = this.info
     const { client } = this
@@ -154,7 +172,7 @@ class Download {
     const reader = (start > 0 ? blob!.slice(start, size) : blob!).stream().getReader()
     let end = start
     try {
-      while (end <= size) {
+      for (;;) {
         let piece: Awaited<ReturnType<typeof reader.read>>
         try {
           piece = await reader.read()
@@ -164,8 +182,10 @@ class Download {
           break
         }
         if (piece.done) break
+        // Too much is wrong: nothing of it is written where another process may be publishing the part.
+        if (end + piece.value.length > size) return end + piece.value.length
         hasher.update(piece.value)
-        for (let done = 0; done < piece.value.length; ) done += (await handle.write(piece.value, done)).bytesWritten
+        for (let done = 0; done < piece.value.length; ) done += (await handle.write(piece.value, done, undefined, end + done)).bytesWritten
         end += piece.value.length
         this.show(end)
       }

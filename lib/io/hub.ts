@@ -87,6 +87,9 @@ function isRepositoryId(source: string): boolean {
 
 class Incomplete extends Error {}
 
+/** One of these says what the model is. */
+const CONFIGS = ['config.json', 'open_clip_config.json', 'modules.json']
+
 /** What the cache has of one commit. */
 class CachedRepository implements FileStore {
   private readonly got = new Set<string>()
@@ -108,7 +111,7 @@ class CachedRepository implements FileStore {
       if (error instanceof Incomplete || !this.strict) return undefined
       throw error
     }
-    const lacksConfig = groups.includes('config') && !this.got.has('config.json') && !this.got.has('modules.json')
+    const lacksConfig = groups.includes('config') && !CONFIGS.some(name => this.got.has(name))
     const lacksWeights = groups.includes('weights') && ![...this.got].some(isWeights)
     if (!this.strict && (lacksConfig || lacksWeights || this.got.size === 0)) return undefined
     for (const file of this.got) {

@@ -2,7 +2,8 @@
 
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, readdir, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, open, readFile, readdir, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
@@ -42,6 +43,19 @@ async function setUp(t: Test, content: Record<string, string | Buffer> = files, 
 }
 
 const parts = async (blobs: string) => (await readdir(blobs)).filter(name => name.endsWith('.incomplete'))
+
+/** Fills a cache as Python's library does: without marks for what does not exist. Gives the snapshot. */
+async function asPython(repository: string, commit: string, content: Record<string, string | Buffer>): Promise<string> {
+  const snapshot = join(repository, 'snapshots', commit)
+  for (const folder of [snapshot, join(repository, 'blobs'), join(repository, 'refs')]) await mkdir(folder, { recursive: true })
+  for (const [name, bytes] of Object.entries(content)) {
+    const hash = name === 'model.safetensors' ? sha256(Buffer.from(bytes)) : gitHash(Buffer.from(bytes))
+    await writeFile(join(repository, 'blobs', hash), bytes)
+    await symlink(join('..', '..', 'blobs', hash), join(snapshot, name))
+  }
+  await writeFile(join(repository, 'refs', 'main'), commit)
+  return snapshot
+}
 
 /** Waits until a part file has `size` bytes. */
 async function partOf(blobs: string, size: number): Promise<void> {
@@ -194,7 +208,7 @@ t.test('a connection that breaks', async t => {
   t.test('a part that is wrong is thrown away', async t => {
     const { server, blobs, resolve } = await setUp(t)
     await mkdir(blobs, { recursive: true })
-    await writeFile(join(blobs, `${sha256(files['model.safetensors'])}.incomplete`), 'something else')
+    await writeFile(join(blobs, `${sha256(files['model.safetensors'])}.chiasma.incomplete`), 'something else')
     const { folder } = await resolve()
     t.ok(files['model.safetensors'].equals(await readFile(join(folder, 'model.safetensors'))))
     t.same(server.requests.filter(({ host }) => host === 'cdn').map(({ headers }) => headers.range), ['bytes=14-399999', undefined])
@@ -202,7 +216,7 @@ t.test('a connection that breaks', async t => {
   t.test('a part that is too long, or whole already', async t => {
     const { server, blobs, resolve } = await setUp(t)
     await mkdir(blobs, { recursive: true })
-    const part = join(blobs, `${sha256(files['model.safetensors'])}.incomplete`)
+    const part = join(blobs, `${sha256(files['model.safetensors'])}.chiasma.incomplete`)
     await writeFile(part, Buffer.concat([files['model.safetensors'], Buffer.from('x')]))
     await resolve()
     t.same(server.requests.filter(({ host }) => host === 'cdn').map(({ headers }) => headers.range), [undefined])
@@ -218,6 +232,19 @@ t.test('a connection that breaks', async t => {
     server.cuts.set('model.safetensors', [150_000])
     const { folder } = await resolve()
     t.ok(files['model.safetensors'].equals(await readFile(join(folder, 'model.safetensors'))))
+  })
+  t.test('nor ever sends the whole', async t => {
+    const { server, resolve } = await setUp(t)
+    server.ranges = false
+    server.cuts.set('model.safetensors', new Array<number>(20).fill(150_000))
+    await t.rejects(resolve(), { name: 'CheckpointError', message: /breaks again and again, last at byte \d+ of 400000/ })
+  })
+  t.test('with wrong content at last', async t => {
+    const { server, resolve } = await setUp(t)
+    server.tamper = entry => (entry['lfs'] ? { ...entry, lfs: { ...(entry['lfs'] as object), oid: '1'.repeat(64) } } : entry)
+    server.cuts.set('model.safetensors', new Array<number[]>(10).fill([150_000, Infinity]).flat())
+    await t.rejects(resolve({ revision: 'd'.repeat(40) }), { name: 'CheckpointError', message: /has the hash/ })
+    t.equal(server.requests.filter(({ host }) => host === 'cdn').length, 4, 'one more attempt')
   })
   t.test('a server that is busy for a moment', async t => {
     const { server, resolve } = await setUp(t)
@@ -329,17 +356,8 @@ t.test('without a network', async t => {
   await server.close()
   await t.rejects(resolve(), { name: 'CheckpointError', message: /http:\/\/127\.0\.0\.1:\d+ could not be reached for someone\/some-model: / })
 
-  // As Python's library leaves it: no marks for what does not exist.
-  const snapshot = join(repository, 'snapshots', server.commit)
-  for (const name of ['config.json', 'model.safetensors'] as const) {
-    const blob = join(repository, 'blobs', gitHash(Buffer.from(files[name])))
-    await mkdir(dirname(blob), { recursive: true })
-    await mkdir(snapshot, { recursive: true })
-    await writeFile(blob, files[name])
-    await symlink(blob, join(snapshot, name))
-  }
-  await mkdir(join(repository, 'refs'))
-  await writeFile(join(repository, 'refs', 'main'), server.commit)
+  const { 'config.json': config, 'model.safetensors': weights } = files
+  const snapshot = await asPython(repository, server.commit, { 'config.json': config, 'model.safetensors': weights })
   t.same(await resolve(), { folder: snapshot, revision: server.commit })
   t.same(await resolve({ localFilesOnly: true }), { folder: snapshot, revision: server.commit })
   await t.rejects(resolve({ localFilesOnly: true, revision: 'other' }), { message: /revision other\) is not complete/ })
@@ -349,6 +367,38 @@ t.test('without a network', async t => {
   process.env['HF_ENDPOINT'] = 'ftp://x'
   await t.rejects(resolve({ revision: 'other' }), { name: 'CheckpointError', message: /HF_ENDPOINT is "ftp:\/\/x"/ })
   t.ok(home)
+})
+
+t.test("open_clip's configuration is one", async t => {
+  const content = { 'open_clip_config.json': '{"model_cfg":{}}', 'open_clip_model.safetensors': 'x' }
+  const { server, repository, resolve } = await setUp(t, content, [])
+  const snapshot = await asPython(repository, server.commit, content)
+  t.same(await resolve({ localFilesOnly: true }), { folder: snapshot, revision: server.commit })
+})
+
+t.test('a cache of which nothing can be changed', { skip: process.platform === 'win32' && 'no such permissions' }, async t => {
+  const { server, resolve } = await setUp(t)
+  await resolve()
+  const cacheDir = await mkdtemp(join(tmpdir(), 'chiasma-hub-')) // where every user may look
+  const repository = join(cacheDir, 'models--someone--some-model')
+  const { 'config.json': config, 'model.safetensors': weights, 'tokenizer.json': tokenizer, 'tokenizer_config.json': settings } = files
+  const snapshot = await asPython(repository, server.commit, { 'config.json': config, 'model.safetensors': weights, 'tokenizer.json': tokenizer, 'tokenizer_config.json': settings })
+  const folders = [cacheDir, repository, ...['blobs', 'refs', 'snapshots'].map(name => join(repository, name)), snapshot]
+  for (const folder of folders) await chmod(folder, 0o555)
+  server.requests.length = 0
+  const user = process.geteuid!()
+  if (user === 0) process.seteuid!(65534) // permissions are nothing to root
+  try {
+    t.same(await resolve({ cacheDir }), { folder: snapshot, revision: server.commit })
+    t.ok(server.requests.length > 0, 'the network was asked')
+    t.same((await readdir(repository)).sort(), ['blobs', 'refs', 'snapshots'])
+    server.files.set('special_tokens_map.json', Buffer.from('{}'))
+    await t.rejects(resolve({ cacheDir }), { name: 'CheckpointError', message: /the cache .* cannot be written: EACCES/ }, 'a file that is missing is said')
+  } finally {
+    process.seteuid!(user)
+    for (const folder of folders) await chmod(folder, 0o755)
+    await rm(cacheDir, { recursive: true })
+  }
 })
 
 t.test('where the cache is', async t => {
@@ -361,6 +411,17 @@ t.test('where the cache is', async t => {
   delete process.env['HF_HOME']
   process.env['XDG_CACHE_HOME'] = join(home, 'c')
   await under(join(home, 'c', 'huggingface', 'hub'))
+  const before = process.env['HOME']
+  t.teardown(() => void (before === undefined ? delete process.env['HOME'] : (process.env['HOME'] = before)))
+  process.env['HOME'] = home
+  process.env['XDG_CACHE_HOME'] = '~/d'
+  await under(join(home, 'd', 'huggingface', 'hub'))
+  process.env['HF_HOME'] = '~/e'
+  await under(join(home, 'e', 'hub'))
+  process.env['HF_HUB_CACHE'] = '~'
+  await under(home)
+  process.env['HF_HUB_CACHE'] = join(home, '~')
+  await under(join(home, '~'))
 })
 
 t.test('revisions', async t => {
@@ -416,6 +477,44 @@ t.test('at the same time', async t => {
   t.equal(stdout, '')
   t.ok(files['model.safetensors'].equals(await readFile(join(blobs, sha256(files['model.safetensors'])))))
   t.same(await parts(blobs), [])
+})
+
+t.test('other writers', async t => {
+  const weights = files['model.safetensors']
+  t.test("the part file of Python's library is its own", async t => {
+    const { blobs, resolve } = await setUp(t)
+    await mkdir(blobs, { recursive: true })
+    const part = join(blobs, `${sha256(weights)}.incomplete`)
+    await writeFile(part, weights.subarray(0, 1000))
+    const other = await open(part, 'a')
+    t.teardown(() => other.close())
+    const resolved = resolve({ onProgress: ({ status }) => void (status === 'progress' && other.write(weights.subarray(1000, 2000))) })
+    t.ok(weights.equals(await readFile(join((await resolved).folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [`${sha256(weights)}.incomplete`])
+  })
+  t.test('a process that looks gone, but is there', async t => {
+    const { server, blobs, resolve } = await setUp(t)
+    server.slowness = 200
+    const resolved = resolve()
+    await partOf(blobs, 70_000)
+    // As another process takes it.
+    await rename(join(blobs, (await parts(blobs)).find(name => name.startsWith(sha256(weights)))!), join(blobs, `${sha256(weights)}.chiasma.incomplete`))
+    const other = child(server.id, {})
+    const [{ folder }, { code, stderr }] = await Promise.all([resolved, other.done])
+    t.equal(code, 0, stderr)
+    t.ok(weights.equals(await readFile(join(folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [])
+  })
+  t.test('a part file that is taken and not finished', async t => {
+    const { server, blobs, resolve } = await setUp(t)
+    server.slowness = 100
+    const resolved = resolve()
+    await partOf(blobs, 70_000)
+    await rename(join(blobs, (await parts(blobs)).find(name => name.startsWith(sha256(weights)))!), join(blobs, 'taken'))
+    server.slowness = 0
+    t.ok(weights.equals(await readFile(join((await resolved).folder, 'model.safetensors'))))
+    t.same(await parts(blobs), [])
+  })
 })
 
 t.test('a process that is killed', async t => {
