@@ -265,7 +265,7 @@ export class Embedder {
     const clock = onTimings && new StageClock()
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
-    const unpooled = await this.#unpooledTokens(prompt)
+    const unpooled = await this.#unpooledTokens(prompt, options)
     const stop = new AbortController()
     const stoppable = { ...options, signal: stop.signal }
     const preparation: Preparation = {
@@ -347,10 +347,10 @@ export class Embedder {
   }
 
   /** Tokens of a prompt that the checkpoint leaves out of its poolings: all of its own but a special one at the end. */
-  async #unpooledTokens(prompt: string): Promise<number> {
+  async #unpooledTokens(prompt: string, { maxLength = this.maxLength }: EmbedTextsOptions): Promise<number> {
     if (prompt === '' || !this.#tokenizer || this.#model.textEncoder?.sentence?.poolsPrompt !== false) return 0
     const tokenizer = await this.#tokenizer.read()
-    const ids = tokenizer.encode(prompt)
+    const [ids] = (await tokenizer.encodeAll([prompt], { maxLength: Math.min(maxLength, this.maxLength) })) as [Int32Array]
     return tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
   }
 
