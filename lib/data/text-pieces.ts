@@ -49,3 +49,8 @@ export class TextPieces {
     }
   }
 }
+
+/** `length`, or one less if that is within a surrogate pair. */
+export function betweenCharacters(text: string, length: number): number {
+  return /[\udc00-\udfff]/.test(text[length]!) ? length - 1 : length
+}

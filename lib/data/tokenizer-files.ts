@@ -63,14 +63,14 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
   if (!made) throw new CheckpointError(`${file} is not there, and neither vocab.json with merges.txt nor vocab.txt`, { file })
   checkDescription(made.json, made.file)
-  const padding = (made.json['padding'] ?? {}) as JsonObject
+  const [padding, truncation] = [made.json['padding'], made.json['truncation']].map(part => (part ?? {}) as JsonObject) as [JsonObject, JsonObject]
   const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
   const names = config['model_input_names']
   const settings: TokenizerSettings = {
     maxLength: longestOf(config, configFile, model),
     padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
-    paddingSide: sideOf(config, 'padding_side', configFile),
-    truncationSide: sideOf(config, 'truncation_side', configFile),
+    paddingSide: sideOf(config, 'padding_side', configFile, padding),
+    truncationSide: sideOf(config, 'truncation_side', configFile, truncation),
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
     padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
@@ -100,8 +100,9 @@ function positionsOf(model: JsonObject): number | undefined {
   return OFFSET_POSITIONS.test(String(text['model_type'])) ? (positions as number) - 2 : (positions as number)
 }
 
-function sideOf(config: JsonObject, field: string, file: string): 'left' | 'right' {
-  const side = config[field] ?? 'right'
+/** tokenizer_config.json's side, else the direction in tokenizer.json ('Left' or 'Right'). */
+function sideOf(config: JsonObject, field: string, file: string, { direction }: JsonObject): 'left' | 'right' {
+  const side = config[field] ?? String(direction ?? 'right').toLowerCase()
   if (side !== 'left' && side !== 'right') throw new CheckpointError(`${file}: ${field} is ${show(side)}; expected 'left' or 'right'`, { file, field })
   return side
 }
@@ -131,7 +132,7 @@ function checkDescription(json: JsonObject, file: string): void {
       fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
     }
     const unknown = model['unk_token']
-    if (model['type'] === 'WordPiece' && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
+    if (/^Word(Piece|Level)$/.test(String(model['type'])) && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
   }
   const merges = model['merges']
   if (model['type'] === 'BPE' && !Array.isArray(merges)) fail('model.merges', merges === undefined ? 'is missing' : `is ${show(merges)}; expected a list`)

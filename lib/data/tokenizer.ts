@@ -7,9 +7,10 @@ import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import type { JsonObject } from '../io/json.js'
 import { checkMarks, marksOf } from '../io/marks.js'
 import { modelFolder } from '../io/modules.js'
-import { TextPieces } from './text-pieces.js'
+import { betweenCharacters, TextPieces } from './text-pieces.js'
 import { readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
 import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
@@ -161,6 +162,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
   const { encoder, pieces } = makeEncoder(files)
   const single = frameOf(encoder, files, false)
   const double = frameOf(encoder, files, true)
+  const bare = frameOf(encoder, files, true, false)
   const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
   const added = (files.json['added_tokens'] ?? []) as readonly { id: number; special?: boolean }[]
   const specialIds = new Set(added.filter(({ special }) => special).map(({ id }) => id))
@@ -208,10 +210,10 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     return [...single.before, ...keep(ids, room), ...single.after]
   }
 
-  function frameTwo(first: string, second: string, limit: number): { ids: number[]; types: number[] } {
+  function frameTwo(first: string, second: string, limit: number, frame: Frame): { ids: number[]; types: number[] } {
     const [a, b] = [drain(contentIds(first, Number.POSITIVE_INFINITY)), drain(contentIds(second, Number.POSITIVE_INFINITY))]
-    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, double))
-    const { before, between, after, types } = double
+    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, frame))
+    const { before, between, after, types } = frame
     return { ids: [...before, ...keep(a, keepA), ...between, ...keep(b, keepB), ...after], types: types(keepA, keepB) }
   }
 
@@ -228,7 +230,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     const most = truncation ? limit : Number.POSITIVE_INFINITY
     const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
       const checked = checkText(text, i)
-      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most)
+      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most, addSpecialTokens ? double : bare)
       return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, settings.truncationSide === 'left' ? Number.POSITIVE_INFINITY : most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
@@ -314,6 +316,14 @@ interface EncoderParts {
   splitter_unnormalized: { split: Split }
   splitter_normalized: { split: Split }
   readonly model: UnigramModel
+  readonly post_processor: { post_process(tokens: string[], pair: string[] | null, special: boolean): Processed } | null
+}
+
+interface Processed {
+  readonly tokens: readonly string[]
+  /** Of steps that leave the texts apart. */
+  readonly tokens_pair?: readonly string[] | null
+  readonly token_type_ids?: readonly number[]
 }
 
 interface AddedToken {
@@ -354,15 +364,17 @@ function trimEnd(text: string): string {
 }
 
 /** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
-function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
+function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder & EncoderParts; pieces: TextPieces } {
   try {
     const complete = { added_tokens: [] as AddedToken[], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
     const added = complete.added_tokens
     const described = { ...complete, added_tokens: added.map(token => ({ ...token, lstrip: false, rstrip: false })) }
-    const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
+    const model = json['model'] as JsonObject
+    // Only a WordLevel model's unknown token is taken from the configuration.
+    const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config, unk_token: model['unk_token'] }) as Encoder & EncoderParts
     encoder.normalizer = makeNormalizer(complete.normalizer)
     correctAddedTokens(encoder, added)
-    if ((complete as { model?: { type?: unknown } }).model?.type === 'Unigram') correctUnigram(encoder.model)
+    if (Array.isArray(model['vocab'])) correctUnigram(encoder.model, model['byte_fallback'] === true)
     if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
     else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
     return { encoder, pieces: new TextPieces(complete) }
@@ -371,44 +383,41 @@ function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder
   }
 }
 
-/** The special tokens round texts, found by tokenising a letter. */
-function frameOf(encoder: Encoder, { file }: TokenizerFiles, pair: boolean): Frame {
+/** Stand for the tokens of the first text and the second. */
+const [FIRST, SECOND] = ['\0first', '\0second']
+
+/** The special tokens round texts, found by having stand-ins for the texts' tokens processed. */
+function frameOf(encoder: Encoder & EncoderParts, { file }: TokenizerFiles, pair: boolean, special = true): Frame {
   const unsupported = (): never => {
     throw new CheckpointError(`${file}: its post-processor does more than put special tokens round texts, which is not supported`, { file, field: 'post_processor' })
   }
-  const encode = (options: Parameters<Encoder['encode']>[1]) => {
+  const process = (): Processed => {
     try {
-      return encoder.encode('a', options)
+      return encoder.post_processor?.post_process([FIRST], pair ? [SECOND] : null, special) ?? { tokens: [FIRST], tokens_pair: pair ? [SECOND] : null }
     } catch {
       return unsupported()
     }
   }
-  const letter = encode({ add_special_tokens: false }).ids
-  const { ids, token_type_ids: types = ids.map(() => 0) } = encode({ text_pair: pair ? 'a' : null, return_token_type_ids: true })
-  if (!ids.every(Number.isInteger) || !types.every((type: number) => Number.isInteger(type) && type >= 0)) return unsupported()
-  const first = find(ids, letter, 0)
-  const second = pair ? find(ids, letter, first + letter.length) : ids.length
-  if (first < 0 || second < 0) return unsupported()
-  const firstEnd = first + letter.length
-  const secondEnd = pair ? second + letter.length : second
+  const processed = process()
+  const tokens = [...processed.tokens, ...(processed.tokens_pair ?? [])]
+  const types = processed.token_type_ids ?? tokens.map(token => (token === SECOND ? 1 : 0))
+  const first = tokens.indexOf(FIRST)
+  const second = pair ? tokens.indexOf(SECOND, first) : first
+  const ids = tokens.map((token, i) => (i === first || i === second ? 0 : encoder.token_to_id(token)))
+  if (first < 0 || second < 0 || !ids.every(id => id !== undefined) || !types.every(type => Number.isInteger(type) && type >= 0)) return unsupported()
   const around = (count: number, type: number) => new Array<number>(count).fill(type)
   return {
     before: ids.slice(0, first),
-    between: pair ? ids.slice(firstEnd, second) : [],
-    after: pair ? ids.slice(secondEnd) : ids.slice(firstEnd),
+    between: ids.slice(first + 1, second),
+    after: ids.slice(second + 1),
     types: (a, b) => [
       ...types.slice(0, first),
       ...around(a, types[first] ?? 0),
-      ...types.slice(firstEnd, second),
+      ...types.slice(first + 1, second),
       ...around(b, types[second] ?? 0),
-      ...types.slice(secondEnd),
+      ...types.slice(second + 1),
     ],
   }
-}
-
-function find(ids: readonly number[], part: readonly number[], from: number): number {
-  for (let at = from; at + part.length <= ids.length; at++) if (part.every((id, i) => ids[at + i] === id)) return at
-  return -1
 }
 
 /** How many tokens two texts of a and b keep in `room`, by Hugging Face's 'longest_first': the shorter one first gets all it has. */
@@ -421,11 +430,6 @@ function shareOut(a: number, b: number, room: number): [number, number] {
     long = room - short
   }
   return a > b ? [long, short] : [short, long]
-}
-
-/** `length`, or one less if that is within a surrogate pair. */
-function betweenCharacters(text: string, length: number): number {
-  return /[\udc00-\udfff]/.test(text[length]!) ? length - 1 : length
 }
 
 /** Runs a generator to its end. */
