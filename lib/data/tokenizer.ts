@@ -12,7 +12,7 @@ import { checkMarks, marksOf } from '../io/marks.js'
 import { modelFolder } from '../io/modules.js'
 import { betweenCharacters, TextPieces } from './text-pieces.js'
 import { readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
-import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
+import { correctPreTokenizer, makeNormalizer, type Normalize, type Split } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
@@ -375,9 +375,8 @@ function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder
     encoder.normalizer = makeNormalizer(complete.normalizer)
     correctAddedTokens(encoder, added)
     if (Array.isArray(model['vocab'])) correctUnigram(encoder.model, model['byte_fallback'] === true)
-    if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
-    else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
-    return { encoder, pieces: new TextPieces(complete) }
+    correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
+    return { encoder, pieces: new TextPieces(complete, encoder.normalizer) }
   } catch (cause) {
     throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
   }

@@ -258,3 +258,60 @@ t.test('sides that tokenizer.json alone names', async t => {
   const right = await changed(t, 'word-piece-cased', json => void Object.assign(json, sides), { padding_side: 'right' })
   t.same(numbers(right(['the', 'the city']).input_ids), [2, 336, 3, 0, 2, 336, 354, 3])
 })
+
+t.test('steps that cut', async t => {
+  // After the first two, of what blanks leave.
+  const cases: [object, number[]][] = [
+    [{ type: 'Whitespace' }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 314, 1, 3]],
+    [{ type: 'WhitespaceSplit' }, [2, 1, 1, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'BertPreTokenizer' }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Digits', individual_digits: true }, [2, 1, 1, 56, 18, 19, 123, 52, 1, 3]],
+    [{ type: 'Digits', individual_digits: false }, [2, 1, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'Isolated' }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Punctuation', behavior: 'Removed' }, [2, 1, 336, 354, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'Contiguous' }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Punctuation', behavior: 'MergedWithPrevious' }, [2, 1, 1, 1, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'MergedWithNext' }, [2, 1, 336, 14, 222, 320, 229, 14, 14, 319, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Isolated', invert: false }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Isolated', invert: true }, [2, 54, 52, 1, 71, 230, 56, 14, 54, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Removed', invert: false }, [2, 1, 336, 354, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Removed', invert: true }, [2, 54, 52, 56, 54, 56, 52, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Contiguous', invert: false }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Contiguous', invert: true }, [2, 500, 1, 71, 230, 56, 14, 54, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'MergedWithPrevious', invert: false }, [2, 1, 1, 1, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'MergedWithPrevious', invert: true }, [2, 54, 1, 71, 230, 1, 1, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'MergedWithNext', invert: false }, [2, 1, 336, 14, 222, 320, 229, 14, 14, 319, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'MergedWithNext', invert: true }, [2, 54, 52, 1, 336, 14, 222, 1, 56, 18, 19, 199, 52, 1, 3]],
+  ]
+  for (const [i, [step, ids]] of cases.entries()) {
+    const pre_tokenizer = i < 2 ? step : { type: 'Sequence', pretokenizers: [{ type: 'WhitespaceSplit' }, step] }
+    const tokenizer = await changed(t, 'word-piece-cased', json => void Object.assign(json, { normalizer: null, pre_tokenizer }))
+    t.same(tokenizer.encode('café the-city--in e1 2٣ a\x85of\ufeff.'), ids, JSON.stringify(step))
+  }
+  for (const step of [{ type: 'Punctuation', behavior: 'removed' }, { type: 'CharDelimiterSplit', delimiter: '-' }]) {
+    await t.rejects(changed(t, 'word-piece-cased', json => void (json.pre_tokenizer = step)), { code: 'ERR_CHECKPOINT' })
+  }
+})
+
+t.test('long texts are cut where no step notices', async t => {
+  const cases: [string, string, (json: any) => unknown][] = [
+    ['byte-level', 'the\n', () => {}],
+    ['byte-level', ' the', json => void (json.normalizer = { type: 'Strip', strip_left: true, strip_right: false })],
+    ['byte-level', ' the', json => void (json.normalizer = { type: 'Replace', pattern: { Regex: '^ ' }, content: '' })],
+    ['unigram', 'the\n', () => {}],
+    ['unigram', 'the ', json => {
+      json.pre_tokenizer = { type: 'Split', pattern: { String: ' ' }, behavior: 'MergedWithPrevious', invert: false }
+      json.model.vocab.push(['the ', 0])
+    }],
+    ['word-piece-cased', 'the中', json => void (json.normalizer.handle_chinese_chars = false)],
+  ]
+  for (const [name, unit, change] of cases) {
+    const tokenizer = await changed(t, name, json => {
+      if (unit === ' the' && name === 'byte-level') json.pre_tokenizer.add_prefix_space = false
+      change(json)
+    })
+    const [few, more, long] = [100, 101, 2000].map(count => tokenizer.encode(unit.repeat(count))) as [number[], number[], number[]]
+    const period = more.slice(few.length - 1, -1)
+    t.same(long, [...few.slice(0, -1), ...Array.from({ length: 1900 }, () => period).flat(), few.at(-1)], `${name} ${JSON.stringify(unit)}`)
+  }
+})
