@@ -49,7 +49,7 @@ export async function readMaxLength(folder: string): Promise<number> {
 
 /** The files that a tokenizer is read from, so far as they are there. */
 export const tokenizerFiles = (folder: string): string[] =>
-  [CONFIG, MODEL_CONFIG, 'special_tokens_map.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'vocab.txt'].map(name => join(folder, name))
+  [CONFIG, MODEL_CONFIG, 'special_tokens_map.json', 'added_tokens.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'vocab.txt'].map(name => join(folder, name))
 
 /**
  * @throws CheckpointError naming the file that is missing or broken, and the field.
@@ -74,7 +74,30 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
     padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
-  return { ...made, config, settings }
+  const json = withAdded(made.json, config['added_tokens_decoder'] ?? (await readIfThere(join(folder, 'added_tokens.json'))), configFile)
+  // Siglip2Tokenizer's way, whatever class the folder names.
+  return { file: made.file, json: model['model_type'] === 'siglip2' ? lowercased(json) : json, config, settings }
+}
+
+/** The description with texts written in small letters first. */
+export function lowercased(json: JsonObject): JsonObject {
+  const { normalizer } = json
+  return { ...json, normalizer: { type: 'Sequence', normalizers: [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])] } }
+}
+
+/**
+ * The description with the added tokens that only another file has.
+ * @param tokens by id, as tokenizer_config.json's added_tokens_decoder has them, or the ids by token, as added_tokens.json has them
+ */
+function withAdded(json: JsonObject, tokens: unknown, file: string): JsonObject {
+  const known = (json['added_tokens'] ?? []) as { content: string }[]
+  const contents = new Set(known.map(({ content }) => content))
+  const more = Object.entries((tokens ?? {}) as JsonObject).map(([key, value]) => (typeof value === 'number' ? special(value, key, false, false) : { ...(value as JsonObject), id: Number(key) }))
+  const missing = more.filter(token => !contents.has((token as { content?: unknown }).content as string))
+  if (missing.length === 0) return json
+  const wrong = missing.find(token => !isAdded(token))
+  if (wrong) throw new CheckpointError(`${file}: added_tokens_decoder has ${show(wrong)}; expected a token's content by its id`, { file, field: 'added_tokens_decoder' })
+  return { ...json, added_tokens: [...known, ...missing] }
 }
 
 async function readIfThere(file: string): Promise<JsonObject | undefined> {
@@ -140,7 +163,7 @@ function checkDescription(json: JsonObject, file: string): void {
   const added = json['added_tokens'] ?? []
   if (!Array.isArray(added)) return fail('added_tokens', `is ${show(added)}; expected a list`)
   added.forEach((token: JsonObject | null, i) => {
-    if (typeof token?.['content'] !== 'string' || token['content'] === '' || !isId(token['id'])) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
+    if (!isAdded(token)) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
   })
 }
 
@@ -153,6 +176,10 @@ function checkPatterns(value: unknown, path: string, fail: (field: string, probl
     if (typeof text !== 'string' && typeof regex !== 'string') fail(`${path}.pattern`, `is ${show(pattern)}; expected { String } or { Regex }`)
   }
   for (const [key, inner] of Object.entries(value)) checkPatterns(inner, `${path}.${key}`, fail)
+}
+
+function isAdded(token: JsonObject | null): boolean {
+  return typeof token?.['content'] === 'string' && token['content'] !== '' && isId(token['id'])
 }
 
 function isId(id: unknown): boolean {
@@ -228,8 +255,8 @@ async function fromVocabulary(folder: string, tokens: JsonObject): Promise<{ fil
   return { file, json }
 }
 
-function special(id: unknown, content: string, normalized: boolean): JsonObject {
-  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: true }
+function special(id: unknown, content: string, normalized: boolean, isSpecial = true): JsonObject {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: isSpecial }
 }
 
 async function readLines(file: string): Promise<string[]> {

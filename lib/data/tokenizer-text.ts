@@ -17,8 +17,9 @@ const BLANK = /[\t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/g
 const CHINESE = /[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu
 const MARK = new RegExp(`[${MARKS}]`, 'gu')
 const BERT_WORD = new RegExp(`[^\\p{White_Space}${PUNCTUATION}]+|[${PUNCTUATION}]`, 'gu')
-/** Words of the step `Whitespace`: Rust's \w+ and all else that is no blank. */
-const WORD = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\p{White_Space}]+/gu
+/** Rust's \w. */
+export const WORD_CHARACTER = '[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]'
+const WORD = new RegExp(`${WORD_CHARACTER}+|(?:(?!${WORD_CHARACTER})\\P{White_Space})+`, 'gu')
 const UNBLANK = /\P{White_Space}+/gu
 const PUNCTUATION_MARK = new RegExp(`[${PUNCTUATION}]`, 'gu')
 const NUMERAL = /\p{N}/gu

@@ -7,7 +7,7 @@ import { Buffer } from 'node:buffer'
 
 /** What is used of the library's model. */
 export interface UnigramModel {
-  readonly tokens_to_ids: ReadonlyMap<string, number>
+  readonly tokens_to_ids: Map<string, number>
   scores: readonly number[]
   readonly min_score: number
   unk_score: number

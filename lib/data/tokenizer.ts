@@ -11,8 +11,8 @@ import type { JsonObject } from '../io/json.js'
 import { checkMarks, marksOf } from '../io/marks.js'
 import { modelFolder } from '../io/modules.js'
 import { betweenCharacters, TextPieces } from './text-pieces.js'
-import { readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
-import { correctPreTokenizer, makeNormalizer, type Normalize, type Split } from './tokenizer-text.js'
+import { lowercased, readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, WORD_CHARACTER } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
@@ -132,15 +132,15 @@ export async function loadTokenizer(folder: string, settings: TokenizerSource = 
   const { threads } = settings
   const files = await readTokenizerFiles(await modelFolder(folder))
   if (!settings.lowercase) return makeTokenizer(files, { threads })
-  const { normalizer } = files.json
-  const normalizers = [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])]
-  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } }, { threads })
+  return makeTokenizer({ ...files, json: lowercased(files.json) }, { threads })
 }
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
 const SLICE = 4
 /** Characters that are tokenised in one go on the caller's thread at most: some milliseconds' work, or tens of them for the slowest kinds. */
 const LONG_PIECE = 16_384
+/** Ids that padding to a given length makes at most. */
+const MOST_PADDED = 2 ** 26
 /** Tokens read beyond those kept where a piece is cut anywhere, so that the cut has no influence on them. */
 const MARGIN = 16
 const CHARACTERS_PER_TOKEN = 12
@@ -236,6 +236,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {
       if (limit === Number.POSITIVE_INFINITY) throw new ArgumentError("[tokenizer] padding is 'max_length' without maxLength", { field: 'maxLength' })
+      if (limit * list.length > MOST_PADDED) throw new ArgumentError(`[tokenizer] ${list.length} texts padded to ${limit} tokens are more than ${MOST_PADDED}`, { field: 'maxLength' })
       length = Math.max(length, limit)
     } else if (padding === false && rows.some(({ ids }) => ids.length !== length)) {
       throw new ArgumentError('[tokenizer] the texts have different numbers of tokens; pad them or give them one by one', { field: 'padding' })
@@ -304,7 +305,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     padId,
     specialIds,
     encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
-    decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
+    decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => (ids.length === 0 ? '' : encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true })),
     encodeAll,
   })
 }
@@ -328,6 +329,8 @@ interface Processed {
 
 interface AddedToken {
   readonly content: string
+  /** Found where it is no part of a word. */
+  readonly single_word?: boolean
   /** Found after normalising, not before. */
   readonly normalized?: boolean
   /** Takes the blanks before it, or after it. */
@@ -341,7 +344,7 @@ function correctAddedTokens(encoder: EncoderParts, added: readonly AddedToken[])
   const split = (splitter: { split: Split }): Split => {
     const cut = splitter.split.bind(splitter)
     return text => {
-      const parts = cut(text)
+      const parts = joinWords(cut(text), tokens)
       parts.forEach((part, i) => {
         const { lstrip, rstrip } = tokens.get(part) ?? {}
         if (lstrip && i > 0) parts[i - 1] = trimEnd(parts[i - 1]!)
@@ -356,6 +359,24 @@ function correctAddedTokens(encoder: EncoderParts, added: readonly AddedToken[])
   const isMade = (part: string) => tokens.has(part) && !tokens.get(part)!.normalized
   encoder.splitter_normalized = { split: text => splitNormalized(text).map(part => (isMade(part) ? ` ${part}` : part)) }
 }
+
+/** Puts tokens that are whole words only back into words they are a part of. */
+function joinWords(parts: string[], tokens: ReadonlyMap<string, AddedToken>): string[] {
+  if (!parts.some(part => tokens.get(part)?.single_word)) return parts
+  const joined: string[] = []
+  let goesOn = false
+  parts.forEach((part, i) => {
+    const token = tokens.get(part)
+    const isToken = token && !(token.single_word && (endsInWord(parts[i - 1]) || startsWithWord(parts[i + 1])))
+    if (goesOn && !isToken) joined[joined.length - 1] += part
+    else joined.push(part)
+    goesOn = !isToken
+  })
+  return joined
+}
+
+const endsInWord = (text = '') => new RegExp(`${WORD_CHARACTER}$`, 'u').test(text.slice(-2))
+const startsWithWord = (text = '') => new RegExp(`^${WORD_CHARACTER}`, 'u').test(text)
 
 function trimEnd(text: string): string {
   let end = text.length
@@ -374,6 +395,8 @@ function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder
     const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config, unk_token: model['unk_token'] }) as Encoder & EncoderParts
     encoder.normalizer = makeNormalizer(complete.normalizer)
     correctAddedTokens(encoder, added)
+    // The library has added tokens among the model's own, where pieces of words are looked up.
+    for (const { content, single_word } of added) if (single_word && !Array.isArray(model['vocab']) && !Object.hasOwn(model['vocab'] as JsonObject, content)) encoder.model.tokens_to_ids.delete(content)
     if (Array.isArray(model['vocab'])) correctUnigram(encoder.model, model['byte_fallback'] === true)
     correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
     return { encoder, pieces: new TextPieces(complete, encoder.normalizer) }

@@ -337,8 +337,7 @@ export class Embedder {
     const { prompt, promptName } = options
     if (prompt !== undefined) return prompt
     if (promptName !== undefined) {
-      const named = this.prompts[promptName]
-      if (named !== undefined) return named
+      if (Object.hasOwn(this.prompts, promptName)) return this.prompts[promptName]!
       // 'query' and 'document' may be asked of any checkpoint: one without prompts treats both alike.
       if (promptName === 'query' || promptName === 'document') return ''
       throw new ArgumentError(`promptName is '${promptName}'; this checkpoint has ${listed(Object.keys(this.prompts))}`, { field: 'promptName' })

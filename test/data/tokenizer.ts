@@ -315,3 +315,43 @@ t.test('long texts are cut where no step notices', async t => {
     t.same(long, [...few.slice(0, -1), ...Array.from({ length: 1900 }, () => period).flat(), few.at(-1)], `${name} ${JSON.stringify(unit)}`)
   }
 })
+
+t.test('added tokens that are words alone', async t => {
+  const tokenizer = await changed(t, 'word-piece-cased', ({ added_tokens: tokens }) => void tokens.push({ ...tokens[0], id: 700, content: 'xyzq', single_word: true, special: false }))
+  const cases: [string, number[]][] = [
+    ['the xyzq sat', [336, 700, 70, 338]],
+    ['xyzq-xyzq.', [700, 14, 700, 15]],
+    ['axyzq', [1]],
+    ['xyzqs', [1]],
+    ['_xyzq', [51, 1]],
+    ['xyzqxyzq', [1]],
+  ]
+  for (const [text, ids] of cases) t.same(tokenizer.encode(text), [2, ...ids, 3], text)
+})
+
+t.test('added tokens that other files have', async t => {
+  const token = { content: '<new>', single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+  const decoder = { 3: { ...token, content: '[SEP]' }, 700: token }
+  const tokenizer = await changed(t, 'word-piece-cased', () => {}, { added_tokens_decoder: decoder })
+  t.same(tokenizer.encode('the<new>city'), [2, 336, 700, 354, 3])
+  t.equal(tokenizer.decode([336, 700, 354]), 'the city')
+  await t.rejects(changed(t, 'word-piece-cased', () => {}, { added_tokens_decoder: { 700: {} } }), { code: 'ERR_CHECKPOINT', field: 'added_tokens_decoder' })
+  const folder = temporary(t)
+  writeFileSync(join(folder, 'vocab.txt'), '[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n')
+  writeFileSync(join(folder, 'added_tokens.json'), JSON.stringify({ '<new>': 5 }))
+  t.same((await AutoTokenizer.fromPretrained(folder)).encode('the<new>'), [2, 4, 5, 3])
+})
+
+t.test('texts of SigLIP 2 are written in small letters', async t => {
+  const folder = temporary(t)
+  cpSync(join(own, 'word-piece-cased', 'tokenizer.json'), join(folder, 'tokenizer.json'))
+  writeFileSync(join(folder, 'config.json'), JSON.stringify({ model_type: 'siglip2' }))
+  const tokenizer = await AutoTokenizer.fromPretrained(folder)
+  t.same(tokenizer.encode('The CITY'), tokenizer.encode('the city'))
+})
+
+t.test('no ids, and too many', async t => {
+  const tokenizer = await AutoTokenizer.fromPretrained(join(own, 'word-piece-cased'))
+  t.equal(tokenizer.decode([]), '')
+  t.throws(() => tokenizer('a', { padding: 'max_length', maxLength: 2 ** 31 }), { code: 'ERR_ARGUMENT', field: 'maxLength' })
+})
