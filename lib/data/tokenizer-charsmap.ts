@@ -5,9 +5,12 @@
 
 import { Buffer } from 'node:buffer'
 import { CheckpointError } from '../core/errors.js'
+import { betweenCharacters } from './text-pieces.js'
 
 /** Bytes of a cluster that is looked up whole, at most. */
 const SHORT = 5
+/** Characters that are cut into clusters at once: the segmenter's time for each grows with the text. */
+const WINDOW = 512
 /** Clusters remembered at most. */
 const REMEMBERED = 20_000
 
@@ -35,7 +38,16 @@ export function makeCharsmapNormalizer(charsmap: unknown): (text: string) => str
   }
   const normalizePart = (part: string): string => {
     let result = ''
-    for (const { segment } of clusters.segment(part)) result += normalizeCluster(segment)
+    let window = WINDOW
+    for (let start = 0; start < part.length; ) {
+      const end = start + window < part.length ? betweenCharacters(part, start + window) : part.length
+      const found = Array.from(clusters.segment(part.slice(start, end)), ({ segment }) => segment)
+      // The last one may go on behind the window: the next begins with it, and is longer if there is no other.
+      const last = end < part.length ? found.pop()! : ''
+      for (const cluster of found) result += normalizeCluster(cluster)
+      window = found.length > 0 ? WINDOW : 2 * window
+      start = end - last.length
+    }
     return result
   }
   const printable = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i))

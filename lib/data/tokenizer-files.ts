@@ -49,7 +49,7 @@ export async function readMaxLength(folder: string): Promise<number> {
 
 /** The files that a tokenizer is read from, so far as they are there. */
 export const tokenizerFiles = (folder: string): string[] =>
-  [CONFIG, MODEL_CONFIG, 'special_tokens_map.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'vocab.txt'].map(name => join(folder, name))
+  [CONFIG, MODEL_CONFIG, 'special_tokens_map.json', 'added_tokens.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'vocab.txt'].map(name => join(folder, name))
 
 /**
  * @throws CheckpointError naming the file that is missing or broken, and the field.
@@ -63,18 +63,41 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   const made = (await isFile(file)) ? { file, json: await readJsonObject(file) } : ((await fromMerges(folder, tokens)) ?? (await fromVocabulary(folder, tokens)))
   if (!made) throw new CheckpointError(`${file} is not there, and neither vocab.json with merges.txt nor vocab.txt`, { file })
   checkDescription(made.json, made.file)
-  const padding = (made.json['padding'] ?? {}) as JsonObject
+  const [padding, truncation] = [made.json['padding'], made.json['truncation']].map(part => (part ?? {}) as JsonObject) as [JsonObject, JsonObject]
   const className = typeof config['tokenizer_class'] === 'string' ? config['tokenizer_class'] : (model['model_type'] ?? '')
   const names = config['model_input_names']
   const settings: TokenizerSettings = {
     maxLength: longestOf(config, configFile, model),
     padToken: contentOf(tokens['pad_token']) ?? contentOf(padding['pad_token']),
-    paddingSide: sideOf(config, 'padding_side', configFile),
-    truncationSide: sideOf(config, 'truncation_side', configFile),
+    paddingSide: sideOf(config, 'padding_side', configFile, padding),
+    truncationSide: sideOf(config, 'truncation_side', configFile, truncation),
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
     padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
-  return { ...made, config, settings }
+  const json = withAdded(made.json, config['added_tokens_decoder'] ?? (await readIfThere(join(folder, 'added_tokens.json'))), configFile)
+  // Siglip2Tokenizer's way, whatever class the folder names.
+  return { file: made.file, json: model['model_type'] === 'siglip2' ? lowercased(json) : json, config, settings }
+}
+
+/** The description with texts written in small letters first. */
+export function lowercased(json: JsonObject): JsonObject {
+  const { normalizer } = json
+  return { ...json, normalizer: { type: 'Sequence', normalizers: [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])] } }
+}
+
+/**
+ * The description with the added tokens that only another file has.
+ * @param tokens by id, as tokenizer_config.json's added_tokens_decoder has them, or the ids by token, as added_tokens.json has them
+ */
+function withAdded(json: JsonObject, tokens: unknown, file: string): JsonObject {
+  const known = (json['added_tokens'] ?? []) as { content: string }[]
+  const contents = new Set(known.map(({ content }) => content))
+  const more = Object.entries((tokens ?? {}) as JsonObject).map(([key, value]) => (typeof value === 'number' ? special(value, key, false, false) : { ...(value as JsonObject), id: Number(key) }))
+  const missing = more.filter(token => !contents.has((token as { content?: unknown }).content as string))
+  if (missing.length === 0) return json
+  const wrong = missing.find(token => !isAdded(token))
+  if (wrong) throw new CheckpointError(`${file}: added_tokens_decoder has ${show(wrong)}; expected a token's content by its id`, { file, field: 'added_tokens_decoder' })
+  return { ...json, added_tokens: [...known, ...missing] }
 }
 
 async function readIfThere(file: string): Promise<JsonObject | undefined> {
@@ -100,8 +123,9 @@ function positionsOf(model: JsonObject): number | undefined {
   return OFFSET_POSITIONS.test(String(text['model_type'])) ? (positions as number) - 2 : (positions as number)
 }
 
-function sideOf(config: JsonObject, field: string, file: string): 'left' | 'right' {
-  const side = config[field] ?? 'right'
+/** tokenizer_config.json's side, else the direction in tokenizer.json ('Left' or 'Right'). */
+function sideOf(config: JsonObject, field: string, file: string, { direction }: JsonObject): 'left' | 'right' {
+  const side = config[field] ?? String(direction ?? 'right').toLowerCase()
   if (side !== 'left' && side !== 'right') throw new CheckpointError(`${file}: ${field} is ${show(side)}; expected 'left' or 'right'`, { file, field })
   return side
 }
@@ -131,7 +155,7 @@ function checkDescription(json: JsonObject, file: string): void {
       fail('model.vocab', `gives ${show(token)} the id ${show(id)}; expected an integer from 0 to ${MAX_ID}`)
     }
     const unknown = model['unk_token']
-    if (model['type'] === 'WordPiece' && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
+    if (/^Word(Piece|Level)$/.test(String(model['type'])) && !(typeof unknown === 'string' && Object.hasOwn(vocab, unknown))) fail('model.unk_token', `is ${show(unknown)}; expected a word of the vocabulary`)
   }
   const merges = model['merges']
   if (model['type'] === 'BPE' && !Array.isArray(merges)) fail('model.merges', merges === undefined ? 'is missing' : `is ${show(merges)}; expected a list`)
@@ -139,7 +163,7 @@ function checkDescription(json: JsonObject, file: string): void {
   const added = json['added_tokens'] ?? []
   if (!Array.isArray(added)) return fail('added_tokens', `is ${show(added)}; expected a list`)
   added.forEach((token: JsonObject | null, i) => {
-    if (typeof token?.['content'] !== 'string' || token['content'] === '' || !isId(token['id'])) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
+    if (!isAdded(token)) fail(`added_tokens[${i}]`, `is ${show(token)}; expected an object with content and id`)
   })
 }
 
@@ -152,6 +176,10 @@ function checkPatterns(value: unknown, path: string, fail: (field: string, probl
     if (typeof text !== 'string' && typeof regex !== 'string') fail(`${path}.pattern`, `is ${show(pattern)}; expected { String } or { Regex }`)
   }
   for (const [key, inner] of Object.entries(value)) checkPatterns(inner, `${path}.${key}`, fail)
+}
+
+function isAdded(token: JsonObject | null): boolean {
+  return typeof token?.['content'] === 'string' && token['content'] !== '' && isId(token['id'])
 }
 
 function isId(id: unknown): boolean {
@@ -227,8 +255,8 @@ async function fromVocabulary(folder: string, tokens: JsonObject): Promise<{ fil
   return { file, json }
 }
 
-function special(id: unknown, content: string, normalized: boolean): JsonObject {
-  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: true }
+function special(id: unknown, content: string, normalized: boolean, isSpecial = true): JsonObject {
+  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special: isSpecial }
 }
 
 async function readLines(file: string): Promise<string[]> {

@@ -17,6 +17,12 @@ const BLANK = /[\t\n\r\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/g
 const CHINESE = /[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu
 const MARK = new RegExp(`[${MARKS}]`, 'gu')
 const BERT_WORD = new RegExp(`[^\\p{White_Space}${PUNCTUATION}]+|[${PUNCTUATION}]`, 'gu')
+/** Rust's \w. */
+export const WORD_CHARACTER = '[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]'
+const WORD = new RegExp(`${WORD_CHARACTER}+|(?:(?!${WORD_CHARACTER})\\P{White_Space})+`, 'gu')
+const UNBLANK = /\P{White_Space}+/gu
+const PUNCTUATION_MARK = new RegExp(`[${PUNCTUATION}]`, 'gu')
+const NUMERAL = /\p{N}/gu
 const BYTE_LEVEL_WORD = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu
 
 /** The normalizer of a tokenizer.json. */
@@ -71,9 +77,6 @@ function makeBertNormalizer({ clean_text = true, handle_chinese_chars = true, lo
   }
 }
 
-/** BERT's words and punctuation. */
-export const splitBert: Split = text => text.match(BERT_WORD) ?? []
-
 interface LibraryStep {
   /** Of a byte-level step and others. */
   pattern?: RegExp
@@ -87,7 +90,8 @@ interface LibraryStep {
 }
 
 /**
- * Corrects steps of the library, or those in a sequence: byte-level ones get the blanks of Rust's \s, Metaspace ones cut before each blank.
+ * Corrects steps of the library, or those in a sequence: those that cut do so as Hugging Face's, byte-level ones get the blanks of Rust's \s,
+ * Metaspace ones cut before each blank.
  * @param description of the same steps
  */
 export function correctPreTokenizer(step: LibraryStep | null, description: Description | null): void {
@@ -98,8 +102,65 @@ export function correctPreTokenizer(step: LibraryStep | null, description: Descr
     const place = step.pre_tokenize_text.bind(step)
     step.pre_tokenize_text = (text, options) => place(text, options).flatMap(part => cutBefore(part, mark))
   }
+  step.pre_tokenize_text = cutterOf(step, description) ?? step.pre_tokenize_text
   const parts = (description['pretokenizers'] ?? []) as readonly Description[]
   step.tokenizers?.forEach((part, i) => correctPreTokenizer(part, parts[i] ?? null))
+}
+
+/** Hugging Face's way of a step that does nothing but cut. */
+function cutterOf({ pattern }: LibraryStep, { type, ...options }: Description): Split | undefined {
+  const behavior = String(options['behavior'] ?? 'Isolated')
+  switch (type) {
+    case 'BertPreTokenizer':
+      return text => text.match(BERT_WORD) ?? []
+    case 'Whitespace':
+      return text => text.match(WORD) ?? []
+    case 'WhitespaceSplit':
+      return text => text.match(UNBLANK) ?? []
+    case 'Punctuation':
+      return makeCutter(PUNCTUATION_MARK, behavior)
+    case 'Digits':
+      return makeCutter(NUMERAL, options['individual_digits'] ? 'Isolated' : 'Contiguous')
+    case 'Split':
+      // Without a text to look for nothing matches.
+      return (options['pattern'] as Description)['String'] === '' ? text => [text] : makeCutter(pattern!, behavior, options['invert'] === true)
+    default:
+      return undefined
+  }
+}
+
+/** Whether a part goes together with the one before it, by which of the two are matches. */
+const JOINS: Readonly<Record<string, (before: boolean, now: boolean) => boolean>> = {
+  Removed: () => false,
+  Isolated: () => false,
+  Contiguous: (before, now) => before === now,
+  MergedWithPrevious: (before, now) => now && !before,
+  MergedWithNext: (before, now) => before && !now,
+}
+
+/** @param invert what is between matches counts as a match, and the other way round */
+function makeCutter(pattern: RegExp, behavior: string, invert = false): Split {
+  const joins = Object.hasOwn(JOINS, behavior) ? JOINS[behavior]! : undefined
+  if (!joins) throw new Error(`behavior is ${JSON.stringify(behavior)}; expected ${Object.keys(JOINS).join(', ')}`)
+  const removes = behavior === 'Removed'
+  if (removes && invert) return text => (text.match(pattern) ?? []).filter(Boolean)
+  return text => {
+    const parts: string[] = []
+    let before: boolean | undefined
+    const add = (part: string, isMatch: boolean) => {
+      if (before !== undefined && joins(before, isMatch)) parts[parts.length - 1] += part
+      else if (!removes || !isMatch) parts.push(part)
+      before = isMatch
+    }
+    let end = 0
+    for (const { 0: match, index } of text.matchAll(pattern)) {
+      if (index > end) add(text.slice(end, index), invert)
+      add(match, !invert)
+      end = index + match.length
+    }
+    if (end < text.length) add(text.slice(end), invert)
+    return parts.filter(Boolean)
+  }
 }
 
 function cutBefore(text: string, mark: string): string[] {

@@ -3,9 +3,11 @@
 // its search is replaced here. Which are as good depends on the last bit of the scores, so they are read from decimal digits as that library
 // does: the digits as an integer, divided by a power of ten.
 
+import { Buffer } from 'node:buffer'
+
 /** What is used of the library's model. */
 export interface UnigramModel {
-  readonly tokens_to_ids: ReadonlyMap<string, number>
+  readonly tokens_to_ids: Map<string, number>
   scores: readonly number[]
   readonly min_score: number
   unk_score: number
@@ -18,12 +20,21 @@ export interface UnigramModel {
 /** Below the least score of all. */
 const UNKNOWN_PENALTY = 10
 
-/** Gives a model of the library the search of Hugging Face's. */
-export function correctUnigram(model: UnigramModel): void {
+/**
+ * Gives a model of the library the search of Hugging Face's.
+ * @param byBytes what no piece covers is given as the pieces of its bytes, where all are there
+ */
+export function correctUnigram(model: UnigramModel, byBytes: boolean): void {
   model.fuse_unk = false
   model.scores = model.scores.map(inTwoSteps)
   model.unk_score = inTwoSteps(model.min_score) - UNKNOWN_PENALTY
-  model.encode = words => words.flatMap(word => piecesOf(word, model))
+  const { tokens_to_ids } = model
+  const covered = (piece: string): string[] => {
+    if (!byBytes || tokens_to_ids.has(piece)) return [piece]
+    const bytes = Array.from(Buffer.from(piece), byte => `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)
+    return bytes.every(byte => tokens_to_ids.has(byte)) ? bytes : [piece]
+  }
+  model.encode = words => words.flatMap(word => piecesOf(word, model)).flatMap(covered)
 }
 
 /** A number made of its decimal digits with two roundings instead of one. */

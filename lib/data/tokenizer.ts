@@ -7,11 +7,12 @@ import { ArgumentError, CheckpointError } from '../core/errors.js'
 import { checkOptions, option, type OptionRules } from '../core/options.js'
 import { Tensor } from '../core/tensor.js'
 import { resolveSource, sourceOptionRules, type SourceOptions } from '../io/hub.js'
+import type { JsonObject } from '../io/json.js'
 import { checkMarks, marksOf } from '../io/marks.js'
 import { modelFolder } from '../io/modules.js'
-import { TextPieces } from './text-pieces.js'
-import { readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
-import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, splitBert } from './tokenizer-text.js'
+import { betweenCharacters, TextPieces } from './text-pieces.js'
+import { lowercased, readMaxLength, readTokenizerFiles, tokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { correctPreTokenizer, makeNormalizer, type Normalize, type Split, WORD_CHARACTER } from './tokenizer-text.js'
 import { TokenizerThreads } from './tokenizer-threads.js'
 import { correctUnigram, type UnigramModel } from './tokenizer-unigram.js'
 
@@ -131,15 +132,15 @@ export async function loadTokenizer(folder: string, settings: TokenizerSource = 
   const { threads } = settings
   const files = await readTokenizerFiles(await modelFolder(folder))
   if (!settings.lowercase) return makeTokenizer(files, { threads })
-  const { normalizer } = files.json
-  const normalizers = [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])]
-  return makeTokenizer({ ...files, json: { ...files.json, normalizer: { type: 'Sequence', normalizers } } }, { threads })
+  return makeTokenizer({ ...files, json: lowercased(files.json) }, { threads })
 }
 
 /** Milliseconds of tokenising before the event loop gets its turn. */
 const SLICE = 4
 /** Characters that are tokenised in one go on the caller's thread at most: some milliseconds' work, or tens of them for the slowest kinds. */
 const LONG_PIECE = 16_384
+/** Ids that padding to a given length makes at most. */
+const MOST_PADDED = 2 ** 26
 /** Tokens read beyond those kept where a piece is cut anywhere, so that the cut has no influence on them. */
 const MARGIN = 16
 const CHARACTERS_PER_TOKEN = 12
@@ -161,6 +162,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
   const { encoder, pieces } = makeEncoder(files)
   const single = frameOf(encoder, files, false)
   const double = frameOf(encoder, files, true)
+  const bare = frameOf(encoder, files, true, false)
   const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
   const added = (files.json['added_tokens'] ?? []) as readonly { id: number; special?: boolean }[]
   const specialIds = new Set(added.filter(({ special }) => special).map(({ id }) => id))
@@ -208,10 +210,10 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     return [...single.before, ...keep(ids, room), ...single.after]
   }
 
-  function frameTwo(first: string, second: string, limit: number): { ids: number[]; types: number[] } {
+  function frameTwo(first: string, second: string, limit: number, frame: Frame): { ids: number[]; types: number[] } {
     const [a, b] = [drain(contentIds(first, Number.POSITIVE_INFINITY)), drain(contentIds(second, Number.POSITIVE_INFINITY))]
-    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, double))
-    const { before, between, after, types } = double
+    const [keepA, keepB] = shareOut(a.length, b.length, roomIn(limit, frame))
+    const { before, between, after, types } = frame
     return { ids: [...before, ...keep(a, keepA), ...between, ...keep(b, keepB), ...after], types: types(keepA, keepB) }
   }
 
@@ -228,12 +230,13 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     const most = truncation ? limit : Number.POSITIVE_INFINITY
     const rows = list.map((text: string, i): { ids: number[]; types?: number[] } => {
       const checked = checkText(text, i)
-      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most)
+      if (pairs) return frameTwo(checked, checkText(pairs[i], i), most, addSpecialTokens ? double : bare)
       return { ids: addSpecialTokens ? drain(frameText(checked, most, true, i)) : keep(drain(contentIds(checked, settings.truncationSide === 'left' ? Number.POSITIVE_INFINITY : most)), most) }
     })
     let length = rows.reduce((longest, { ids }) => Math.max(longest, ids.length), 0)
     if (padding === 'max_length') {
       if (limit === Number.POSITIVE_INFINITY) throw new ArgumentError("[tokenizer] padding is 'max_length' without maxLength", { field: 'maxLength' })
+      if (limit * list.length > MOST_PADDED) throw new ArgumentError(`[tokenizer] ${list.length} texts padded to ${limit} tokens are more than ${MOST_PADDED}`, { field: 'maxLength' })
       length = Math.max(length, limit)
     } else if (padding === false && rows.some(({ ids }) => ids.length !== length)) {
       throw new ArgumentError('[tokenizer] the texts have different numbers of tokens; pad them or give them one by one', { field: 'padding' })
@@ -302,7 +305,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
     padId,
     specialIds,
     encode: (text: string) => drain(frameText(text, Number.POSITIVE_INFINITY, true)),
-    decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true }),
+    decode: (ids: ArrayLike<number> | ArrayLike<bigint>) => (ids.length === 0 ? '' : encoder.decode(Array.from(ids as ArrayLike<number>, Number), { skip_special_tokens: true })),
     encodeAll,
   })
 }
@@ -314,10 +317,20 @@ interface EncoderParts {
   splitter_unnormalized: { split: Split }
   splitter_normalized: { split: Split }
   readonly model: UnigramModel
+  readonly post_processor: { post_process(tokens: string[], pair: string[] | null, special: boolean): Processed } | null
+}
+
+interface Processed {
+  readonly tokens: readonly string[]
+  /** Of steps that leave the texts apart. */
+  readonly tokens_pair?: readonly string[] | null
+  readonly token_type_ids?: readonly number[]
 }
 
 interface AddedToken {
   readonly content: string
+  /** Found where it is no part of a word. */
+  readonly single_word?: boolean
   /** Found after normalising, not before. */
   readonly normalized?: boolean
   /** Takes the blanks before it, or after it. */
@@ -331,7 +344,7 @@ function correctAddedTokens(encoder: EncoderParts, added: readonly AddedToken[])
   const split = (splitter: { split: Split }): Split => {
     const cut = splitter.split.bind(splitter)
     return text => {
-      const parts = cut(text)
+      const parts = joinWords(cut(text), tokens)
       parts.forEach((part, i) => {
         const { lstrip, rstrip } = tokens.get(part) ?? {}
         if (lstrip && i > 0) parts[i - 1] = trimEnd(parts[i - 1]!)
@@ -347,6 +360,24 @@ function correctAddedTokens(encoder: EncoderParts, added: readonly AddedToken[])
   encoder.splitter_normalized = { split: text => splitNormalized(text).map(part => (isMade(part) ? ` ${part}` : part)) }
 }
 
+/** Puts tokens that are whole words only back into words they are a part of. */
+function joinWords(parts: string[], tokens: ReadonlyMap<string, AddedToken>): string[] {
+  if (!parts.some(part => tokens.get(part)?.single_word)) return parts
+  const joined: string[] = []
+  let goesOn = false
+  parts.forEach((part, i) => {
+    const token = tokens.get(part)
+    const isToken = token && !(token.single_word && (endsInWord(parts[i - 1]) || startsWithWord(parts[i + 1])))
+    if (goesOn && !isToken) joined[joined.length - 1] += part
+    else joined.push(part)
+    goesOn = !isToken
+  })
+  return joined
+}
+
+const endsInWord = (text = '') => new RegExp(`${WORD_CHARACTER}$`, 'u').test(text.slice(-2))
+const startsWithWord = (text = '') => new RegExp(`^${WORD_CHARACTER}`, 'u').test(text)
+
 function trimEnd(text: string): string {
   let end = text.length
   while (end > 0 && /\p{White_Space}/u.test(text[end - 1]!)) end--
@@ -354,61 +385,61 @@ function trimEnd(text: string): string {
 }
 
 /** The library's tokenizer, with our own steps where its differ from Hugging Face's. */
-function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder; pieces: TextPieces } {
+function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder & EncoderParts; pieces: TextPieces } {
   try {
     const complete = { added_tokens: [] as AddedToken[], normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...json }
     const added = complete.added_tokens
     const described = { ...complete, added_tokens: added.map(token => ({ ...token, lstrip: false, rstrip: false })) }
-    const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config }) as Encoder & EncoderParts
+    const model = json['model'] as JsonObject
+    // Only a WordLevel model's unknown token is taken from the configuration.
+    const encoder = new Encoder(described, { clean_up_tokenization_spaces: false, ...config, unk_token: model['unk_token'] }) as Encoder & EncoderParts
     encoder.normalizer = makeNormalizer(complete.normalizer)
     correctAddedTokens(encoder, added)
-    if ((complete as { model?: { type?: unknown } }).model?.type === 'Unigram') correctUnigram(encoder.model)
-    if ((complete.pre_tokenizer as { type?: unknown } | null)?.type === 'BertPreTokenizer') encoder.pre_tokenizer = splitBert
-    else correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
-    return { encoder, pieces: new TextPieces(complete) }
+    // The library has added tokens among the model's own, where pieces of words are looked up.
+    for (const { content, single_word } of added) if (single_word && !Array.isArray(model['vocab']) && !Object.hasOwn(model['vocab'] as JsonObject, content)) encoder.model.tokens_to_ids.delete(content)
+    if (Array.isArray(model['vocab'])) correctUnigram(encoder.model, model['byte_fallback'] === true)
+    correctPreTokenizer(encoder.pre_tokenizer as Parameters<typeof correctPreTokenizer>[0], complete.pre_tokenizer)
+    return { encoder, pieces: new TextPieces(complete, encoder.normalizer) }
   } catch (cause) {
     throw new CheckpointError(`${file} is no tokenizer that can be read: ${(cause as Error).message}`, { file, cause })
   }
 }
 
-/** The special tokens round texts, found by tokenising a letter. */
-function frameOf(encoder: Encoder, { file }: TokenizerFiles, pair: boolean): Frame {
+/** Stand for the tokens of the first text and the second. */
+const [FIRST, SECOND] = ['\0first', '\0second']
+
+/** The special tokens round texts, found by having stand-ins for the texts' tokens processed. */
+function frameOf(encoder: Encoder & EncoderParts, { file }: TokenizerFiles, pair: boolean, special = true): Frame {
   const unsupported = (): never => {
     throw new CheckpointError(`${file}: its post-processor does more than put special tokens round texts, which is not supported`, { file, field: 'post_processor' })
   }
-  const encode = (options: Parameters<Encoder['encode']>[1]) => {
+  const process = (): Processed => {
     try {
-      return encoder.encode('a', options)
+      return encoder.post_processor?.post_process([FIRST], pair ? [SECOND] : null, special) ?? { tokens: [FIRST], tokens_pair: pair ? [SECOND] : null }
     } catch {
       return unsupported()
     }
   }
-  const letter = encode({ add_special_tokens: false }).ids
-  const { ids, token_type_ids: types = ids.map(() => 0) } = encode({ text_pair: pair ? 'a' : null, return_token_type_ids: true })
-  if (!ids.every(Number.isInteger) || !types.every((type: number) => Number.isInteger(type) && type >= 0)) return unsupported()
-  const first = find(ids, letter, 0)
-  const second = pair ? find(ids, letter, first + letter.length) : ids.length
-  if (first < 0 || second < 0) return unsupported()
-  const firstEnd = first + letter.length
-  const secondEnd = pair ? second + letter.length : second
+  const processed = process()
+  const tokens = [...processed.tokens, ...(processed.tokens_pair ?? [])]
+  const types = processed.token_type_ids ?? tokens.map(token => (token === SECOND ? 1 : 0))
+  const first = tokens.indexOf(FIRST)
+  const second = pair ? tokens.indexOf(SECOND, first) : first
+  const ids = tokens.map((token, i) => (i === first || i === second ? 0 : encoder.token_to_id(token)))
+  if (first < 0 || second < 0 || !ids.every(id => id !== undefined) || !types.every(type => Number.isInteger(type) && type >= 0)) return unsupported()
   const around = (count: number, type: number) => new Array<number>(count).fill(type)
   return {
     before: ids.slice(0, first),
-    between: pair ? ids.slice(firstEnd, second) : [],
-    after: pair ? ids.slice(secondEnd) : ids.slice(firstEnd),
+    between: ids.slice(first + 1, second),
+    after: ids.slice(second + 1),
     types: (a, b) => [
       ...types.slice(0, first),
       ...around(a, types[first] ?? 0),
-      ...types.slice(firstEnd, second),
+      ...types.slice(first + 1, second),
       ...around(b, types[second] ?? 0),
-      ...types.slice(secondEnd),
+      ...types.slice(second + 1),
     ],
   }
-}
-
-function find(ids: readonly number[], part: readonly number[], from: number): number {
-  for (let at = from; at + part.length <= ids.length; at++) if (part.every((id, i) => ids[at + i] === id)) return at
-  return -1
 }
 
 /** How many tokens two texts of a and b keep in `room`, by Hugging Face's 'longest_first': the shorter one first gets all it has. */
@@ -421,11 +452,6 @@ function shareOut(a: number, b: number, room: number): [number, number] {
     long = room - short
   }
   return a > b ? [long, short] : [short, long]
-}
-
-/** `length`, or one less if that is within a surrogate pair. */
-function betweenCharacters(text: string, length: number): number {
-  return /[\udc00-\udfff]/.test(text[length]!) ? length - 1 : length
 }
 
 /** Runs a generator to its end. */

@@ -267,7 +267,7 @@ export class Embedder {
     const clock = onTimings && new StageClock()
     const batchSize = options.batchSize && Math.min(options.batchSize, largestBatch)
     const prompt = this.#prompt(options)
-    const unpooled = await this.#unpooledTokens(prompt)
+    const unpooled = await this.#unpooledTokens(prompt, options)
     const stop = new AbortController()
     const stoppable = { ...options, signal: stop.signal }
     const preparation: Preparation = {
@@ -344,8 +344,7 @@ export class Embedder {
     const { prompt, promptName } = options
     if (prompt !== undefined) return prompt
     if (promptName !== undefined) {
-      const named = this.prompts[promptName]
-      if (named !== undefined) return named
+      if (Object.hasOwn(this.prompts, promptName)) return this.prompts[promptName]!
       // 'query' and 'document' may be asked of any checkpoint: one without prompts treats both alike.
       if (promptName === 'query' || promptName === 'document') return ''
       throw new ArgumentError(`promptName is '${promptName}'; this checkpoint has ${listed(Object.keys(this.prompts))}`, { field: 'promptName' })
@@ -354,10 +353,10 @@ export class Embedder {
   }
 
   /** Tokens of a prompt that the checkpoint leaves out of its poolings: all of its own but a special one at the end. */
-  async #unpooledTokens(prompt: string): Promise<number> {
+  async #unpooledTokens(prompt: string, { maxLength = this.maxLength }: EmbedTextsOptions): Promise<number> {
     if (prompt === '' || !this.#tokenizer || this.#model.textEncoder?.sentence?.poolsPrompt !== false) return 0
     const tokenizer = await this.#tokenizer.read()
-    const ids = tokenizer.encode(prompt)
+    const [ids] = (await tokenizer.encodeAll([prompt], { maxLength: Math.min(maxLength, this.maxLength) })) as [Int32Array]
     return tokenizer.specialIds.has(ids.at(-1)!) ? ids.length - 1 : ids.length
   }
 

@@ -34,7 +34,7 @@ export async function readEmbeddingDefaults(folder: string): Promise<EmbeddingDe
   }
   const named = prompts as Record<string, string>
   const name = config.default_prompt_name ?? undefined
-  if (name !== undefined && (typeof name !== 'string' || !(name in named))) {
+  if (name !== undefined && (typeof name !== 'string' || !Object.hasOwn(named, name))) {
     throw new CheckpointError(`${file}: default_prompt_name is ${JSON.stringify(name)}, which is not among the prompts`, { file, field: 'default_prompt_name' })
   }
   const kept = config.truncate_dim ?? undefined

@@ -488,11 +488,13 @@ export class Model {
       }
       const { ids: all, mask } = countedTokens(tower, used)
       const positions = tower.positionIds(tower.padded ? all : filled)
-      if (!mask) return { ids: all, positions: positions.subarray(0, all.length), unpooled }
+      // One row at least is pooled.
+      if (!mask) return { ids: all, positions: positions.subarray(0, all.length), unpooled: Math.min(unpooled, all.length - 1) }
       const lastIsMasked = tower.endOf !== undefined && mask.at(-1) === 0
       const counts = (_: number, i: number) => mask[i] === 1 || (lastIsMasked && i === mask.length - 1)
-      if (!mask.some(counts)) throw none()
-      return { ids: all.filter(counts), positions: positions.filter(counts), unpooled, lastIsMasked }
+      const counted = all.filter(counts)
+      if (counted.length === 0) throw none()
+      return { ids: counted, positions: positions.filter(counts), unpooled: Math.min(unpooled, counted.length - 1), lastIsMasked }
     }
     return {
       load: this.loadOf(runner),

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { AutoTokenizer } from '../../lib/data/tokenizer.js'
+import { makeCharsmapNormalizer } from '../../lib/data/tokenizer-charsmap.js'
 import { noShared, shared } from '../shared.js'
 import { temporary } from '../support/models.js'
 
@@ -29,6 +30,16 @@ async function cutting(t: Test, folder: string, side: string) {
   const config = JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8')) as object
   writeFileSync(join(copy, 'tokenizer_config.json'), JSON.stringify({ ...config, truncation_side: side }))
   return AutoTokenizer.fromPretrained(copy)
+}
+
+/** A tokenizer whose tokenizer.json is a fixture's with a change, or is made anew. */
+async function changed(t: Test, name: string, change: (json: any) => unknown, config: object = {}) {
+  const folder = temporary(t)
+  const json = JSON.parse(readFileSync(join(own, name, 'tokenizer.json'), 'utf8'))
+  const made = change(json)
+  writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(typeof made === 'object' ? made : json))
+  writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify(config))
+  return AutoTokenizer.fromPretrained(folder)
 }
 
 for (const folder of folders) {
@@ -167,4 +178,180 @@ t.test('models that take no mask see padding like other tokens', async t => {
   writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify({ ...config, model_input_names: ['input_ids'] }))
   const { attention_mask } = (await AutoTokenizer.fromPretrained(folder))(['a', 'a longer text'], { padding: true })
   t.ok(numbers(attention_mask).every(one => one === 1))
+})
+
+t.test('SentencePiece normalises long runs of characters without a blank', async t => {
+  const { precompiled_charsmap } = JSON.parse(readFileSync(join(own, 'sentencepiece', 'tokenizer.json'), 'utf8')).normalizer.normalizers[0]
+  const normalize = makeCharsmapNormalizer(precompiled_charsmap)
+  const clusters = ['中', 'ｱ', 'é', 'ê\u0323', '👩‍👩‍👧‍👦', '㍿', '한', '𝓢', 'ﬁ', `é${'\u0301'.repeat(700)}`, '🇩🇪', '𫠓']
+  const run = Array.from({ length: 2000 }, (_, i) => clusters[(i * 7 + (i >> 4)) % (i % 50 ? 9 : clusters.length)]!)
+  t.equal(normalize(run.join('')), run.map(normalize).join(''))
+  const started = performance.now()
+  normalize('自然語言處理是人工智慧的一個重要領域，'.repeat(5000))
+  t.ok(performance.now() - started < 3000, 'in a time that grows with the length alone')
+})
+
+t.test('Unigram gives what no piece covers as bytes', async t => {
+  const bytes = (count: number) => Array.from({ length: count }, (_, i) => [`<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`, -20])
+  const withBytes = (count: number) => changed(t, 'unigram', json => void Object.assign(json.model, { byte_fallback: true, vocab: [...json.model.vocab, ...bytes(count)] }))
+  const all = await withBytes(256)
+  t.same(all.encode('the 𓀀 city'), [0, 21, 5, 652, 559, 540, 540, 36, 2])
+  t.same(all.encode('emoji 🦄🦄 in'), [0, 314, 10, 261, 74, 5, 652, 571, 578, 544, 652, 571, 578, 544, 110, 2])
+  t.same((await withBytes(200)).encode('the 𓀀 city'), [0, 21, 5, 3, 36, 2], 'unknown where bytes are missing')
+})
+
+t.test("Unigram without its model's type", async t => {
+  const text = 'ship -- blue... sitting?? spaces 2019'
+  const ids = [0, 61, 5, 90, 90, 49, 16, 324, 45, 303, 5, 357, 343, 170, 5, 65, 95, 86, 88, 2]
+  t.same((await changed(t, 'unigram', json => void delete json.model.type)).encode(text), ids)
+})
+
+t.test('special tokens where a letter has none', async t => {
+  const special = { '[CLS]': { id: '[CLS]', ids: [0], tokens: ['[CLS]'] }, '[SEP]': { id: '[SEP]', ids: [1], tokens: ['[SEP]'] } }
+  const mark = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } })
+  const text = (id: string, type_id: number) => ({ Sequence: { id, type_id } })
+  const tokenizer = await changed(t, 'byte-level', ({ added_tokens: [first, , second] }) => ({
+    added_tokens: [{ ...first, id: 0, content: '[CLS]' }, { ...second, id: 1, content: '[SEP]' }],
+    pre_tokenizer: { type: 'WhitespaceSplit' },
+    post_processor: { type: 'TemplateProcessing', single: [mark('[CLS]', 0), text('A', 0), mark('[SEP]', 0)], pair: [mark('[CLS]', 0), text('A', 0), mark('[SEP]', 0), text('B', 1), mark('[SEP]', 1)], special_tokens: special },
+    model: { type: 'BPE', unk_token: null, vocab: { '[CLS]': 0, '[SEP]': 1, A: 2, C: 3, G: 4, T: 5, AC: 6 }, merges: ['A C'] },
+  }))
+  t.same(tokenizer.encode('ACGT'), [0, 6, 4, 5, 1])
+  t.same(numbers(tokenizer('AC', { textPair: 'GT' }).input_ids), [0, 6, 1, 4, 5, 1])
+})
+
+t.test('post-processors that are refused or put nothing', async t => {
+  const text = (id: string) => ({ Sequence: { id, type_id: 0 } })
+  const single = [text('A')]
+  for (const described of [{ single: [text('A'), text('A')], pair: [text('A'), text('B')] }, { single, pair: [text('B'), text('A')] }, { single: [{ SpecialToken: { id: '[X]', type_id: 0 } }, text('A')], pair: [] }]) {
+    await t.rejects(changed(t, 'word-piece-cased', json => void (json.post_processor = { type: 'TemplateProcessing', ...described })), { code: 'ERR_CHECKPOINT', field: 'post_processor' })
+  }
+  for (const type of [null, { type: 'ByteLevel' }]) {
+    const tokenizer = await changed(t, 'word-piece-cased', json => void (json.post_processor = type), { model_input_names: ['input_ids', 'token_type_ids'] })
+    const { input_ids, token_type_ids } = tokenizer('the city', { textPair: 'in the night' })
+    t.same([numbers(input_ids), numbers(token_type_ids!)], [[336, 354, 416, 336, 343], [0, 0, 1, 1, 1]])
+  }
+})
+
+t.test('pairs without special tokens', async t => {
+  const tokenizer = await AutoTokenizer.fromPretrained(join(own, 'word-piece-cased'))
+  const options = { textPair: 'in the night', addSpecialTokens: false }
+  const { input_ids, token_type_ids } = tokenizer('the city', options)
+  t.same([numbers(input_ids), numbers(token_type_ids!)], [[336, 354, 416, 336, 343], [0, 0, 1, 1, 1]])
+  t.same(numbers(tokenizer('the city', { ...options, truncation: true, maxLength: 4 }).input_ids), [336, 354, 416, 336])
+})
+
+t.test('unknown words of a WordLevel model', async t => {
+  const model = { type: 'WordLevel', vocab: { '[UNK]': 0, hello: 1, world: 2 }, unk_token: '[UNK]' }
+  const make = (unk_token: string) => changed(t, 'unigram', () => ({ pre_tokenizer: { type: 'WhitespaceSplit' }, model: { ...model, unk_token } }))
+  const tokenizer = await make('[UNK]')
+  t.same(tokenizer.encode('hello there world'), [1, 0, 2])
+  t.same((await tokenizer.encodeAll(['hello there'])).map(ids => Array.from(ids)), [[1, 0]])
+  await t.rejects(make('<unk>'), { code: 'ERR_CHECKPOINT', field: 'model.unk_token' })
+})
+
+t.test('sides that tokenizer.json alone names', async t => {
+  const sides = { padding: { direction: 'Left', pad_token: '[PAD]' }, truncation: { direction: 'Left', max_length: 4 } }
+  const left = await changed(t, 'word-piece-cased', json => void Object.assign(json, sides))
+  t.same(numbers(left(['the', 'the city']).input_ids), [0, 2, 336, 3, 2, 336, 354, 3])
+  t.same(numbers(left('the city in', { truncation: true, maxLength: 4 }).input_ids), [2, 354, 416, 3])
+  const right = await changed(t, 'word-piece-cased', json => void Object.assign(json, sides), { padding_side: 'right' })
+  t.same(numbers(right(['the', 'the city']).input_ids), [2, 336, 3, 0, 2, 336, 354, 3])
+})
+
+t.test('steps that cut', async t => {
+  // After the first two, of what blanks leave.
+  const cases: [object, number[]][] = [
+    [{ type: 'Whitespace' }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 314, 1, 3]],
+    [{ type: 'WhitespaceSplit' }, [2, 1, 1, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'BertPreTokenizer' }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Digits', individual_digits: true }, [2, 1, 1, 56, 18, 19, 123, 52, 1, 3]],
+    [{ type: 'Digits', individual_digits: false }, [2, 1, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'Isolated' }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Punctuation', behavior: 'Removed' }, [2, 1, 336, 354, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'Contiguous' }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Punctuation', behavior: 'MergedWithPrevious' }, [2, 1, 1, 1, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Punctuation', behavior: 'MergedWithNext' }, [2, 1, 336, 14, 222, 320, 229, 14, 14, 319, 56, 232, 19, 199, 52, 1, 15, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Isolated', invert: false }, [2, 1, 336, 14, 354, 14, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Isolated', invert: true }, [2, 54, 52, 1, 71, 230, 56, 14, 54, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Removed', invert: false }, [2, 1, 336, 354, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Removed', invert: true }, [2, 54, 52, 56, 54, 56, 52, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'Contiguous', invert: false }, [2, 1, 336, 14, 354, 1, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'Contiguous', invert: true }, [2, 500, 1, 71, 230, 56, 14, 54, 1, 56, 18, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'MergedWithPrevious', invert: false }, [2, 1, 1, 1, 14, 416, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'MergedWithPrevious', invert: true }, [2, 54, 1, 71, 230, 1, 1, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { String: '-' }, behavior: 'MergedWithNext', invert: false }, [2, 1, 336, 14, 222, 320, 229, 14, 14, 319, 56, 232, 19, 199, 52, 1, 3]],
+    [{ type: 'Split', pattern: { Regex: '[a-e]' }, behavior: 'MergedWithNext', invert: true }, [2, 54, 52, 1, 336, 14, 222, 1, 56, 18, 19, 199, 52, 1, 3]],
+  ]
+  for (const [i, [step, ids]] of cases.entries()) {
+    const pre_tokenizer = i < 2 ? step : { type: 'Sequence', pretokenizers: [{ type: 'WhitespaceSplit' }, step] }
+    const tokenizer = await changed(t, 'word-piece-cased', json => void Object.assign(json, { normalizer: null, pre_tokenizer }))
+    t.same(tokenizer.encode('café the-city--in e1 2٣ a\x85of\ufeff.'), ids, JSON.stringify(step))
+  }
+  for (const step of [{ type: 'Punctuation', behavior: 'removed' }, { type: 'CharDelimiterSplit', delimiter: '-' }]) {
+    await t.rejects(changed(t, 'word-piece-cased', json => void (json.pre_tokenizer = step)), { code: 'ERR_CHECKPOINT' })
+  }
+})
+
+t.test('long texts are cut where no step notices', async t => {
+  const cases: [string, string, (json: any) => unknown][] = [
+    ['byte-level', 'the\n', () => {}],
+    ['byte-level', ' the', json => void (json.normalizer = { type: 'Strip', strip_left: true, strip_right: false })],
+    ['byte-level', ' the', json => void (json.normalizer = { type: 'Replace', pattern: { Regex: '^ ' }, content: '' })],
+    ['unigram', 'the\n', () => {}],
+    ['unigram', 'the ', json => {
+      json.pre_tokenizer = { type: 'Split', pattern: { String: ' ' }, behavior: 'MergedWithPrevious', invert: false }
+      json.model.vocab.push(['the ', 0])
+    }],
+    ['word-piece-cased', 'the中', json => void (json.normalizer.handle_chinese_chars = false)],
+  ]
+  for (const [name, unit, change] of cases) {
+    const tokenizer = await changed(t, name, json => {
+      if (unit === ' the' && name === 'byte-level') json.pre_tokenizer.add_prefix_space = false
+      change(json)
+    })
+    const [few, more, long] = [100, 101, 2000].map(count => tokenizer.encode(unit.repeat(count))) as [number[], number[], number[]]
+    const period = more.slice(few.length - 1, -1)
+    t.same(long, [...few.slice(0, -1), ...Array.from({ length: 1900 }, () => period).flat(), few.at(-1)], `${name} ${JSON.stringify(unit)}`)
+  }
+})
+
+t.test('added tokens that are words alone', async t => {
+  const tokenizer = await changed(t, 'word-piece-cased', ({ added_tokens: tokens }) => void tokens.push({ ...tokens[0], id: 700, content: 'xyzq', single_word: true, special: false }))
+  const cases: [string, number[]][] = [
+    ['the xyzq sat', [336, 700, 70, 338]],
+    ['xyzq-xyzq.', [700, 14, 700, 15]],
+    ['axyzq', [1]],
+    ['xyzqs', [1]],
+    ['_xyzq', [51, 1]],
+    ['xyzqxyzq', [1]],
+  ]
+  for (const [text, ids] of cases) t.same(tokenizer.encode(text), [2, ...ids, 3], text)
+})
+
+t.test('added tokens that other files have', async t => {
+  const token = { content: '<new>', single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+  const decoder = { 3: { ...token, content: '[SEP]' }, 700: token }
+  const tokenizer = await changed(t, 'word-piece-cased', () => {}, { added_tokens_decoder: decoder })
+  t.same(tokenizer.encode('the<new>city'), [2, 336, 700, 354, 3])
+  t.equal(tokenizer.decode([336, 700, 354]), 'the city')
+  await t.rejects(changed(t, 'word-piece-cased', () => {}, { added_tokens_decoder: { 700: {} } }), { code: 'ERR_CHECKPOINT', field: 'added_tokens_decoder' })
+  const folder = temporary(t)
+  writeFileSync(join(folder, 'vocab.txt'), '[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n')
+  writeFileSync(join(folder, 'added_tokens.json'), JSON.stringify({ '<new>': 5 }))
+  t.same((await AutoTokenizer.fromPretrained(folder)).encode('the<new>'), [2, 4, 5, 3])
+})
+
+t.test('texts of SigLIP 2 are written in small letters', async t => {
+  const folder = temporary(t)
+  cpSync(join(own, 'word-piece-cased', 'tokenizer.json'), join(folder, 'tokenizer.json'))
+  writeFileSync(join(folder, 'config.json'), JSON.stringify({ model_type: 'siglip2' }))
+  const tokenizer = await AutoTokenizer.fromPretrained(folder)
+  t.same(tokenizer.encode('The CITY'), tokenizer.encode('the city'))
+})
+
+t.test('no ids, and too many', async t => {
+  const tokenizer = await AutoTokenizer.fromPretrained(join(own, 'word-piece-cased'))
+  t.equal(tokenizer.decode([]), '')
+  t.throws(() => tokenizer('a', { padding: 'max_length', maxLength: 2 ** 31 }), { code: 'ERR_ARGUMENT', field: 'maxLength' })
 })

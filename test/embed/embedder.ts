@@ -82,6 +82,7 @@ t.test('a failed input is named by its index', async (t) => {
   await t.rejects(embedder.embedTexts(['a', 5 as unknown as string]), { name: 'ArgumentError', index: 1 })
   await t.rejects(embedder.embedImages(new Tensor('uint8', new Uint8Array(12), [1, 2, 2, 3])), { name: 'ShapeError', message: /\[n, 24, 24, 3\]/ })
   await t.rejects(embedder.embedTexts(['a'], { promptName: 'summary' }), { name: 'ArgumentError', message: /summary/ })
+  await t.rejects(embedder.embedTexts(['a'], { promptName: 'constructor' }), { name: 'ArgumentError', message: /constructor/ })
   await t.resolves(embedder.embedTexts(['a'], { promptName: 'query' }))
   const fields = { title: undefined as unknown as string }
   await t.rejects(embedder.embedTexts(['a', fields.title]), { name: 'ArgumentError', index: 1, message: /text 1 is undefined; expected a string/ })

@@ -39,3 +39,15 @@ t.test('pictures of CLIP in a folder of its own', async t => {
   const [image, text] = [await embedder.embedImages([{ data: pixels, width: 40, height: 30, channels: 3 }]), await embedder.embedTexts(['a cat'])]
   t.strictSame([image.dims, text.dims], [[1, 20], [1, 20]])
 })
+
+t.test('a prompt that fills the text leaves the last token to pool', async t => {
+  await using embedder = await Embedder.fromPretrained(join(own, 'prompts-left-out-several'), { dtype: 'f32', device: 'cpu' })
+  for (const options of [{ prompt: 'word '.repeat(100) }, { promptName: 'doc', maxLength: 4 }]) {
+    const { data, dims } = await embedder.embedTexts(['a', 'b'], { ...options, normalize: false })
+    const width = dims[1]! / 3
+    const part = (row: number, pooling: number) => Array.from(data as Float32Array).slice((row * 3 + pooling) * width, (row * 3 + pooling + 1) * width)
+    t.ok(part(0, 0).every(value => Number.isFinite(value) && value !== 0))
+    // Of one row every mean is that row.
+    for (const [row, pooling] of [[0, 1], [0, 2], [1, 0]] as const) t.ok(part(row, pooling).every((value, i) => Math.abs(value - part(0, 0)[i]!) < 1e-6), `${row} ${pooling}`)
+  }
+})
