@@ -97,7 +97,7 @@ t.test('on the simulator', { skip: noSimulator }, async t => {
       await sleep(30)
       stop.abort()
       await run.catch(() => {})
-      t.same((await valid.run({ x: ramp(5) })).y!.data, ramp(5).data.map(value => -value))
+      t.same((await valid.run({ x: ramp(5) })).y!.data, (ramp(5).data as Float32Array).map(value => -value))
     }
   })
 
