@@ -35,6 +35,8 @@ const MAX_TEXT_FILE = 100_000_000
 const MAX_ID = 2 ** 31 - 1
 /** Models whose positions begin after the padding id, so that there are fewer than max_position_embeddings. */
 const OFFSET_POSITIONS = /^(roberta|xlm-roberta|mpnet|camembert|data2vec-text|longformer)$/
+/** Tokenizer classes that take tokenizer.json as it is. */
+const NO_CLASS = /^(PreTrainedTokenizerFast|TokenizersBackend|)$/
 /** Model types and tokenizer classes with token types in their inputs. */
 const WITH_TYPES = /^(bert|electra|deberta-?v2|lxmert|visual_?bert|vilt)/i
 
@@ -74,7 +76,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
     padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
-  const json = withAdded(made.json, config['added_tokens_decoder'] ?? (await readIfThere(join(folder, 'added_tokens.json'))), configFile)
+  const json = withAdded(NO_CLASS.test(String(className)) ? made.json : withOptions(made.json, config), config['added_tokens_decoder'] ?? (await readIfThere(join(folder, 'added_tokens.json'))), configFile)
   // Siglip2Tokenizer's way, whatever class the folder names.
   return { file: made.file, json: model['model_type'] === 'siglip2' ? lowercased(json) : json, config, settings }
 }
@@ -83,6 +85,18 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
 export function lowercased(json: JsonObject): JsonObject {
   const { normalizer } = json
   return { ...json, normalizer: { type: 'Sequence', normalizers: [{ type: 'Lowercase' }, ...(normalizer ? [normalizer] : [])] } }
+}
+
+/** The description with what tokenizer_config.json says of the same: a class of its own makes these steps by that. */
+function withOptions({ ...json }: JsonObject, config: JsonObject): JsonObject {
+  const change = (part: string, type: string, names: Record<string, string>) => {
+    const step = json[part] as JsonObject | null | undefined
+    const given = Object.entries(names).filter(([option]) => option in config)
+    if (step?.['type'] === type) json[part] = { ...step, ...Object.fromEntries(given.map(([option, field]) => [field, config[option]])) }
+  }
+  change('normalizer', 'BertNormalizer', { do_lower_case: 'lowercase', strip_accents: 'strip_accents', tokenize_chinese_chars: 'handle_chinese_chars' })
+  change('pre_tokenizer', 'ByteLevel', { add_prefix_space: 'add_prefix_space' })
+  return json
 }
 
 /**

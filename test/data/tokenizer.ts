@@ -355,3 +355,20 @@ t.test('no ids, and too many', async t => {
   t.equal(tokenizer.decode([]), '')
   t.throws(() => tokenizer('a', { padding: 'max_length', maxLength: 2 ** 31 }), { code: 'ERR_ARGUMENT', field: 'maxLength' })
 })
+
+t.test("options of the tokenizer's class", async t => {
+  const cased = [2, 46, 331, 1, 159, 163, 3]
+  const cases: [string, string, object, number[]][] = [
+    ['word-piece-cased', 'BertTokenizer', {}, cased],
+    ['word-piece-cased', 'BertTokenizer', { do_lower_case: true }, [2, 336, 500, 224, 213, 159, 163, 3]],
+    ['word-piece-cased', 'BertTokenizer', { do_lower_case: true, strip_accents: false }, [2, 336, 1, 159, 163, 3]],
+    ['word-piece-cased', 'DistilBertTokenizer', { do_lower_case: false, tokenize_chinese_chars: false }, [2, 46, 331, 1, 1, 3]],
+    ['word-piece-cased', 'PreTrainedTokenizerFast', { do_lower_case: true, tokenize_chinese_chars: false }, cased],
+    ['byte-level', 'RobertaTokenizer', { add_prefix_space: false }, [0, 88, 297, 326, 2]],
+    ['byte-level', 'PreTrainedTokenizerFast', { add_prefix_space: false }, [0, 309, 326, 2]],
+  ]
+  for (const [name, tokenizer_class, options, ids] of cases) {
+    const tokenizer = await changed(t, name, () => {}, { tokenizer_class, ...options })
+    t.same(tokenizer.encode(name === 'byte-level' ? 'the city' : 'The café 中文'), ids, `${tokenizer_class} ${JSON.stringify(options)}`)
+  }
+})
