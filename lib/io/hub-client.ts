@@ -96,7 +96,7 @@ export class HubClient {
         this.signal.throwIfAborted()
         if (cause instanceof CheckpointError) throw cause
         attempts = ATTEMPTS_UNREACHED
-        problem = new HubUnreachable(`${this.endpoint} could not be reached for ${this.id}: ${reasonOf(cause)}`, { file: this.page, cause })
+        problem = new HubUnreachable(`${this.endpoint} could not be reached for ${this.id}: ${reasonOf(cause)}${proxyHint()}`, { file: this.page, cause })
       }
       if (attempt >= attempts) throw problem
       await delay(pause, undefined, { signal: this.signal }).catch(() => this.signal.throwIfAborted())
@@ -168,4 +168,11 @@ function reasonOf(error: unknown): string {
   const cause = (error as { cause?: unknown }).cause
   const inner = cause instanceof AggregateError ? cause.errors[0] : cause
   return inner instanceof Error ? inner.message : error instanceof Error ? error.message : String(error)
+}
+
+/** Who has a proxy expects it to be used. Its address may have a password in it. */
+function proxyHint(): string {
+  const name = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'].find(variable => process.env[variable])
+  if (name === undefined || process.env['NODE_USE_ENV_PROXY'] === '1') return ''
+  return ` (${name} is set: Node's fetch uses HTTPS_PROXY and HTTP_PROXY only with NODE_USE_ENV_PROXY=1, from Node 24 on)`
 }

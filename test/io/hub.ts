@@ -21,7 +21,10 @@ const files = {
   'onnx/model.onnx': 'not needed',
   'README.md': 'not needed',
 }
-const variables = ['HF_ENDPOINT', 'HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'XDG_CACHE_HOME', 'HF_TOKEN', 'HF_TOKEN_PATH', 'HUGGING_FACE_HUB_TOKEN', 'HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE', 'HF_HUB_DISABLE_IMPLICIT_TOKEN']
+const variables = [
+  ...['HF_ENDPOINT', 'HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'XDG_CACHE_HOME', 'HF_TOKEN', 'HF_TOKEN_PATH', 'HUGGING_FACE_HUB_TOKEN', 'HF_HUB_OFFLINE', 'TRANSFORMERS_OFFLINE', 'HF_HUB_DISABLE_IMPLICIT_TOKEN'],
+  ...['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy', 'NODE_USE_ENV_PROXY'],
+]
 
 /** A server and an environment that knows nothing but it. */
 async function setUp(t: Test, content: Record<string, string | Buffer> = files, large = ['model.safetensors']) {
@@ -354,7 +357,14 @@ t.test('without a network', async t => {
   t.same(server.requests, [])
   delete process.env['HF_HUB_OFFLINE']
   await server.close()
-  await t.rejects(resolve(), { name: 'CheckpointError', message: /http:\/\/127\.0\.0\.1:\d+ could not be reached for someone\/some-model: / })
+  const unreached = async () => ((await resolve().catch((e: unknown) => e)) as CheckpointError).message
+  t.match(await unreached(), /^http:\/\/127\.0\.0\.1:\d+ could not be reached for someone\/some-model: /)
+  t.notMatch(await unreached(), /PROXY/)
+  process.env['https_proxy'] = 'http://user:secret@proxy.invalid:3128'
+  t.match(await unreached(), /https_proxy is set: .* NODE_USE_ENV_PROXY=1/)
+  t.notMatch(await unreached(), /secret/)
+  process.env['NODE_USE_ENV_PROXY'] = '1'
+  t.notMatch(await unreached(), /PROXY/)
 
   const { 'config.json': config, 'model.safetensors': weights } = files
   const snapshot = await asPython(repository, server.commit, { 'config.json': config, 'model.safetensors': weights })
