@@ -217,7 +217,7 @@ function differences(head: string, identity: Readonly<Record<string, unknown>>):
 
 const lockOf = (file: string) => `${file}.part.lock`
 
-/** Makes the lock ours, unless the process that made it is still there. It comes and goes whole: nobody sees it without its content. */
+/** Makes the lock ours, unless the process that made it is still there. It comes and goes whole where a file may have two names. */
 async function lock(file: string): Promise<void> {
   const path = lockOf(file)
   const own = temporaryName(path)

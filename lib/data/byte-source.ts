@@ -53,7 +53,7 @@ async function readFile(name: string, isUrl: boolean, kind: Kind, limits: Source
   const fail = (what: string, cause?: unknown): never => {
     throw new Failure(`${name} ${what}`, { file: name, cause })
   }
-  if (name.length > LONGEST_PATH) {
+  if (!isUrl && name.length > LONGEST_PATH) {
     const start = shorten(name)
     throw new Failure(`${start} is too long for a path; base64 is given as a data: URL`, { file: start })
   }

@@ -76,7 +76,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
     hasTokenTypes: Array.isArray(names) ? names.includes('token_type_ids') : WITH_TYPES.test(String(className)),
     padsCount: Array.isArray(names) && !names.includes('attention_mask'),
   }
-  const json = withAdded(NO_CLASS.test(String(className)) ? made.json : withOptions(made.json, config), config['added_tokens_decoder'] ?? (await readIfThere(join(folder, 'added_tokens.json'))), configFile)
+  const json = withAdded(NO_CLASS.test(String(className)) ? made.json : withOptions(made.json, config), await moreTokens(folder, config, tokens))
   // Siglip2Tokenizer's way, whatever class the folder names.
   return { file: made.file, json: model['model_type'] === 'siglip2' ? lowercased(json) : json, config, settings }
 }
@@ -99,19 +99,27 @@ function withOptions({ ...json }: JsonObject, config: JsonObject): JsonObject {
   return json
 }
 
-/**
- * The description with the added tokens that only another file has.
- * @param tokens by id, as tokenizer_config.json's added_tokens_decoder has them, or the ids by token, as added_tokens.json has them
- */
-function withAdded(json: JsonObject, tokens: unknown, file: string): JsonObject {
+/** Added tokens beside tokenizer.json: tokenizer_config.json's added_tokens_decoder has them by id, else added_tokens.json has the ids by token. */
+async function moreTokens(folder: string, config: JsonObject, tokens: JsonObject): Promise<JsonObject[]> {
+  const decoder = config['added_tokens_decoder'] as JsonObject | undefined
+  const file = join(folder, decoder ? CONFIG : 'added_tokens.json')
+  const ids = decoder ? {} : ((await readIfThere(file)) ?? {})
+  const named = new Set(Object.values(tokens).map(contentOf))
+  const more = [
+    ...Object.entries(decoder ?? {}).map(([id, token]): JsonObject => ({ ...(token as JsonObject), id: Number(id) })),
+    ...Object.entries(ids).map(([content, id]) => special(id, content, !named.has(content), named.has(content))),
+  ].filter(({ content }) => content !== '')
+  const wrong = more.find(token => !isAdded(token))
+  if (wrong) throw new CheckpointError(`${file} has the added token ${show(wrong)}; expected its content and id`, { file, ...(decoder && { field: 'added_tokens_decoder' }) })
+  return more
+}
+
+/** The description with those added tokens that it lacks. */
+function withAdded(json: JsonObject, tokens: readonly JsonObject[]): JsonObject {
   const known = (json['added_tokens'] ?? []) as { content: string }[]
-  const contents = new Set(known.map(({ content }) => content))
-  const more = Object.entries((tokens ?? {}) as JsonObject).map(([key, value]) => (typeof value === 'number' ? special(value, key, false, false) : { ...(value as JsonObject), id: Number(key) }))
-  const missing = more.filter(token => !contents.has((token as { content?: unknown }).content as string))
-  if (missing.length === 0) return json
-  const wrong = missing.find(token => !isAdded(token))
-  if (wrong) throw new CheckpointError(`${file}: added_tokens_decoder has ${show(wrong)}; expected a token's content by its id`, { file, field: 'added_tokens_decoder' })
-  return { ...json, added_tokens: [...known, ...missing] }
+  const contents = new Set<unknown>(known.map(({ content }) => content))
+  const missing = tokens.filter(({ content }) => !contents.has(content))
+  return missing.length > 0 ? { ...json, added_tokens: [...known, ...missing] } : json
 }
 
 async function readIfThere(file: string): Promise<JsonObject | undefined> {

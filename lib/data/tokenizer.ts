@@ -163,7 +163,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
   const single = frameOf(encoder, files, false)
   const double = frameOf(encoder, files, true)
   const bare = frameOf(encoder, files, true, false)
-  const padId = (settings.padToken === undefined ? undefined : encoder.token_to_id(settings.padToken)) ?? 0
+  const padId = (settings.padToken === undefined ? undefined : idOf(encoder, settings.padToken)) ?? 0
   const added = (files.json['added_tokens'] ?? []) as readonly { id: number; special?: boolean }[]
   const specialIds = new Set(added.filter(({ special }) => special).map(({ id }) => id))
 
@@ -312,6 +312,7 @@ export function makeTokenizer(files: TokenizerFiles, { threads: count }: { threa
 
 /** Parts of the library's tokenizer that are replaced. */
 interface EncoderParts {
+  readonly added_tokens_map: ReadonlyMap<string, { readonly id: number }>
   normalizer: Normalize
   pre_tokenizer: unknown
   splitter_unnormalized: { split: Split }
@@ -405,6 +406,11 @@ function makeEncoder({ file, json, config }: TokenizerFiles): { encoder: Encoder
   }
 }
 
+/** Added tokens need not be among the model's own. */
+function idOf(encoder: Encoder & EncoderParts, token: string): number | undefined {
+  return encoder.added_tokens_map.get(token)?.id ?? encoder.token_to_id(token)
+}
+
 /** Stand for the tokens of the first text and the second. */
 const [FIRST, SECOND] = ['\0first', '\0second']
 
@@ -425,7 +431,7 @@ function frameOf(encoder: Encoder & EncoderParts, { file }: TokenizerFiles, pair
   const types = processed.token_type_ids ?? tokens.map(token => (token === SECOND ? 1 : 0))
   const first = tokens.indexOf(FIRST)
   const second = pair ? tokens.indexOf(SECOND, first) : first
-  const ids = tokens.map((token, i) => (i === first || i === second ? 0 : encoder.token_to_id(token)))
+  const ids = tokens.map((token, i) => (i === first || i === second ? 0 : idOf(encoder, token)))
   if (first < 0 || second < 0 || !ids.every(id => id !== undefined) || !types.every(type => Number.isInteger(type) && type >= 0)) return unsupported()
   const around = (count: number, type: number) => new Array<number>(count).fill(type)
   return {

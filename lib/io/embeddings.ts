@@ -190,8 +190,10 @@ const formats: Readonly<Record<string, Format>> = {
       const { RecordBatchReader } = await arrow()
       return withFile(file, async (handle, size) => {
         const magicAt = async (position: number) => (await readExactly(handle, file, position, ARROW_MAGIC.length)).toString('latin1') === ARROW_MAGIC
-        if (size < 2 * ARROW_MAGIC.length || !(await magicAt(0)) || !(await magicAt(size - ARROW_MAGIC.length))) {
-          throw new CheckpointError(`${file} is no Arrow file, or is cut off: it does not begin and end with ${ARROW_MAGIC}`, { file })
+        if (size < ARROW_MAGIC.length) throw new CheckpointError(`${file} has ${size} bytes, and is no Arrow file`, { file })
+        // A stream, which other programs write, has no such ends.
+        if ((await magicAt(0)) && !(await magicAt(size - ARROW_MAGIC.length))) {
+          throw new CheckpointError(`${file} is cut off: it begins with ${ARROW_MAGIC} and does not end with it`, { file })
         }
         const table = new TableReader(file)
         try {

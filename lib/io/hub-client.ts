@@ -174,5 +174,5 @@ function reasonOf(error: unknown): string {
 function proxyHint(): string {
   const name = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'].find(variable => process.env[variable])
   if (name === undefined || process.env['NODE_USE_ENV_PROXY'] === '1') return ''
-  return ` (${name} is set: Node's fetch uses HTTPS_PROXY and HTTP_PROXY only with NODE_USE_ENV_PROXY=1, from Node 24 on)`
+  return ` (${name} is set: Node's fetch uses HTTPS_PROXY and HTTP_PROXY only with NODE_USE_ENV_PROXY=1, in Node 22.21, 24 and later)`
 }

@@ -11,11 +11,11 @@ export type FileGroup = 'config' | 'weights' | 'tokenizer' | 'processor'
 const NAMES: Readonly<Record<FileGroup, readonly string[]>> = {
   config: ['config.json', 'open_clip_config.json', 'modules.json', ...SETTINGS_FILES, 'config_sentence_transformers.json'],
   weights: [],
-  tokenizer: ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'],
+  tokenizer: ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'],
   processor: ['preprocessor_config.json', 'processor_config.json', 'open_clip_config.json'],
 }
 /** Taken where there is no tokenizer.json, which has all that in it. */
-const OLD_TOKENIZER = ['vocab.json', 'vocab.txt', 'merges.txt', 'added_tokens.json']
+const OLD_TOKENIZER = ['vocab.json', 'vocab.txt', 'merges.txt']
 /** The first one that is there. */
 const WEIGHTS = ['model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json']
 

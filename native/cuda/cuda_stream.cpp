@@ -49,8 +49,8 @@ void CudaStream::begin() {
     device_.check(runtime.allocate(&memory, sizeof(Fault), stream_), "allocating the fault record");
     fault_ = static_cast<Fault*>(memory);
   }
-  if (!fault_clear_) device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
-  fault_clear_ = false;  // until its copy says so: a run may be left before it is looked at
+  // Each time: a run may be left before its faults are looked at.
+  device_.check(runtime.fill(fault_, 0xff, sizeof(Fault), stream_), "clearing the fault record");
 }
 
 void CudaStream::synchronize() {
@@ -60,7 +60,6 @@ void CudaStream::synchronize() {
   Fault fault;
   std::memcpy(&fault, seen_.memory, sizeof fault);
   if (fault.kernel != no_kernel) throw device_.error_of(fault);
-  fault_clear_ = true;
   deliver();
 }
 

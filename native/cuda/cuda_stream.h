@@ -45,7 +45,6 @@ class CudaStream final : public core::Stream {
   StreamHandle stream_ = nullptr;
   EventHandle reached_ = nullptr;  // recorded where the stream is waited for
   Fault* fault_ = nullptr;         // on the device
-  bool fault_clear_ = false;
   PinnedPool::Block seen_;         // the fault's copy
   std::vector<PinnedPool::Block> uploads_;
   std::vector<Download> downloads_;

@@ -33,9 +33,13 @@ t.test('.arrow: damaged, cut, and of other columns', async (t) => {
     await writeFile(file, bytes)
     await t.rejects(readEmbeddings(file), { name: 'CheckpointError', file, message }, what)
   }
-  for (const length of [0, 1, 11, 12, 100, whole.length - 1]) await refused(whole.subarray(0, length), /rows\.arrow is no Arrow file, or is cut off/, `${length} bytes`)
-  const { Float32, Schema, Field, Table, vectorFromArray, tableToIPC } = await import('apache-arrow')
+  for (const length of [0, 1]) await refused(whole.subarray(0, length), /rows\.arrow has . bytes, and is no Arrow file/, `${length} bytes`)
+  for (const length of [11, 12, 100, whole.length - 1]) await refused(whole.subarray(0, length), /rows\.arrow is cut off/, `${length} bytes`)
+  for (const bytes of [Buffer.alloc(100), Buffer.from('these are no rows\n'.repeat(50)), Buffer.alloc(100, 0xff)]) await refused(bytes, /rows\.arrow (cannot be read as Arrow|has the columns)/, 'no Arrow')
+  const { Float32, Schema, Field, Table, vectorFromArray, tableFromIPC, tableToIPC } = await import('apache-arrow')
   const other = new Table(new Schema([new Field('a', new Float32())]), { a: vectorFromArray([1, 2], new Float32()) })
+  await writeFile(file, tableToIPC(tableFromIPC(whole), 'stream'))
+  t.equal((await readEmbeddings(file)).items.length, 6, 'a stream, as other programs write it')
   await refused(tableToIPC(other, 'file'), /rows\.arrow has the columns a; expected item and embedding/, 'other columns')
   // Its footer alone: with some lengths of messages Arrow's own library goes round for ever.
   for (let at = whole.length - 250; at < whole.length - 6; at += 5) {

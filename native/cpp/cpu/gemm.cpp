@@ -1,8 +1,6 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
-#include <atomic>
-#include <memory>
 
 #include "core/error.h"
 #include "cpu/processor.h"
