@@ -376,8 +376,10 @@ function joinWords(parts: string[], tokens: ReadonlyMap<string, AddedToken>): st
   return joined
 }
 
-const endsInWord = (text = '') => new RegExp(`${WORD_CHARACTER}$`, 'u').test(text.slice(-2))
-const startsWithWord = (text = '') => new RegExp(`^${WORD_CHARACTER}`, 'u').test(text)
+const WORD_END = new RegExp(`${WORD_CHARACTER}$`, 'u')
+const WORD_START = new RegExp(`^${WORD_CHARACTER}`, 'u')
+const endsInWord = (text = '') => WORD_END.test(text.slice(-2))
+const startsWithWord = (text = '') => WORD_START.test(text)
 
 function trimEnd(text: string): string {
   let end = text.length
